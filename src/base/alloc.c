@@ -1,0 +1,88 @@
+/* alloc.c - zeroed, aligned, overflow-checked allocation over the caller's fm_allocator. */
+#include "base/alloc.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Size is a multiple of the alignment, as aligned_alloc asks; 0 when it does not fit. */
+static size_t padded_size(size_t bytes)
+{
+    if (bytes == 0) return FM_ALIGN;
+    if (bytes > (size_t)PTRDIFF_MAX - FM_ALIGN) return 0;
+    return fm_round_up(bytes, FM_ALIGN);
+}
+
+static void *raw_alloc(const fm_allocator *a, size_t bytes)
+{
+    if (a == NULL || a->alloc == NULL) return aligned_alloc(FM_ALIGN, bytes);
+    return a->alloc(a->ctx, bytes, FM_ALIGN);
+}
+
+static fm_status fail_memory(fm_error *err, size_t count, size_t size, const char *what)
+{
+    size_t bytes = 0;
+    if (!fm_mul(count, size, &bytes)) {
+        return fm_fail(err, FM_ERR_MEMORY,
+                       "%s: %zu elements of %zu bytes do not fit this machine's "
+                       "address space",
+                       what, count, size);
+    }
+    return fm_fail(err, FM_ERR_MEMORY,
+                   "out of memory: %s needs %zu bytes; free some memory or ask "
+                   "for less",
+                   what, bytes);
+}
+
+fm_status fm_alloc(void **out, const fm_allocator *a, size_t count, size_t size, const char *what, fm_error *err)
+{
+    *out = NULL;
+    size_t bytes = 0;
+    if (!fm_mul(count, size, &bytes)) return fail_memory(err, count, size, what);
+    const size_t padded = padded_size(bytes);
+    void *p = padded > 0 ? raw_alloc(a, padded) : NULL;
+    if (p == NULL) return fail_memory(err, count, size, what);
+    FM_ASSERT((uintptr_t)p % FM_ALIGN == 0);
+    memset(p, 0, padded);
+    *out = p;
+    return FM_OK;
+}
+
+void fm_free(const fm_allocator *a, void *p)
+{
+    if (p == NULL) return;
+    if (a == NULL || a->free == NULL) {
+        free(p);
+    } else {
+        a->free(a->ctx, p);
+    }
+}
+
+fm_status fm_grow(void **p, size_t *cap, size_t need, size_t size, const fm_allocator *a, const char *what, fm_error *err)
+{
+    if (need <= *cap) return FM_OK;
+    size_t room = *cap > SIZE_MAX / 2 ? need : *cap * 2;
+    if (room < need) room = need;
+    if (room < 8) room = 8;
+    void *grown = NULL;
+    FM_TRY(fm_alloc(&grown, a, room, size, what, err));
+    if (*p != NULL) memcpy(grown, *p, *cap * size);
+    fm_free(a, *p);
+    *p = grown;
+    *cap = room;
+    return FM_OK;
+}
+
+char *fm_strdup(const fm_allocator *a, const char *s, size_t n, fm_error *err)
+{
+    void *p = NULL;
+    size_t bytes = 0;
+    if (!fm_add(n, 1, &bytes)) {
+        fail_memory(err, n, 1, "a copy of a text");
+        return NULL;
+    }
+    if (fm_alloc(&p, a, bytes, 1, "a copy of a text", err) != FM_OK) return NULL;
+    char *copy = p;
+    if (n > 0) memcpy(copy, s, n);
+    return copy;
+}

@@ -1,0 +1,196 @@
+/* cpu.c - what the processor can do, and how many of them this process may use. */
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "base/cpu.h"
+
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/file.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+#if defined(__x86_64__)
+
+#define XCR0_AVX    0x06u /* the system saves XMM and YMM */
+#define XCR0_AVX512 0xE6u /* and the mask and ZMM registers */
+
+static unsigned read_xcr0(void)
+{
+    unsigned a = 0, d = 0;
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a;
+}
+
+static unsigned avx512_features(unsigned ebx, unsigned ecx)
+{
+    const unsigned need = bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW | bit_AVX512VL;
+    if ((ebx & need) != need) return 0;
+    unsigned features = FM_CPU_AVX512;
+    if ((ecx & bit_AVX512VNNI) != 0) features |= FM_CPU_AVX512_VNNI;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16) != 0) features |= FM_CPU_AVX512_BF16;
+    return features;
+}
+
+unsigned fm_cpu_features(void)
+{
+    const unsigned need = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need) != need) return 0;
+    const unsigned xcr0 = read_xcr0();
+    if ((xcr0 & XCR0_AVX) != XCR0_AVX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0) return 0;
+    if ((xcr0 & XCR0_AVX512) != XCR0_AVX512) return FM_CPU_AVX2;
+    return FM_CPU_AVX2 | avx512_features(b, c);
+}
+
+#elif defined(__aarch64__)
+
+#define HWCAP_SDOT (1ul << 20) /* HWCAP_ASIMDDP of the kernel's list */
+
+unsigned fm_cpu_features(void)
+{
+    const bool dot = (getauxval(AT_HWCAP) & HWCAP_SDOT) != 0;
+    return dot ? FM_CPU_NEON | FM_CPU_DOTPROD : FM_CPU_NEON;
+}
+
+#else
+
+unsigned fm_cpu_features(void)
+{
+    return 0;
+}
+
+#endif
+
+/* What each table name needs, and all it may use. */
+typedef struct cap {
+    const char *table;
+    unsigned needs, allows;
+} cap;
+
+static const cap caps[] = {
+    {"ref", 0, 0},
+    {"avx2", FM_CPU_AVX2, FM_CPU_AVX2},
+    {"avx512", FM_CPU_AVX512, FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16},
+    {"neon", FM_CPU_NEON, FM_CPU_NEON | FM_CPU_DOTPROD},
+};
+
+fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err)
+{
+    *out = 0;
+    const unsigned have = fm_cpu_features();
+    if (table == NULL || strcmp(table, "auto") == 0) {
+        *out = have;
+        return FM_OK;
+    }
+    for (size_t i = 0; i < FM_COUNT(caps); i++) {
+        if (strcmp(table, caps[i].table) != 0) continue;
+        if ((have & caps[i].needs) != caps[i].needs) {
+            return fm_fail(err, FM_ERR_UNSUPPORTED,
+                           "this processor cannot run the \"%s\" kernels; "
+                           "use \"auto\" or \"ref\"",
+                           table);
+        }
+        *out = have & caps[i].allows;
+        return FM_OK;
+    }
+    return fm_fail(err, FM_ERR_ARGUMENT,
+                   "unknown kernel table \"%s\"; expected auto, ref, avx2, "
+                   "avx512 or neon",
+                   table);
+}
+
+/* A mask is for CPU_SETSIZE = 1024 processors; larger machines need a larger one. */
+static unsigned affinity_count(void)
+{
+    cpu_set_t set[8];
+    for (size_t n = 1; n <= FM_COUNT(set); n *= 2) {
+        memset(set, 0, sizeof(set));
+        if (sched_getaffinity(0, n * sizeof(set[0]), set) == 0) return (unsigned)CPU_COUNT_S(n * sizeof(set[0]), set);
+    }
+    return 1;
+}
+
+/* The first line of a small file of the system, cut to `n` bytes; an empty one when it cannot be read. */
+static fm_view read_line(char *line, size_t n, const char *path)
+{
+    fm_str s = {0};
+    fm_view v = {line, 0};
+    if (fm_file_read(&s, path, 65536, NULL) == FM_OK && s.p != NULL) {
+        while (v.n < n && v.n < s.n && s.p[v.n] != '\n') v.n++;
+        memcpy(line, s.p, v.n);
+    }
+    fm_str_free(&s);
+    return v;
+}
+
+/* CPUs that quota microseconds of every period amount to, rounded up; 0: no limit. */
+static unsigned quota_cpus(fm_view quota, fm_view period)
+{
+    uint64_t q = 0, p = 0;
+    if (!fm_parse_u64(quota, &q) || !fm_parse_u64(period, &p) || q == 0 || p == 0) return 0;
+    const uint64_t n = q / p + (q % p != 0 ? 1 : 0);
+    return n < UINT32_MAX ? (unsigned)n : 0;
+}
+
+/* cgroup v2, "<quota or max> <period>". */
+static unsigned cpu_max(const char *dir)
+{
+    char line[64];
+    fm_str path = {0};
+    fm_str_printf(&path, "%s/cpu.max", dir);
+    const fm_view v = path.failed ? (fm_view){line, 0} : read_line(line, sizeof(line), path.p);
+    fm_str_free(&path);
+    const char *blank = v.n == 0 ? NULL : memchr(v.p, ' ', v.n);
+    if (blank == NULL) return 0;
+    const size_t n = (size_t)(blank - v.p);
+    return quota_cpus((fm_view){v.p, n}, (fm_view){blank + 1, v.n - n - 1});
+}
+
+static unsigned smaller_limit(unsigned a, unsigned b)
+{
+    if (a == 0 || b == 0) return a + b;
+    return a < b ? a : b;
+}
+
+/* Every directory from this process's own group up to the root may set a limit. */
+static unsigned cgroup2_cpus(void)
+{
+    static const char root[] = "/sys/fs/cgroup";
+    char line[256], dir[sizeof(root) + sizeof(line)];
+    const fm_view v = read_line(line, sizeof(line), "/proc/self/cgroup");
+    unsigned limit = cpu_max(root);
+    if (!fm_view_starts(v, "0::/")) return limit;
+    size_t n = sizeof(root) - 1;
+    memcpy(dir, root, n);
+    memcpy(dir + n, v.p + 3, v.n - 3);
+    n += v.n - 3;
+    while (n > sizeof(root)) {
+        dir[n] = '\0';
+        limit = smaller_limit(limit, cpu_max(dir));
+        while (dir[n - 1] != '/') n--;
+        n--;
+    }
+    return limit;
+}
+
+static unsigned cgroup1_cpus(void)
+{
+    char quota[64], period[64];
+    const fm_view q = read_line(quota, sizeof(quota), "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+    const fm_view p = read_line(period, sizeof(period), "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    return quota_cpus(q, p); /* "-1", no limit, is no quota */
+}
+
+unsigned fm_cpu_count(void)
+{
+    const unsigned limit = smaller_limit(cgroup2_cpus(), cgroup1_cpus());
+    const unsigned n = smaller_limit(affinity_count(), limit);
+    return n > 0 ? n : 1;
+}

@@ -1,0 +1,27 @@
+/* cpu.h - what this processor can do, as feature bits. */
+#ifndef FM_BASE_CPU_H
+#define FM_BASE_CPU_H
+
+#include "base/error.h"
+
+enum {
+    FM_CPU_AVX2 = 1u << 0,        /* with FMA and F16C */
+    FM_CPU_AVX512 = 1u << 1,      /* F, BW, DQ, VL, CD */
+    FM_CPU_AVX512_VNNI = 1u << 2,
+    FM_CPU_AVX512_BF16 = 1u << 3,
+    FM_CPU_NEON = 1u << 4,        /* aarch64 baseline */
+    FM_CPU_DOTPROD = 1u << 5,     /* aarch64 SDOT/UDOT */
+};
+
+/* Features of this machine (operating system support included). */
+unsigned fm_cpu_features(void);
+
+/* The features a table name allows on this machine: "ref" none, "avx2", "avx512", "neon" up to that one, NULL or "auto" all.
+ * Returns 0 and fills err when the name is unknown or the machine lacks it. */
+
+fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err);
+
+/* CPUs this process may use: affinity mask and cgroup cpu.max, at least 1.  Physical cores when `physical`. */
+unsigned fm_cpu_count(void);
+
+#endif

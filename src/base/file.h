@@ -1,0 +1,48 @@
+/* file.h - files: mapped for reading, or written beside their target, synced and renamed. */
+#ifndef FM_BASE_FILE_H
+#define FM_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/str.h"
+
+/* Read-only bytes of a whole file: mapped, or read into anonymous memory (huge pages where the system gives them). */
+typedef struct fm_map {
+    const unsigned char *p;
+    size_t n;
+    bool mapped; /* false: anonymous memory */
+} fm_map;
+
+typedef enum fm_map_mode { FM_MAP_SHARED, FM_MAP_READ } fm_map_mode;
+
+/* Errors  FM_ERR_IO (missing, a directory, unreadable, not a regular file), FM_ERR_MEMORY.  An empty file gives n = 0. */
+fm_status fm_map_open(fm_map *m, const char *path, fm_map_mode mode, fm_error *err);
+fm_status fm_map_lock(const fm_map *m, const char *path, fm_error *err); /* mlock; the error says which limit to raise */
+void fm_map_close(fm_map *m);
+
+/* The whole of a small file (at most `max` bytes) as a terminated string in s; "-" reads standard input. */
+fm_status fm_file_read(fm_str *s, const char *path, size_t max, fm_error *err);
+
+/* An output file that appears under its name only when complete: written to "<path>.tmp.<pid>", fsync'ed, renamed, its
+ * directory fsync'ed.  After any failure call fm_out_abort(); the target is then as it was before. */
+typedef struct fm_out {
+    int fd;
+    uint64_t n; /* bytes written so far */
+    char *path, *tmp;
+    unsigned char *buf;
+    size_t buf_n;
+} fm_out;
+
+fm_status fm_out_open(fm_out *o, const char *path, fm_error *err);
+fm_status fm_out_write(fm_out *o, const void *p, size_t n, fm_error *err);
+fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err); /* zeros up to a multiple of align */
+fm_status fm_out_commit(fm_out *o, fm_error *err);            /* frees o in either case */
+void fm_out_abort(fm_out *o);                                 /* harmless after commit or on a zeroed fm_out */
+
+bool fm_path_is_dir(const char *path);
+bool fm_path_exists(const char *path);
+char *fm_path_join(const char *dir, const char *name, fm_error *err); /* free with fm_free(NULL, p) */
+fm_status fm_dir_make(const char *path, fm_error *err);               /* one level; existing is fine */
+
+#endif

@@ -1,0 +1,215 @@
+/* out.c - output files (file.h) that appear under their name only when they are complete.
+ *
+ * The bytes go to a temporary file in the target's own directory, so that the final rename is atomic.  Only what cannot be
+ * replaced that way (a device, a FIFO, /dev/stdout) is written directly: then `tmp` is NULL.  After a failed write the file is
+ * closed and the temporary removed at once, so that a commit cannot publish half a file; `path` stays until commit or abort. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+#define BUFFER_BYTES ((size_t)1 << 20)
+#define TMP_TRIES    100 /* names tried: one left by a crash may carry our own process number, always 1 in a container */
+
+/* These name open files of this process; a rename would replace the link rather than reach the file. */
+static bool is_descriptor_path(const char *path)
+{
+    const fm_view v = fm_view_of(path);
+    return fm_view_starts(v, "/dev/std") || fm_view_starts(v, "/dev/fd/") || fm_view_starts(v, "/proc/");
+}
+
+/* Path of the file itself when `path` is a link to one, so that the link stays. */
+static char *target_of(const char *path, fm_error *err)
+{
+    char *real = realpath(path, NULL);
+    const char *target = real == NULL ? path : real;
+    char *copy = fm_strdup(NULL, target, strlen(target), err);
+    free(real);
+    return copy;
+}
+
+static fm_status open_direct(fm_out *o, fm_error *err)
+{
+    o->fd = open(o->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    return o->fd < 0 ? fm_fail_errno(err, "cannot write to %s", o->path) : FM_OK;
+}
+
+static fm_status tmp_name(fm_out *o, int attempt, fm_error *err)
+{
+    fm_str s = {0};
+    fm_str_printf(&s, "%s.tmp.%ld", o->path, (long)getpid());
+    if (attempt > 0) fm_str_printf(&s, ".%d", attempt);
+    if (fm_str_ok(&s, "the name of a temporary file", err) != FM_OK) {
+        fm_str_free(&s);
+        return FM_ERR_MEMORY;
+    }
+    o->tmp = s.p;
+    return FM_OK;
+}
+
+static fm_status open_beside(fm_out *o, fm_error *err)
+{
+    for (int attempt = 0; attempt < TMP_TRIES; attempt++) {
+        FM_TRY(tmp_name(o, attempt, err));
+        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (o->fd >= 0) return FM_OK;
+        const int number = errno;
+        fm_free(NULL, o->tmp);
+        o->tmp = NULL;
+        errno = number;
+        if (number != EEXIST) break;
+    }
+    return fm_fail_errno(err, "cannot create a file beside %s", o->path);
+}
+
+static fm_status open_target(fm_out *o, const char *path, fm_error *err)
+{
+    struct stat st;
+    const bool exists = stat(path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) return fm_fail(err, FM_ERR_IO, "cannot write %s: it is a directory; name a file", path);
+    void *buf = NULL;
+    FM_TRY(fm_alloc(&buf, NULL, BUFFER_BYTES, 1, "the write buffer of a file", err));
+    o->buf = buf;
+    const bool direct = is_descriptor_path(path) || (exists && !S_ISREG(st.st_mode));
+    o->path = direct ? fm_strdup(NULL, path, strlen(path), err) : target_of(path, err);
+    if (o->path == NULL) return FM_ERR_MEMORY;
+    if (direct) return open_direct(o, err);
+    FM_TRY(open_beside(o, err));
+    /* The new file keeps the old one's permissions; a file system without them need not obey. */
+    if (exists && fchmod(o->fd, st.st_mode & 0777) != 0 && errno == EIO)
+        return fm_fail_errno(err, "cannot set the permissions of %s", o->tmp);
+    return FM_OK;
+}
+
+fm_status fm_out_open(fm_out *o, const char *path, fm_error *err)
+{
+    *o = (fm_out){.fd = -1};
+    const fm_status status = open_target(o, path, err);
+    if (status != FM_OK) fm_out_abort(o);
+    return status;
+}
+
+/* Closes and removes what was written; the paths stay for messages. */
+static void discard(fm_out *o)
+{
+    if (o->fd >= 0) close(o->fd);
+    o->fd = -1;
+    if (o->tmp != NULL) unlink(o->tmp);
+}
+
+static fm_status fail_out(fm_out *o, const char *doing, fm_error *err)
+{
+    const fm_status status = fm_fail_errno(err, "cannot %s %s", doing, o->path);
+    discard(o);
+    return status;
+}
+
+static fm_status write_all(fm_out *o, const unsigned char *p, size_t n, fm_error *err)
+{
+    while (n > 0) {
+        const ssize_t w = write(o->fd, p, n);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) {
+            if (w == 0) errno = EIO;
+            return fail_out(o, "write", err);
+        }
+        p += w;
+        n -= (size_t)w;
+    }
+    return FM_OK;
+}
+
+static fm_status check_usable(const fm_out *o, fm_error *err)
+{
+    FM_ASSERT(o->path != NULL);
+    if (o->fd >= 0) return FM_OK;
+    return fm_fail(err, FM_ERR_IO, "cannot write %s: an earlier write to it failed", o->path);
+}
+
+static fm_status flush(fm_out *o, fm_error *err)
+{
+    const size_t n = o->buf_n;
+    o->buf_n = 0;
+    return write_all(o, o->buf, n, err);
+}
+
+fm_status fm_out_write(fm_out *o, const void *p, size_t n, fm_error *err)
+{
+    FM_TRY(check_usable(o, err));
+    if (n == 0) return FM_OK;
+    if (n > BUFFER_BYTES - o->buf_n) FM_TRY(flush(o, err));
+    if (n >= BUFFER_BYTES) {
+        FM_TRY(write_all(o, p, n, err));
+    } else {
+        memcpy(o->buf + o->buf_n, p, n);
+        o->buf_n += n;
+    }
+    o->n += n;
+    return FM_OK;
+}
+
+fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err)
+{
+    static const unsigned char zeros[4096];
+    FM_ASSERT(align > 0);
+    size_t n = (size_t)((align - o->n % align) % align);
+    while (n > 0) {
+        const size_t part = n < sizeof(zeros) ? n : sizeof(zeros);
+        FM_TRY(fm_out_write(o, zeros, part, err));
+        n -= part;
+    }
+    return FM_OK;
+}
+
+/* The rename itself must survive a power cut too.  A directory that cannot be opened or synced by its kind is left alone: the
+ * file is in place, and nothing better can be done. */
+static void sync_directory(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    char *dir = n == 0 ? fm_strdup(NULL, ".", 1, NULL) : fm_strdup(NULL, path, n, NULL);
+    if (dir == NULL) return;
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fm_free(NULL, dir);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+static fm_status publish(fm_out *o, fm_error *err)
+{
+    FM_TRY(check_usable(o, err));
+    FM_TRY(flush(o, err));
+    if (o->tmp != NULL && fsync(o->fd) != 0) return fail_out(o, "sync", err);
+    const int fd = o->fd;
+    o->fd = -1;
+    if (close(fd) != 0) return fail_out(o, "close", err);
+    if (o->tmp == NULL) return FM_OK;
+    if (rename(o->tmp, o->path) != 0) return fail_out(o, "put the finished file in place of", err);
+    fm_free(NULL, o->tmp);
+    o->tmp = NULL;
+    sync_directory(o->path);
+    return FM_OK;
+}
+
+fm_status fm_out_commit(fm_out *o, fm_error *err)
+{
+    const fm_status status = publish(o, err);
+    fm_out_abort(o);
+    return status;
+}
+
+void fm_out_abort(fm_out *o)
+{
+    if (o->path != NULL) discard(o);
+    fm_free(NULL, o->buf);
+    fm_free(NULL, o->path);
+    fm_free(NULL, o->tmp);
+    *o = (fm_out){.fd = -1};
+}

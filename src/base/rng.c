@@ -1,0 +1,60 @@
+/* rng.c - Philox4x32-10 as published (rng.h): the counter is (counter, stream), the key is the seed, low words first. */
+#include "base/rng.h"
+
+#include <math.h>
+
+#define ROUNDS       10
+#define MULTIPLIER_0 0xD2511F53u
+#define MULTIPLIER_1 0xCD9E8D57u
+#define WEYL_0       0x9E3779B9u /* golden ratio */
+#define WEYL_1       0xBB67AE85u /* sqrt(3) - 1 */
+#define TWO_PI       6.28318530717958647692
+
+static uint32_t low(uint64_t v)
+{
+    return (uint32_t)v;
+}
+
+static uint32_t high(uint64_t v)
+{
+    return (uint32_t)(v >> 32);
+}
+
+void fm_rng_words(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint32_t c[4] = {low(counter), high(counter), low(stream), high(stream)};
+    uint32_t k0 = low(seed), k1 = high(seed);
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint64_t a = (uint64_t)MULTIPLIER_0 * c[0];
+        const uint64_t b = (uint64_t)MULTIPLIER_1 * c[2];
+        c[0] = high(b) ^ c[1] ^ k0;
+        c[1] = low(b);
+        c[2] = high(a) ^ c[3] ^ k1;
+        c[3] = low(a);
+        k0 += WEYL_0;
+        k1 += WEYL_1;
+    }
+    for (int i = 0; i < 4; i++) out[i] = c[i];
+}
+
+/* 53 bits of two words: the numbers k / 2^53, all of them exact. */
+static double unit(uint32_t a, uint32_t b)
+{
+    const uint64_t bits = (uint64_t)(a >> 5) << 26 | b >> 6;
+    return (double)bits * 0x1p-53;
+}
+
+double fm_rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint32_t w[4];
+    fm_rng_words(w, seed, stream, counter);
+    return unit(w[0], w[1]);
+}
+
+float fm_rng_normal(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    uint32_t w[4];
+    fm_rng_words(w, seed, stream, counter);
+    const double radius = sqrt(-2.0 * log(1.0 - unit(w[0], w[1]))); /* (0, 1]: never log 0 */
+    return (float)(radius * cos(TWO_PI * unit(w[2], w[3])));
+}
