@@ -98,14 +98,14 @@ FM_API void fm_model_free(fm_model *m);
 
 /* What a model is.  Strings are valid as long as the model.  Shapes as the checkpoint names them. */
 typedef struct fm_model_info {
-    const char *arch; /* "falcon_mamba", "mamba" */
-    const char *name; /* from the file, or the last part of its path */
+    const char *arch;          /* "falcon_mamba", "mamba" */
+    const char *name;          /* from the file, or the last part of its path */
     const char *format, *type; /* "gguf" or "safetensors"; type of most matrices: "Q4_K", "BF16" ... */
     size_t d_model, d_inner, d_state, d_conv, dt_rank, n_layer, vocab;
-    size_t n_params, weight_bytes, state_bytes;      /* state_bytes: of one sequence, fp32 */
-    size_t trained_length;                           /* reported, never enforced; 0 when unknown */
-    float norm_eps, mixer_rms_eps;                   /* mixer_rms_eps 0 when the architecture has no such norms */
-    const char *mixer_rms_eps_source;                /* where that number came from, for people */
+    size_t n_params, weight_bytes, state_bytes; /* state_bytes: of one sequence, fp32 */
+    size_t trained_length;                      /* reported, never enforced; 0 when unknown */
+    float norm_eps, mixer_rms_eps;              /* mixer_rms_eps 0 when the architecture has no such norms */
+    const char *mixer_rms_eps_source;           /* where that number came from, for people */
     bool tied_head;
 } fm_model_info;
 
@@ -122,7 +122,7 @@ FM_API fm_tensor_info fm_model_tensor(const fm_model *m, size_t i); /* i < count
 
 /* SHA-256 over configuration, tensor table, all small tensors and the first 4 KiB of each matrix, as 64 hex digits.  Computed at
  * the first call and kept.  Threads: safe. */
-FM_API fm_status fm_model_id(fm_model *m, char out[65], fm_error *err);
+FM_API fm_status fm_model_id(const fm_model *m, char out[65], fm_error *err);
 
 /* Sampling defaults that came with the model (generation_config.json): -1 where it says nothing. */
 typedef struct fm_generation_defaults {
@@ -140,7 +140,7 @@ typedef struct fm_tokenizer fm_tokenizer;
 
 /* From a GGUF file (vocabulary-only files too, of any architecture), a tokenizer.json, or a directory with one. */
 FM_API fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, const fm_allocator *a, fm_error *err);
-FM_API void fm_tokenizer_free(fm_tokenizer *t); /* not for one that belongs to a model */
+FM_API void fm_tokenizer_free(fm_tokenizer *t);                   /* not for one that belongs to a model */
 FM_API const fm_tokenizer *fm_model_tokenizer(const fm_model *m); /* NULL when the model came without one */
 
 enum { FM_PARSE_SPECIAL = 1, FM_ADD_SPECIAL = 2 }; /* text of special tokens becomes those tokens; BOS/EOS as the model asks */
@@ -169,8 +169,8 @@ typedef struct fm_session_options {
     size_t n_seq;                  /* sequences at once, default 1 */
     size_t chunk;                  /* most tokens computed at once, default 512; a longer step is cut, with the same bits */
     unsigned threads;              /* default: the CPUs this process may use */
-    const char *cpu;               /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "neon" */
-    bool (*cancel)(void *ctx);     /* asked between layers of chunks longer than one token, and before each chunk */
+    const char *cpu; /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod" */
+    bool (*cancel)(void *ctx); /* asked between layers of chunks longer than one token, and before each chunk */
     void *ctx;
 } fm_session_options;
 
@@ -202,15 +202,15 @@ typedef enum fm_want {
 /* One sequence's part of a step: n tokens to append to it.  A sequence may appear once per step. */
 typedef struct fm_span {
     fm_seq seq;
-    const int32_t *tokens; /* (n), or NULL when embeddings are given */
+    const int32_t *tokens;   /* (n), or NULL when embeddings are given */
     const float *embeddings; /* (n, d_model) instead of tokens */
-    size_t n;              /* > 0 */
-    bool reset;            /* start this sequence anew before its first token: a document boundary */
+    size_t n;                /* > 0 */
+    bool reset;              /* start this sequence anew before its first token: a document boundary */
     fm_want want;
     /* Rows (n_rows, vocab) of the tokens first .. first + n_rows - 1 of this span; chunk by chunk, in order. */
     void (*on_logits)(void *ctx, size_t first, size_t n_rows, const float *rows);
-    /* Rows (n_rows, d_model): layer 0 is the embedding, layer k the residual stream after k blocks, layer n_layer is after the
-     * final norm (as transformers' output_hidden_states). */
+    /* Rows (n_rows, d_model): layer 0 is the embedding, layer k = 1 .. n_layer the residual stream after k blocks, layer
+     * n_layer + 1 is after the final norm.  (transformers' output_hidden_states of Mamba models are layers 1 .. n_layer + 1.) */
     void (*on_hidden)(void *ctx, size_t layer, size_t first, size_t n_rows, const float *rows);
     void *ctx;
 } fm_span;
@@ -271,7 +271,7 @@ typedef struct fm_sampling {
     uint64_t seed;
     /* Ordered, separated by ';'; NULL: "bias;penalties;dry;temperature;top_n_sigma;min_p;top_k;typical;top_p;xtc". */
     const char *samplers;
-    float temperature;    /* 0: the likeliest token, lowest id on ties */
+    float temperature; /* 0: the likeliest token, lowest id on ties */
     float dynatemp_range, dynatemp_exponent;
     int top_k;
     float top_p, min_p, typical_p, top_n_sigma;
@@ -314,9 +314,9 @@ typedef enum fm_stop { FM_STOP_LENGTH = 0, FM_STOP_EOS, FM_STOP_STRING, FM_STOP_
 
 typedef struct fm_token_event {
     int32_t id;
-    uint64_t i;       /* 0 for the first generated token */
+    uint64_t i; /* 0 for the first generated token */
     size_t choice;
-    double logprob;   /* of the raw logits; only when n_top > 0 or want_logprob */
+    double logprob;         /* of the raw logits; only when n_top > 0 or want_logprob */
     const int32_t *top_ids; /* the n_top likeliest, best first */
     const double *top_logprobs;
     size_t n_top;
@@ -325,16 +325,16 @@ typedef struct fm_token_event {
 } fm_token_event;
 
 typedef struct fm_generation {
-    size_t n;                 /* most tokens to generate; 0: until it stops */
+    size_t n;                      /* most tokens to generate; 0: until it stops */
     const fm_tokenizer *tokenizer; /* NULL: ids only, no text, no stop strings */
-    const char *const *stops; /* n_stops strings that end the text and are left out of it */
+    const char *const *stops;      /* n_stops strings that end the text and are left out of it */
     size_t n_stops;
-    const int32_t *eos;       /* n_eos ids that end it */
+    const int32_t *eos; /* n_eos ids that end it */
     size_t n_eos;
     bool ignore_eos, special; /* special: show special tokens in the text */
     bool want_logprob;
-    size_t n_top;             /* 0..20 alternatives per token */
-    size_t choice;            /* keys the random numbers: the same seed gives each choice its own text */
+    size_t n_top;  /* 0..20 alternatives per token */
+    size_t choice; /* keys the random numbers: the same seed gives each choice its own text */
     bool (*on_token)(void *ctx, const fm_token_event *e); /* false stops it; may be NULL */
     void *ctx;
     const fm_allocator *allocator;
@@ -342,8 +342,8 @@ typedef struct fm_generation {
 
 typedef struct fm_generated {
     fm_stop stop;
-    size_t n;            /* tokens generated, the one that ended it not counted */
-    size_t stop_string;  /* which, with FM_STOP_STRING */
+    size_t n;           /* tokens generated, the one that ended it not counted */
+    size_t stop_string; /* which, with FM_STOP_STRING */
 } fm_generated;
 
 /* Continues `seq` from its logits, token by token.  The end token is not appended to the sequence; the last one generated is.

@@ -77,8 +77,10 @@ typedef struct cap {
 static const cap caps[] = {
     {"ref", 0, 0},
     {"avx2", FM_CPU_AVX2, FM_CPU_AVX2},
-    {"avx512", FM_CPU_AVX512, FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16},
-    {"neon", FM_CPU_NEON, FM_CPU_NEON | FM_CPU_DOTPROD},
+    {"avx512", FM_CPU_AVX512, FM_CPU_AVX2 | FM_CPU_AVX512},
+    {"avx512+vnni", FM_CPU_AVX512 | FM_CPU_AVX512_VNNI, FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI},
+    {"neon", FM_CPU_NEON, FM_CPU_NEON},
+    {"neon+dotprod", FM_CPU_NEON | FM_CPU_DOTPROD, FM_CPU_NEON | FM_CPU_DOTPROD},
 };
 
 fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err)
@@ -101,9 +103,7 @@ fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err)
         return FM_OK;
     }
     return fm_fail(err, FM_ERR_ARGUMENT,
-                   "unknown kernel table \"%s\"; expected auto, ref, avx2, "
-                   "avx512 or neon",
-                   table);
+                   "unknown kernel table \"%s\"; expected auto, ref, avx2, avx512, avx512+vnni, neon or neon+dotprod", table);
 }
 
 /* A mask is for CPU_SETSIZE = 1024 processors; larger machines need a larger one. */

@@ -16,9 +16,8 @@ enum {
 /* Features of this machine (operating system support included). */
 unsigned fm_cpu_features(void);
 
-/* The features a table name allows on this machine: "ref" none, "avx2", "avx512", "neon" up to that one, NULL or "auto" all.
- * Returns 0 and fills err when the name is unknown or the machine lacks it. */
-
+/* The features a table name allows on this machine: "ref" none, "avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod" up to
+ * that one, NULL or "auto" all.  *out is 0 and err filled when the name is unknown or the machine lacks it. */
 fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err);
 
 /* CPUs this process may use: affinity mask and cgroup cpu.max, at least 1.  Physical cores when `physical`. */

@@ -168,6 +168,8 @@ static void wait_for_workers(fm_pool *p)
     }
 }
 
+size_t fm_pool_bytes(unsigned n_threads) { return sizeof(fm_pool) + (n_threads - 1) * sizeof(worker); }
+
 fm_status fm_pool_open(fm_pool **out, unsigned n_threads, const fm_allocator *a, fm_error *err)
 {
     *out = NULL;

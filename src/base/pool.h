@@ -16,6 +16,7 @@ typedef struct fm_pool fm_pool;
 fm_status fm_pool_open(fm_pool **out, unsigned n_threads, const fm_allocator *a, fm_error *err);
 void fm_pool_free(fm_pool *p);
 unsigned fm_pool_threads(const fm_pool *p);
+size_t fm_pool_bytes(unsigned n_threads); /* what fm_pool_open() allocates for so many */
 
 /* Calls fn(ctx, part, n_parts) once on every thread, n_parts = threads, and returns when all have returned.
  * If worker threads cannot be started the job runs with the threads there are (n_parts says how many). */

@@ -1,6 +1,4 @@
 fm_unit_test(test_tokenizer LINKS text)
 fm_unit_test(test_pretok LINKS text)
 fm_unit_test(test_detok LINKS text)
-if(TARGET fm_runtime)
-    fm_unit_test(test_vocab LINKS runtime)
-endif()
+fm_unit_test(test_vocab LINKS runtime)

@@ -1,0 +1,28 @@
+/* ref.h - the scalar kernels, one file per family; ref.c puts them into the table. */
+#ifndef FM_KERNELS_REF_REF_H
+#define FM_KERNELS_REF_REF_H
+
+#include <math.h>
+
+#include "kernels/internal.h"
+
+void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x,
+                    size_t x_stride, const float *w, size_t n, size_t d, float eps);
+void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a);
+void fm_ref_scan(const fm_run *run, const fm_scan_args *a);
+void fm_ref_softmax(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride,
+                    size_t n, size_t d);
+
+/* v / (1 + e^-v): -0 for large negative v, v for large positive v. */
+static inline float fm_ref_silu(float v)
+{
+    return v / (1.0f + expf(-v));
+}
+
+/* log(1 + e^v), and v itself above 20, where the difference is below half an ulp. */
+static inline float fm_ref_softplus(float v)
+{
+    return v > 20.0f ? v : log1pf(expf(v));
+}
+
+#endif

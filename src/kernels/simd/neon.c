@@ -1,0 +1,11 @@
+/* neon.c - the table for aarch64. */
+#include "kernels/simd/vec_neon.h"
+
+#include "kernels/linear.h"
+#include "kernels/simd/elementwise.h"
+
+void fm_kernels_fill_neon(fm_kernels *k)
+{
+    fill_elementwise(k, "neon");
+    fm_linear_fill_neon(k);
+}

@@ -1,0 +1,110 @@
+/* pack.h - rounding of product inputs to the packed forms, in plain C that compilers turn into vector code.
+ *
+ * Included by ref/pack.c and by each simd/linear_<isa>.c, so one text serves every instruction set; no operation here depends on
+ * the vector width, so every table packs the same bits (compile with contraction of a * b + c off). */
+#ifndef FM_KERNELS_SIMD_PACK_H
+#define FM_KERNELS_SIMD_PACK_H
+
+#include <string.h>
+
+#include "base/compiler.h"
+#include "kernels/linear.h"
+
+static size_t pack_records(size_t cols) { return cols / FM_X_COLS + (cols % FM_X_COLS != 0); }
+
+static size_t pack_bytes(fm_xform form, size_t n, size_t cols)
+{
+    size_t unit = form == FM_X_F32 ? sizeof(float) : form == FM_X_Q8_32 ? sizeof(fm_x32) : sizeof(fm_x256);
+    if (cols > SIZE_MAX - FM_X_COLS) return 0;
+    size_t units = form == FM_X_F32 ? fm_x_f32_stride(cols) : pack_records(cols);
+    size_t bytes;
+    if (__builtin_mul_overflow(units, unit, &bytes)) return 0;
+    return __builtin_mul_overflow(bytes, n, &bytes) ? 0 : bytes;
+}
+
+/* Rounds n values into q and returns d.  Magnitudes compare as integers, which puts Inf and NaN above every number.  Adding
+ * 1.5 * 2^23 rounds to the nearest even integer and leaves it in the low bits. */
+FM_INLINE float pack_round(int8_t *q, const float *x, size_t n)
+{
+    const float magic = 12582912.0f;
+    uint32_t top = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7fffffffu;
+        top = bits > top ? bits : top;
+    }
+    float max, inverse = 0.0f, d = __builtin_nanf("");
+    if (top < 0x7f800000u) {
+        memcpy(&max, &top, sizeof max);
+        d = max / 127.0f;
+        inverse = 1.0f / d;
+        if (inverse > 3.0e38f) d = inverse = 0.0f; /* all zeros, or too small to be told from them */
+    }
+    for (size_t i = 0; i < n; i++) {
+        float v = (inverse == 0.0f ? 0.0f : x[i]) * inverse + magic;
+        int32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        q[i] = (int8_t)(bits - 0x4b400000);
+    }
+    return d;
+}
+
+static void pack_256(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+{
+    size_t begin, end;
+    fm_run_range(run, n * (cols / FM_X_COLS), 1, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        fm_x256 *o = (fm_x256 *)out + i;
+        o->d = pack_round(o->q, x + i % n * x_stride + i / n * FM_X_COLS, FM_X_COLS);
+        for (int g = 0; g < 16; g++) {
+            int sum = 0;
+            for (int j = 0; j < 16; j++) sum += o->q[16 * g + j];
+            o->sum16[g] = (int16_t)sum;
+        }
+        for (int g = 0; g < 8; g++) o->sum32[g] = (int16_t)(o->sum16[2 * g] + o->sum16[2 * g + 1]);
+    }
+}
+
+static void pack_32(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+{
+    size_t begin, end;
+    fm_run_range(run, n * pack_records(cols), 1, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        fm_x32 *o = (fm_x32 *)out + i;
+        size_t first = i / n * FM_X_COLS, left = (cols - first) / 32;
+        const float *row = x + i % n * x_stride + first;
+        if (left < 8) memset(o, 0, sizeof *o);
+        for (size_t b = 0; b < left && b < 8; b++) {
+            o->d[b] = pack_round(o->q + 32 * b, row + 32 * b, 32);
+            int32_t sum = 0;
+            for (int j = 0; j < 32; j++) sum += o->q[32 * b + (size_t)j];
+            o->nsum[b] = -sum;
+            o->ds[b] = o->d[b] * (float)sum;
+        }
+    }
+}
+
+static void pack_f32(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+{
+    const size_t stride = fm_x_f32_stride(cols), piece = 1024, pieces = stride / piece + (stride % piece != 0);
+    size_t begin, end;
+    fm_run_range(run, n * pieces, 1, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        size_t row = i / pieces, from = i % pieces * piece, to = from + piece < stride ? from + piece : stride;
+        size_t real = to < cols ? to : cols;
+        float *o = (float *)out + row * stride;
+        memcpy(o + from, x + row * x_stride + from, (real - from) * sizeof *o);
+        memset(o + real, 0, (to - real) * sizeof *o);
+    }
+}
+
+static void pack_fill(fm_kernels *k)
+{
+    k->pack_x_bytes = pack_bytes;
+    k->pack_x[FM_X_F32] = pack_f32;
+    k->pack_x[FM_X_Q8_32] = pack_32;
+    k->pack_x[FM_X_Q8_256] = pack_256;
+}
+
+#endif

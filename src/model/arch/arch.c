@@ -1,0 +1,51 @@
+/* arch.c - the list of architectures, and which one a checkpoint is. */
+#include "model/arch/arch.h"
+
+#include <string.h>
+
+extern const fm_arch fm_arch_falcon_mamba, fm_arch_mamba;
+
+/* In the order in which they are asked whether a source is theirs. */
+static const fm_arch *const archs[] = {
+    &fm_arch_falcon_mamba,
+    &fm_arch_mamba,
+};
+
+const fm_arch *fm_arch_by_name(const char *name)
+{
+    for (size_t i = 0; i < FM_COUNT(archs); i++)
+        if (strcmp(archs[i]->name, name) == 0) return archs[i];
+    return NULL;
+}
+
+/* What a source says it is: general.architecture, or model_type of config.json. */
+static fm_status stated_name(fm_view *out, const fm_source *s, fm_error *err)
+{
+    *out = (fm_view){0};
+    if (s->kind == FM_SOURCE_GGUF) return fm_gguf_get_string(&s->gguf, "general.architecture", out, NULL, err);
+    fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
+    fm_view key;
+    if (fm_json_enter_object(&j))
+        while (fm_json_key(&j, &key)) {
+            if (fm_view_is(key, "model_type"))
+                fm_json_string(&j, out);
+            else
+                fm_json_skip(&j);
+        }
+    return fm_json_finish(&j, err);
+}
+
+fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err)
+{
+    *out = NULL;
+    fm_view name;
+    FM_TRY(stated_name(&name, s, err));
+    for (size_t i = 0; i < FM_COUNT(archs); i++)
+        if (archs[i]->claims(s)) {
+            *out = archs[i];
+            return FM_OK;
+        }
+    return fm_fail(err, FM_ERR_UNSUPPORTED,
+                   "%s: architecture \"%.*s\" is not one of those this version runs (falcon_mamba, mamba): use a Mamba-1 model",
+                   s->path, (int)(name.n < 64 ? name.n : 64), name.p ? name.p : "");
+}

@@ -1,0 +1,71 @@
+/* block.h - a block (one layer's mixer with its norm and residual): weight table, state layout, forward.
+ *
+ * To add a mixer, write block/<name>.c exporting `const fm_block fm_block_<name>` and add a line to the list in block.c.  The one
+ * weight table drives loading, shape errors, saving, quantising, inspection: nothing about a tensor is written twice. */
+#ifndef FM_MODEL_BLOCK_H
+#define FM_MODEL_BLOCK_H
+
+#include "base/arena.h"
+#include "base/json.h"
+#include "model/config.h"
+#include "ops/ops.h"
+
+typedef enum fm_weight_kind {
+    FM_WEIGHT_MATRIX, /* (rows, cols) of any type, used as it lies in the file */
+    FM_WEIGHT_SMALL,  /* f32 in memory: norms, biases, convolution, A */
+    FM_WEIGHT_SMALL_T /* the same, transposed in memory: (cols, rows) */
+} fm_weight_kind;
+
+/* What a file stores differs from what the forward uses. */
+typedef enum fm_weight_map {
+    FM_MAP_NONE,
+    FM_MAP_A /* HF stores A_log, GGUF stores A = -exp(A_log); memory holds A */
+} fm_weight_map;
+
+typedef enum fm_shard { FM_SHARD_NONE, FM_SHARD_ROWS, FM_SHARD_COLS, FM_SHARD_ROW_HALVES } fm_shard;
+
+typedef struct fm_weight_def {
+    const char *name;        /* ours, for messages and adapters: "in_proj" */
+    const char *hf, *gguf;   /* names inside a layer (globals: whole names): "mixer.in_proj.weight", "ssm_in.weight" */
+    const char *const *also; /* further HF spellings to accept, NULL-terminated; may be NULL */
+    fm_dim rows, cols;       /* vectors: rows FM_DIM_1 */
+    fm_weight_kind kind;
+    fm_weight_map map;
+    fm_shard shard;
+    bool optional; /* the model is complete without it */
+} fm_weight_def;
+
+typedef struct fm_block fm_block;
+
+/* One layer of a loaded model.  w[i] belongs to block->weights[i]; data is NULL for an optional weight that is absent. */
+typedef struct fm_layer {
+    const fm_block *block;
+    fm_tensor *w;
+    size_t state_offset; /* of this layer's memory in a sequence's state, in floats */
+} fm_layer;
+
+/* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence. */
+typedef struct fm_batch {
+    const fm_config *config;
+    const fm_ragged *ragged;
+    float *const *state; /* (n_seq), start of each sequence's whole state */
+    size_t n_tokens;
+} fm_batch;
+
+struct fm_block {
+    const char *name;
+    const fm_weight_def *weights;
+    size_t n_weights;
+    size_t (*state_floats)(const fm_config *c);
+    /* Names of the parts of the state, for files and inspection: part i has floats[i] of them; returns how many parts. */
+    size_t (*state_parts)(const fm_config *c, const char *names[4], size_t floats[4]);
+    /* Scratch of a forward of `n_tokens` rows, `n_seq` sequences and `n_parts` workers, pushed on a measuring arena. */
+    void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
+    void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
+};
+
+extern const fm_block fm_block_mamba;
+const fm_block *fm_block_by_name(const char *name); /* NULL if unknown */
+
+#endif

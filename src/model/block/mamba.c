@@ -1,0 +1,159 @@
+/* mamba.c - the Mamba-1 mixer, plain and with Falcon Mamba's norms on dt, B and C.  Spec falcon-mamba.md 2.1; the step numbers
+ * below are that section's.  One forward for one token and for many. */
+#include "model/block/block.h"
+
+enum { NORM, IN_PROJ, IN_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A, SKIP, OUT_PROJ, OUT_BIAS, N_WEIGHTS };
+
+#define MATRIX(n, h, g, r, c, s)                                                                                               \
+    {                                                                                                                          \
+        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_MATRIX, .shard = s                              \
+    }
+#define VECTOR(n, h, g, c, s, o)                                                                                               \
+    {                                                                                                                          \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = c, .kind = FM_WEIGHT_SMALL, .shard = s, .optional = o         \
+    }
+#define TABLE(n, h, g, r, c, m)                                                                                                \
+    {                                                                                                                          \
+        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_SMALL_T, .map = m, .shard = FM_SHARD_ROWS       \
+    }
+
+static const fm_weight_def weights[N_WEIGHTS] = {
+    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", FM_DIM_MODEL, FM_SHARD_NONE, false),
+    [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", FM_DIM_2INNER, FM_DIM_MODEL, FM_SHARD_ROW_HALVES),
+    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", FM_DIM_2INNER, FM_SHARD_ROW_HALVES, true),
+    [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", FM_DIM_INNER, FM_DIM_CONV, FM_MAP_NONE),
+    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", FM_DIM_INNER, FM_SHARD_ROWS, true),
+    [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", FM_DIM_RANK_2STATE, FM_DIM_INNER, FM_SHARD_COLS),
+    [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", FM_DIM_INNER, FM_DIM_RANK, FM_SHARD_ROWS),
+    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", FM_DIM_INNER, FM_SHARD_ROWS, false),
+    [A] = TABLE("A", "mixer.A_log", "ssm_a", FM_DIM_INNER, FM_DIM_STATE, FM_MAP_A),
+    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", FM_DIM_INNER, FM_SHARD_ROWS, false),
+    [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", FM_DIM_MODEL, FM_DIM_INNER, FM_SHARD_COLS),
+    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", FM_DIM_MODEL, FM_SHARD_NONE, true),
+};
+
+static size_t conv_floats(const fm_config *c)
+{
+    return (c->d_conv - 1) * c->d_inner;
+}
+
+static size_t state_floats(const fm_config *c)
+{
+    return conv_floats(c) + c->d_state * c->d_inner;
+}
+
+static size_t state_parts(const fm_config *c, const char *names[4], size_t floats[4])
+{
+    names[0] = "conv"; /* (d_conv - 1, d_inner): the last inputs, oldest first */
+    floats[0] = conv_floats(c);
+    names[1] = "h"; /* (d_state, d_inner) */
+    floats[1] = c->d_state * c->d_inner;
+    return 2;
+}
+
+/* Shared by all workers but for the pointer lists, of which each has its own. */
+typedef struct scratch {
+    float *n;          /* (T, d_model) normed input */
+    float *xz;         /* (T, 2 d_inner) scan input | gate */
+    float *u;          /* (T, d_inner) after convolution and SiLU; then the mixer's output */
+    float *q;          /* (T, dt_rank + 2 d_state) dt | B | C */
+    float *dt;         /* (T, d_inner) */
+    float **conv, **h; /* (n_parts, n_seq) */
+} scratch;
+
+static scratch place(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+{
+    scratch s;
+    s.n = FM_PUSH(a, float, T * c->d_model);
+    s.xz = FM_PUSH(a, float, T * 2 * c->d_inner);
+    s.u = FM_PUSH(a, float, T * c->d_inner);
+    s.q = FM_PUSH(a, float, T *(c->dt_rank + 2 * c->d_state));
+    s.dt = FM_PUSH(a, float, T * c->d_inner);
+    s.conv = FM_PUSH(a, float *, n_parts *n_seq);
+    s.h = FM_PUSH(a, float *, n_parts *n_seq);
+    return s;
+}
+
+static void measure(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+{
+    place(a, c, T, n_seq, n_parts);
+}
+
+/* This worker's lists of where each sequence keeps this layer's window and h. */
+static void find_state(scratch *s, const fm_ctx *c, const fm_layer *l, const fm_batch *b)
+{
+    const size_t n_seq = b->ragged->n_seq;
+    s->conv += c->run.part * n_seq;
+    s->h += c->run.part * n_seq;
+    for (size_t i = 0; i < n_seq; i++) {
+        s->conv[i] = b->state[i] + l->state_offset;
+        s->h[i] = s->conv[i] + conv_floats(b->config);
+    }
+}
+
+/* Step 8, Falcon only: dt, B and C each over its own width, without weights. */
+static void norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q)
+{
+    if (!cfg->mixer_norms) return;
+    const size_t rank = cfg->dt_rank, n = cfg->d_state;
+    const fm_rows part[3] = {fm_rows_cols(q, 0, rank), fm_rows_cols(q, rank, n), fm_rows_cols(q, rank + n, n)};
+    for (size_t i = 0; i < 3; i++) fm_op_rmsnorm(c, part[i], part[i], NULL, cfg->mixer_rms_eps);
+}
+
+static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
+{
+    const fm_config *cfg = b->config;
+    const fm_tensor *w = l->w;
+    const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
+    scratch s = place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
+    find_state(&s, c, l, b);
+    const fm_rows n = fm_rows_of(s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
+                  q = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner);
+
+    fm_op_rmsnorm(c, n, x, w[NORM].data, cfg->norm_eps);  /* 1 */
+    fm_op_linear(c, xz, n, &w[IN_PROJ], w[IN_BIAS].data); /* 2 */
+    fm_op_conv_silu(c, &(fm_conv_args){                   /* 4, 5 */
+                                       .out = u.p,
+                                       .out_stride = u.stride,
+                                       .state = s.conv,
+                                       .x = xz.p,
+                                       .x_stride = xz.stride,
+                                       .w = w[CONV].data,
+                                       .bias = w[CONV_BIAS].data,
+                                       .ragged = b->ragged,
+                                       .d_inner = inner,
+                                       .d_conv = cfg->d_conv});
+    fm_op_linear(c, q, u, &w[X_PROJ], NULL); /* 7 */
+    norm_dt_b_c(c, cfg, q);                  /* 8 */
+    fm_op_linear(c, dt, fm_rows_cols(q, 0, rank), &w[DT_PROJ], NULL);
+    fm_op_scan(c, &(fm_scan_args){/* 9 - 13; the bias of dt is added there */
+                                  .y = u.p,
+                                  .y_stride = u.stride,
+                                  .h = s.h,
+                                  .u = u.p,
+                                  .u_stride = u.stride,
+                                  .dt = dt.p,
+                                  .dt_stride = dt.stride,
+                                  .dt_bias = w[DT_BIAS].data,
+                                  .A = w[A].data,
+                                  .B = q.p + rank,
+                                  .C = q.p + rank + cfg->d_state,
+                                  .bc_stride = q.stride,
+                                  .skip = w[SKIP].data,
+                                  .z = xz.p + inner,
+                                  .z_stride = xz.stride,
+                                  .ragged = b->ragged,
+                                  .d_inner = inner,
+                                  .d_state = cfg->d_state});
+    fm_op_linear_add(c, x, u, &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+}
+
+const fm_block fm_block_mamba = {
+    .name = "mamba",
+    .weights = weights,
+    .n_weights = N_WEIGHTS,
+    .state_floats = state_floats,
+    .state_parts = state_parts,
+    .scratch = measure,
+    .forward = forward,
+};

@@ -1,0 +1,100 @@
+/* model.h - a loaded model: read-only weights that every session shares.
+ *
+ * The loader fills everything but the parts that belong to text (tokenizer, chat template, generation defaults), which the
+ * runtime attaches; they are kept here so that one object owns all. */
+#ifndef FM_MODEL_MODEL_H
+#define FM_MODEL_MODEL_H
+
+#include <pthread.h>
+
+#include "model/arch/arch.h"
+
+/* The model's name by content: computed at the first call, by whichever thread asks first. */
+typedef struct fm_identity {
+    pthread_mutex_t lock;
+    char text[65]; /* empty until asked for */
+} fm_identity;
+
+struct fm_model {
+    fm_allocator allocator_copy;
+    const fm_allocator *a; /* &allocator_copy, or NULL for malloc */
+    fm_source source;
+    const fm_arch *arch;
+    fm_config config;
+    fm_tensor globals[FM_GLOBAL_COUNT]; /* the head is the embedding when tied */
+    fm_layer *layers;                   /* (n_layer) */
+    size_t state_floats;                /* of one sequence, all layers */
+    void *memory;                       /* one block: layers, weight lists, small tensors in f32 */
+    char *name;
+    fm_identity *identity;
+    fm_tensor_info *tensors; /* as the file lists them */
+    fm_str tensor_names;
+
+    /* Attached by the runtime. */
+    struct fm_tokenizer *tokenizer;
+    char *chat_template;
+    int32_t eos[FM_EOS_MAX];
+    size_t n_eos;
+    float default_temperature, default_top_p; /* -1: not stated */
+    int default_top_k;
+};
+
+/* Opens and checks; nothing of text.  Errors as fm_model_open(). */
+fm_status fm_model_load(fm_model **out, const char *path, const fm_model_options *o, fm_error *err);
+void fm_model_unload(fm_model *m); /* without the runtime's parts */
+
+fm_status fm_model_list_tensors(fm_model *m, fm_error *err); /* tensors.c: fills m->tensors */
+
+/* Every weight of the model in the order of its tables: globals, then layer by layer. */
+typedef struct fm_model_weight {
+    const fm_weight_def *def;
+    const fm_tensor *loaded; /* as the forward uses it; data NULL when absent */
+    bool global;
+    size_t layer;
+} fm_model_weight;
+
+size_t fm_model_weight_count(const fm_model *m);
+fm_model_weight fm_model_weight_at(const fm_model *m, size_t i);
+/* The name of a weight in this kind of file, and the tensor as it lies in the model's own source. */
+void fm_model_weight_name(const fm_model_weight *w, fm_source_kind kind, fm_str *out);
+fm_status fm_model_weight_source(const fm_model *m, const fm_model_weight *w, fm_source_tensor *out, bool *found,
+                                 fm_error *err);
+
+/* Reads every weight and names the first tensor that holds a NaN or an infinity (FM_ERR_FORMAT). */
+fm_status fm_model_check(const fm_model *m, fm_error *err);
+
+/* ---- The step ---- */
+
+/* What a run of tokens of one sequence brings into a batch. */
+typedef struct fm_piece {
+    const int32_t *tokens;   /* (n), or NULL with embeddings */
+    const float *embeddings; /* (n, d_model) */
+    size_t n;
+    float *state; /* the sequence's, read and written */
+} fm_piece;
+
+#define FM_LOGIT_ROWS ((size_t)32) /* rows of logits computed at once */
+
+/* Everything one pass over the layers needs.  The caller owns all pointers. */
+typedef struct fm_forward {
+    const fm_model *m;
+    const fm_kernels *k;
+    fm_pool *pool;
+    const fm_piece *pieces;
+    size_t n_pieces;
+    const size_t *out_rows; /* (n_out) which of the step's rows want logits, ascending */
+    size_t n_out;
+    /* Called by one worker while the others wait: rows (n, vocab) of logits of out_rows[first ...]. */
+    void (*on_logits)(void *ctx, size_t first, size_t n, const float *rows);
+    /* All rows (n_tokens, d_model): 0 the embedding, k after k blocks, n_layer + 1 after the final norm; NULL when not wanted. */
+    void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
+    bool (*cancel)(void *ctx); /* asked before each layer; NULL: cannot be cancelled */
+    void *ctx;
+} fm_forward;
+
+/* Scratch for passes of at most n_tokens rows, n_seq sequences and n_out rows of logits; 0 on overflow. */
+size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads);
+/* Runs the pass on all threads of the pool.  false: cancelled; states are then part way through the layers. */
+bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes);
+
+#endif

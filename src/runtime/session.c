@@ -1,0 +1,229 @@
+/* session.c - opening sessions and moving sequences between points in time; the steps themselves are in step.c. */
+#include <string.h>
+
+#include "base/cpu.h"
+#include "runtime/session.h"
+
+#define CHUNK_DEFAULT ((size_t)512)
+#define CHUNK_MAX     ((size_t)1 << 20)
+#define SEQ_MAX       ((size_t)1 << 20)
+
+/* ---- Layout: the same code measures and places ---- */
+
+static fm_point place_point(fm_arena *a, const fm_model *m)
+{
+    fm_point p = {0};
+    p.state = FM_PUSH(a, float, m->state_floats);
+    p.logits = FM_PUSH(a, float, m->config.vocab);
+    return p;
+}
+
+static void place_sequences(fm_arena *a, fm_session *s)
+{
+    fm_sequence *seqs = FM_PUSH(a, fm_sequence, s->n_seq);
+    for (size_t i = 0; i < s->n_seq; i++) {
+        fm_sequence q = {0};
+        q.live = place_point(a, s->m);
+        q.mark = place_point(a, s->m);
+        if (s->cancel) q.undo = place_point(a, s->m);
+        if (seqs) seqs[i] = q;
+    }
+    s->seqs = seqs;
+}
+
+static void place(fm_arena *a, fm_session *s, unsigned n_threads)
+{
+    place_sequences(a, s);
+    s->pieces = FM_PUSH(a, fm_piece, s->n_seq);
+    s->piece_span = FM_PUSH(a, uint32_t, s->n_seq);
+    s->done = FM_PUSH(a, size_t, s->n_seq);
+    s->out_rows = FM_PUSH(a, size_t, s->chunk);
+    s->owners = FM_PUSH(a, fm_row_owner, s->chunk);
+    const size_t n = s->n_seq < s->chunk ? s->n_seq : s->chunk;
+    s->scratch_bytes = fm_forward_bytes(s->m, &s->k, s->chunk, n, n_threads);
+    s->scratch = fm_arena_push(a, s->scratch_bytes ? s->scratch_bytes : SIZE_MAX, 1);
+}
+
+static fm_status configure(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
+{
+    unsigned features;
+    s->m = m;
+    s->n_seq = o->n_seq ? o->n_seq : 1;
+    s->chunk = o->chunk ? o->chunk : CHUNK_DEFAULT;
+    s->cancel = o->cancel;
+    s->cancel_ctx = o->ctx;
+    if (s->n_seq > SEQ_MAX || s->chunk > CHUNK_MAX)
+        return fm_fail(err, FM_ERR_LIMIT,
+                       "a session of %zu sequences and chunks of %zu tokens: at most %zu and %zu are possible", s->n_seq,
+                       s->chunk, SEQ_MAX, CHUNK_MAX);
+    FM_TRY(fm_cpu_cap(&features, o->cpu, err));
+    fm_kernels_for(&s->k, features);
+    return FM_OK;
+}
+
+FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *options)
+{
+    static const fm_session_options none = {0};
+    const fm_session_options *o = options ? options : &none;
+    fm_session s = {0};
+    if (configure(&s, m, o, NULL) != FM_OK) return 0;
+    fm_arena a = {0};
+    const unsigned threads = o->threads ? o->threads : fm_cpu_count();
+    place(&a, &s, threads);
+    size_t bytes;
+    if (a.used == SIZE_MAX || !fm_add(a.used, sizeof s, &bytes) || !fm_add(bytes, fm_pool_bytes(threads), &bytes)) return 0;
+    return bytes;
+}
+
+static fm_status open_session(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
+{
+    FM_TRY(configure(s, m, o, err));
+    FM_TRY(fm_pool_open(&s->pool, o->threads, s->a, err));
+    fm_arena a = {0};
+    place(&a, s, fm_pool_threads(s->pool));
+    FM_TRY(fm_alloc(&s->memory, s->a, a.used, 1, "a session", err));
+    a = (fm_arena){.base = s->memory, .size = a.used};
+    place(&a, s, fm_pool_threads(s->pool));
+    return FM_OK;
+}
+
+FM_API fm_status fm_session_open(fm_session **out, const fm_model *m, const fm_session_options *options, fm_error *err)
+{
+    static const fm_session_options none = {0};
+    const fm_session_options *o = options ? options : &none;
+    fm_session *s;
+    *out = NULL;
+    FM_TRY(fm_alloc((void **)&s, o->allocator, 1, sizeof *s, "a session", err));
+    if (o->allocator) {
+        s->allocator_copy = *o->allocator;
+        s->a = &s->allocator_copy;
+    }
+    const fm_status status = open_session(s, m, o, err);
+    if (status != FM_OK)
+        fm_session_free(s);
+    else
+        *out = s;
+    return status;
+}
+
+FM_API void fm_session_free(fm_session *s)
+{
+    if (!s) return;
+    const fm_allocator copy = s->allocator_copy;
+    const fm_allocator *a = s->a ? &copy : NULL;
+    if (s->pool) fm_pool_free(s->pool);
+    fm_free(a, s->memory);
+    fm_free(a, s);
+}
+
+FM_API const char *fm_session_kernels(const fm_session *s)
+{
+    return s->k.name;
+}
+
+FM_API unsigned fm_session_threads(const fm_session *s)
+{
+    return fm_pool_threads(s->pool);
+}
+
+/* ---- Points ---- */
+
+void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from)
+{
+    memcpy(to->state, from->state, s->m->state_floats * sizeof(float));
+    if (from->has_logits) memcpy(to->logits, from->logits, s->m->config.vocab * sizeof(float));
+    to->tokens = from->tokens;
+    to->has_logits = from->has_logits;
+}
+
+void fm_point_clear(const fm_session *s, fm_point *p)
+{
+    memset(p->state, 0, s->m->state_floats * sizeof(float));
+    p->tokens = 0;
+    p->has_logits = false;
+}
+
+/* ---- Sequences ---- */
+
+fm_sequence *fm_session_find(const fm_session *s, fm_seq seq, fm_error *err)
+{
+    const uint32_t slot = (uint32_t)seq, generation = (uint32_t)(seq >> 32);
+    fm_sequence *q = slot >= 1 && slot <= s->n_seq ? &s->seqs[slot - 1] : NULL;
+    if (q && q->used && q->generation == generation) return q;
+    fm_fail(err, FM_ERR_ARGUMENT, "no such sequence in this session: the handle was freed, or is of another session");
+    return NULL;
+}
+
+FM_API fm_status fm_seq_new(fm_session *s, fm_seq *out, fm_error *err)
+{
+    *out = 0;
+    for (size_t i = 0; i < s->n_seq; i++) {
+        fm_sequence *q = &s->seqs[i];
+        if (q->used) continue;
+        q->used = true;
+        q->marked = false;
+        q->generation++;
+        fm_point_clear(s, &q->live);
+        *out = (fm_seq)q->generation << 32 | (i + 1);
+        return FM_OK;
+    }
+    return fm_fail(err, FM_ERR_LIMIT,
+                   "all %zu sequences of the session are in use: free one, or open the session with a larger n_seq", s->n_seq);
+}
+
+FM_API void fm_seq_free(fm_session *s, fm_seq seq)
+{
+    fm_sequence *q = fm_session_find(s, seq, NULL);
+    if (q) q->used = false;
+}
+
+FM_API fm_status fm_seq_fork(fm_session *s, fm_seq from, fm_seq *out, fm_error *err)
+{
+    *out = 0;
+    const fm_sequence *q = fm_session_find(s, from, err);
+    if (!q) return FM_ERR_ARGUMENT;
+    FM_TRY(fm_seq_new(s, out, err));
+    fm_point_copy(s, &fm_session_find(s, *out, NULL)->live, &q->live);
+    return FM_OK;
+}
+
+FM_API fm_status fm_seq_mark(fm_session *s, fm_seq seq, fm_error *err)
+{
+    fm_sequence *q = fm_session_find(s, seq, err);
+    if (!q) return FM_ERR_ARGUMENT;
+    fm_point_copy(s, &q->mark, &q->live);
+    q->marked = true;
+    return FM_OK;
+}
+
+FM_API fm_status fm_seq_rewind(fm_session *s, fm_seq seq, fm_error *err)
+{
+    fm_sequence *q = fm_session_find(s, seq, err);
+    if (!q) return FM_ERR_ARGUMENT;
+    if (q->marked)
+        fm_point_copy(s, &q->live, &q->mark);
+    else
+        fm_point_clear(s, &q->live);
+    return FM_OK;
+}
+
+FM_API fm_status fm_seq_reset(fm_session *s, fm_seq seq, fm_error *err)
+{
+    fm_sequence *q = fm_session_find(s, seq, err);
+    if (!q) return FM_ERR_ARGUMENT;
+    fm_point_clear(s, &q->live);
+    q->marked = false;
+    return FM_OK;
+}
+
+FM_API uint64_t fm_seq_tokens(const fm_session *s, fm_seq seq)
+{
+    const fm_sequence *q = fm_session_find(s, seq, NULL);
+    return q ? q->live.tokens : 0;
+}
+
+FM_API const float *fm_seq_logits(const fm_session *s, fm_seq seq)
+{
+    const fm_sequence *q = fm_session_find(s, seq, NULL);
+    return q && q->live.has_logits ? q->live.logits : NULL;
+}

@@ -1,0 +1,215 @@
+/* step.c - a step: spans are cut into chunks, each chunk is one pass over the layers, results go back span by span. */
+#include <math.h>
+#include <string.h>
+
+#include "runtime/session.h"
+
+typedef struct step {
+    fm_session *s;
+    const fm_span *spans;
+    size_t n_spans, n_pieces, n_tokens, n_out;
+    bool watched; /* somebody wants hidden states */
+    bool not_finite;
+} step;
+
+/* ---- Before anything moves ---- */
+
+static fm_status check_tokens(const fm_session *s, const fm_span *p, size_t i, fm_error *err)
+{
+    for (size_t t = 0; t < p->n; t++)
+        if (p->tokens[t] < 0 || (size_t)p->tokens[t] >= s->m->config.vocab)
+            return fm_fail(err, FM_ERR_LIMIT, "token %zu of span %zu is %d, expected 0 .. %zu: ids of another vocabulary?", t,
+                           i, (int)p->tokens[t], s->m->config.vocab - 1);
+    return FM_OK;
+}
+
+static fm_status check_span(const fm_session *s, const fm_span *p, size_t i, fm_error *err)
+{
+    if (!p->n) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu is empty: a span brings at least one token", i);
+    if (!p->tokens == !p->embeddings) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: expected either tokens or embeddings", i);
+    if (p->want == FM_WANT_ALL && !p->on_logits)
+        return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants all logits: it must bring on_logits to receive them", i);
+    fm_sequence *q = fm_session_find(s, p->seq, err);
+    if (!q) return FM_ERR_ARGUMENT;
+    if (q->in_step) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: its sequence appears twice in one step", i);
+    q->in_step = true;
+    return p->tokens ? check_tokens(s, p, i, err) : FM_OK;
+}
+
+static fm_status check_spans(const fm_session *s, const fm_span *spans, size_t n, fm_error *err)
+{
+    if (!n || n > s->n_seq)
+        return fm_fail(err, FM_ERR_ARGUMENT, "a step of %zu spans: expected 1 .. %zu, the sequences of the session", n,
+                       s->n_seq);
+    fm_status status = FM_OK;
+    for (size_t i = 0; i < n && status == FM_OK; i++) status = check_span(s, &spans[i], i, err);
+    for (size_t i = 0; i < s->n_seq; i++) s->seqs[i].in_step = false;
+    return status;
+}
+
+/* ---- Chunks ---- */
+
+static void begin_piece(const step *t, fm_sequence *q, const fm_span *p, bool first)
+{
+    if (t->s->cancel) {
+        fm_point_copy(t->s, &q->undo, &q->live);
+        q->undo_marked = q->marked;
+    }
+    if (!first || !p->reset) return;
+    fm_point_clear(t->s, &q->live);
+    q->marked = false;
+}
+
+/* Rows of this piece that want logits. */
+static void want_rows(step *t, uint32_t span, size_t begin, size_t n)
+{
+    fm_session *s = t->s;
+    const fm_span *p = &t->spans[span];
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = s->done[span] + i;
+        const bool last = at + 1 == p->n;
+        if (p->want == FM_WANT_NONE || (p->want == FM_WANT_LAST && !last)) continue;
+        s->out_rows[t->n_out] = begin + i;
+        s->owners[t->n_out++] = (fm_row_owner){span, last, at};
+    }
+}
+
+/* Fills the chunk from the spans in their order; false when nothing is left. */
+static bool fill_chunk(step *t)
+{
+    fm_session *s = t->s;
+    t->n_pieces = t->n_tokens = t->n_out = 0;
+    for (uint32_t i = 0; i < t->n_spans && t->n_tokens < s->chunk; i++) {
+        const fm_span *p = &t->spans[i];
+        const size_t left = p->n - s->done[i], room = s->chunk - t->n_tokens, n = left < room ? left : room;
+        if (!n) continue;
+        fm_sequence *q = fm_session_find(s, p->seq, NULL);
+        begin_piece(t, q, p, s->done[i] == 0);
+        s->pieces[t->n_pieces] =
+            (fm_piece){.tokens = p->tokens ? p->tokens + s->done[i] : NULL,
+                       .embeddings = p->embeddings ? p->embeddings + s->done[i] * s->m->config.d_model : NULL,
+                       .n = n,
+                       .state = q->live.state};
+        s->piece_span[t->n_pieces++] = i;
+        want_rows(t, i, t->n_tokens, n);
+        t->n_tokens += n;
+    }
+    return t->n_tokens > 0;
+}
+
+static bool finite_row(const float *row, size_t n)
+{
+    float sum = 0; /* 0 * x is 0 for every number and NaN for NaN and infinity */
+    for (size_t i = 0; i < n; i++) sum += 0.0f * row[i];
+    return sum == 0.0f;
+}
+
+static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
+{
+    step *t = ctx;
+    const size_t vocab = t->s->m->config.vocab;
+    const fm_row_owner *o = t->s->owners + first;
+    for (size_t i = 0, run; i < n; i += run) {
+        const fm_span *p = &t->spans[o[i].span];
+        for (run = 1; i + run < n && o[i + run].span == o[i].span;) run++;
+        if (p->want == FM_WANT_ALL) p->on_logits(p->ctx, o[i].i, run, rows + i * vocab);
+        if (o[i + run - 1].last)
+            memcpy(fm_session_find(t->s, p->seq, NULL)->live.logits, rows + (i + run - 1) * vocab, vocab * sizeof(float));
+    }
+    for (size_t i = 0; i < n; i++) t->not_finite |= !finite_row(rows + i * vocab, vocab);
+}
+
+static void take_hidden(void *ctx, size_t layer, size_t n, const float *rows)
+{
+    const step *t = ctx;
+    (void)n;
+    for (size_t i = 0, at = 0; i < t->n_pieces; at += t->s->pieces[i++].n) {
+        const uint32_t span = t->s->piece_span[i];
+        const fm_span *p = &t->spans[span];
+        if (p->on_hidden) p->on_hidden(p->ctx, layer, t->s->done[span], t->s->pieces[i].n, rows + at * t->s->m->config.d_model);
+    }
+}
+
+static bool ask(void *ctx)
+{
+    const step *t = ctx;
+    return t->s->cancel(t->s->cancel_ctx);
+}
+
+static void undo_chunk(const step *t)
+{
+    for (size_t i = 0; i < t->n_pieces; i++) {
+        fm_sequence *q = fm_session_find(t->s, t->spans[t->s->piece_span[i]].seq, NULL);
+        fm_point_copy(t->s, &q->live, &q->undo);
+        q->marked = q->undo_marked;
+    }
+}
+
+static void finish_chunk(const step *t)
+{
+    for (size_t i = 0; i < t->n_pieces; i++) {
+        const uint32_t span = t->s->piece_span[i];
+        const fm_span *p = &t->spans[span];
+        fm_sequence *q = fm_session_find(t->s, p->seq, NULL);
+        t->s->done[span] += t->s->pieces[i].n;
+        q->live.tokens += t->s->pieces[i].n;
+        q->live.has_logits = p->want != FM_WANT_NONE && t->s->done[span] == p->n;
+    }
+}
+
+static fm_status fail_cancelled(fm_error *err)
+{
+    return fm_fail(err, FM_ERR_CANCELLED,
+                   "the step was cancelled: its sequences stand where their last finished chunk left them");
+}
+
+static fm_status run_chunk(step *t, fm_error *err)
+{
+    fm_session *s = t->s;
+    const bool cancellable = s->cancel && t->n_tokens > t->n_pieces;
+    const fm_forward f = {.m = s->m,
+                          .k = &s->k,
+                          .pool = s->pool,
+                          .pieces = s->pieces,
+                          .n_pieces = t->n_pieces,
+                          .out_rows = s->out_rows,
+                          .n_out = t->n_out,
+                          .on_logits = take_logits,
+                          .on_hidden = t->watched ? take_hidden : NULL,
+                          .cancel = cancellable ? ask : NULL,
+                          .ctx = t};
+    if (!fm_forward_run(&f, s->scratch, s->scratch_bytes)) {
+        undo_chunk(t);
+        return fail_cancelled(err);
+    }
+    finish_chunk(t);
+    if (!t->not_finite) return FM_OK;
+    FM_TRY(fm_model_check(s->m, err));
+    return fm_fail(err, FM_ERR_FORMAT,
+                   "%s: the logits are not finite although every weight is: an input embedding or a loaded "
+                   "state holds NaN or infinity, or the model overflows fp32",
+                   s->m->source.path);
+}
+
+FM_API fm_status fm_step(fm_session *s, const fm_span *spans, size_t n_spans, fm_error *err)
+{
+    step t = {.s = s, .spans = spans, .n_spans = n_spans};
+    FM_TRY(check_spans(s, spans, n_spans, err));
+    for (size_t i = 0; i < n_spans; i++) {
+        s->done[i] = 0;
+        t.watched |= spans[i].on_hidden != NULL;
+    }
+    for (;;) {
+        size_t left = 0;
+        for (size_t i = 0; i < n_spans; i++) left |= spans[i].n - s->done[i];
+        if (!left) return FM_OK;
+        if (s->cancel && s->cancel(s->cancel_ctx)) return fail_cancelled(err);
+        fill_chunk(&t);
+        FM_TRY(run_chunk(&t, err));
+    }
+}
+
+FM_API fm_status fm_seq_append(fm_session *s, fm_seq seq, const int32_t *tokens, size_t n, fm_error *err)
+{
+    return fm_step(s, &(fm_span){.seq = seq, .tokens = tokens, .n = n}, 1, err);
+}

@@ -1,0 +1,16 @@
+/* q4_0.c - 32 elements of 4 bits with a scale, codes around zero (see linear32.h). */
+#include "tensor/quant/linear32.h"
+
+static const fm_linear32 format = {.has_min = false, .has_fifth = false};
+
+static void decode(float *dst, const void *src, size_t n)
+{
+    fm_linear32_decode(&format, dst, src, n);
+}
+
+static void encode(void *dst, const float *src, const float *importance, size_t n)
+{
+    fm_linear32_encode(&format, dst, src, importance, n);
+}
+
+const fm_dtype_traits fm_dtype_Q4_0 = FM_DTYPE_TRAITS(Q4_0, false, decode, encode);

@@ -1,0 +1,2 @@
+fm_fuzz(fuzz_gguf LINKS format)
+fm_fuzz(fuzz_safetensors LINKS format)

@@ -1,0 +1,288 @@
+/* check_scan.c - the selective scan against the reference, and the same bits however a sequence is cut.
+ *
+ * The bound is carried along with the recurrence in double.  softplus is within 4 epsilon, so the exponent delta A within
+ * 6 epsilon |delta A| with its roundings, and the decay within (6 |delta A| + 4) epsilon, relative; its denormals add a step of
+ * 2^-149.  delta B u is within 6 epsilon, and the sum rounds once more.  What stood in the state before is decayed with it.
+ * The output adds (d_state + 2) epsilon of the sum of magnitudes, and the gate 10 epsilon, 1e-36 where its exponential leaves
+ * the range of float.  Two tables are compared, so everything counts once for each: the factor 2 is in `SIDES`. */
+#include <stdlib.h>
+
+#include "tests/kernelcheck/kernelcheck.h"
+
+enum { SEQ_MAX = 5, SIDES = 2 };
+
+typedef struct scan_case {
+    const fm_kernels *k;
+    fm_scan_args a;
+    fm_ragged ragged;
+    size_t begin[SEQ_MAX + 1];
+    float *h[SEQ_MAX];
+} scan_case;
+
+static void call(void *ctx, const fm_run *run)
+{
+    scan_case *c = ctx;
+    c->ragged.begin = c->begin;
+    c->a.ragged = &c->ragged;
+    c->a.h = c->h;
+    c->k->scan(run, &c->a);
+}
+
+static size_t state_floats(const scan_case *c) { return c->a.d_state * c->a.d_inner; }
+static size_t y_floats(const scan_case *c) { return c->begin[c->ragged.n_seq] * c->a.y_stride; }
+
+static scan_case fresh(kc *t, const scan_case *from, const fm_kernels *k)
+{
+    scan_case c = *from;
+    c.k = k;
+    c.a.y = kc_floats(t, y_floats(from));
+    for (size_t s = 0; s < c.ragged.n_seq; s++) c.h[s] = kc_copy(t, from->h[s], state_floats(from));
+    return c;
+}
+
+static void same_case(kc *t, const scan_case *a, const scan_case *b, const char *where)
+{
+    kc_same(t, a->a.y, b->a.y, y_floats(a) * sizeof(float), where);
+    for (size_t s = 0; s < a->ragged.n_seq; s++) kc_same(t, a->h[s], b->h[s], state_floats(a) * sizeof(float), where);
+}
+
+/* Tokens first to last - 1 of sequence s, on c's memory. */
+static scan_case slice(const scan_case *from, size_t s, size_t first, size_t last)
+{
+    scan_case c = *from;
+    const size_t row = from->begin[s] + first;
+    c.ragged.n_seq = 1;
+    c.begin[0] = 0;
+    c.begin[1] = last - first;
+    c.h[0] = from->h[s];
+    c.a.y += row * c.a.y_stride;
+    c.a.u += row * c.a.u_stride;
+    c.a.dt += row * c.a.dt_stride;
+    c.a.B += row * c.a.bc_stride;
+    c.a.C += row * c.a.bc_stride;
+    if (c.a.z) c.a.z += row * c.a.z_stride;
+    return c;
+}
+
+static void check_cuts(kc *t, const scan_case *input, const scan_case *whole)
+{
+    const size_t n = input->begin[1] - input->begin[0];
+    for (size_t cut = 0; cut <= n; cut++) {
+        scan_case c = fresh(t, input, input->k);
+        for (size_t s = 0; s < c.ragged.n_seq; s++) {
+            const size_t n_tokens = c.begin[s + 1] - c.begin[s], at = cut < n_tokens ? cut : n_tokens;
+            scan_case head = slice(&c, s, 0, at), tail = slice(&c, s, at, n_tokens);
+            kc_parts(call, &head, 1);
+            kc_parts(call, &tail, 1);
+        }
+        same_case(t, &c, whole, "cut or alone, a sequence has other bits");
+    }
+}
+
+/* y in the place of u, then in the place of z. */
+static void check_aliases(kc *t, const scan_case *input, const scan_case *whole)
+{
+    scan_case c = fresh(t, input, input->k);
+    c.a.y = kc_copy(t, input->a.u, y_floats(input));
+    c.a.u = c.a.y;
+    kc_parts(call, &c, 1);
+    same_case(t, &c, whole, "y in the place of u changes the bits");
+    if (!input->a.z) return;
+    c = fresh(t, input, input->k);
+    c.a.y = kc_copy(t, input->a.z, y_floats(input));
+    c.a.z = c.a.y;
+    kc_parts(call, &c, 1);
+    same_case(t, &c, whole, "y in the place of z changes the bits");
+}
+
+/* The truth in double and the bound of one channel, token by token. */
+typedef struct channel {
+    double *h, *error; /* (d_state) each */
+    double y, y_error;
+} channel;
+
+static void channel_step(channel *s, const fm_scan_args *a, size_t row, size_t c)
+{
+    const double eps = FLT_EPSILON, u = (double)a->u[row * a->u_stride + c];
+    const float v = a->dt[row * a->dt_stride + c] + (a->dt_bias ? a->dt_bias[c] : 0.0f);
+    const double delta = v > 20.0f ? (double)v : log1p(exp((double)v));
+    double y = 0.0, magnitude = 0.0, error = 0.0;
+    for (size_t n = 0; n < a->d_state; n++) {
+        const double t = delta * (double)a->A[n * a->d_inner + c], decay = exp(t), decay_error = (6.0 * fabs(t) + 4.0) * eps;
+        const double in = delta * u * (double)a->B[row * a->bc_stride + n], C = (double)a->C[row * a->bc_stride + n];
+        s->error[n] = decay * (1.0 + decay_error) * s->error[n] + fabs(s->h[n]) * (decay * decay_error + 0x1p-148) +
+                      6.0 * eps * fabs(in) + 0x1p-147;
+        s->h[n] = decay * s->h[n] + in;
+        s->error[n] += eps * fabs(s->h[n]);
+        y += C * s->h[n];
+        magnitude += fabs(C * s->h[n]);
+        error += fabs(C) * s->error[n];
+    }
+    y += (double)a->skip[c] * u;
+    magnitude += fabs((double)a->skip[c] * u);
+    error += (double)(a->d_state + 2) * eps * magnitude;
+    const double z = a->z ? (double)a->z[row * a->z_stride + c] : 0.0, gate = a->z ? z / (1.0 + exp(-z)) : 1.0;
+    s->y = y * gate;
+    s->y_error = error * fabs(gate) + 10.0 * eps * fabs(s->y) + 1e-36 * (fabs(y) + 1.0);
+}
+
+/* got against ref, within SIDES times the bound, unless the bound is not finite (then the reference decides alone). */
+static void compare(kc *t, const scan_case *in, const scan_case *got, const scan_case *ref)
+{
+    double *work = calloc(2 * in->a.d_state, sizeof *work);
+    if (!work) abort();
+    for (size_t s = 0; s < in->ragged.n_seq; s++) {
+        for (size_t c = 0; c < in->a.d_inner; c++) {
+            channel state = {.h = work, .error = work + in->a.d_state};
+            for (size_t n = 0; n < in->a.d_state; n++) {
+                state.h[n] = (double)in->h[s][n * in->a.d_inner + c];
+                state.error[n] = 0.0;
+            }
+            for (size_t row = in->begin[s]; row < in->begin[s + 1]; row++) {
+                const size_t at = row * in->a.y_stride + c;
+                channel_step(&state, &in->a, row, c);
+                kc_near(t, (double)got->a.y[at], (double)ref->a.y[at], SIDES * state.y_error, "y");
+            }
+            for (size_t n = 0; n < in->a.d_state; n++) {
+                const size_t at = n * in->a.d_inner + c;
+                kc_near(t, (double)got->h[s][at], (double)ref->h[s][at], SIDES * state.error[n], "h");
+            }
+        }
+    }
+    free(work);
+}
+
+typedef struct shape {
+    size_t d_inner, d_state;
+    kc_kind kind;
+    bool gated, biased;
+} shape;
+
+static scan_case make(kc *t, const shape *p, size_t n_tokens)
+{
+    scan_case c = {.k = &t->k};
+    const size_t d = p->d_inner, n = p->d_state;
+    c.a = (fm_scan_args){.d_inner = d, .d_state = n, .y_stride = d, .u_stride = d, .dt_stride = d + 3, .z_stride = d};
+    c.a.bc_stride = 2 * n + 1;
+    c.a.u = kc_input(t, n_tokens * d, p->kind);
+    c.a.dt = kc_input(t, (n_tokens - 1) * c.a.dt_stride + d, p->kind);
+    c.a.dt_bias = p->biased ? kc_input(t, d, KC_NORMAL) : NULL;
+    float *A = kc_input(t, n * d, KC_NORMAL);
+    for (size_t i = 0; i < n * d; i++) A[i] = -expf(2.0f * A[i]);
+    c.a.A = A;
+    const float *bc = kc_input(t, (n_tokens - 1) * c.a.bc_stride + 2 * n, KC_NORMAL);
+    c.a.B = bc;
+    c.a.C = bc + n;
+    c.a.skip = kc_input(t, d, KC_NORMAL);
+    c.a.z = p->gated ? kc_input(t, n_tokens * d, p->kind) : NULL;
+    return c;
+}
+
+static void check_case(kc *t, const shape *p)
+{
+    scan_case in = make(t, p, 12);
+    in.ragged.n_seq = 4;
+    const size_t begin[] = {0, 7, 7, 8, 12};
+    memcpy(in.begin, begin, sizeof begin);
+    for (size_t s = 0; s < in.ragged.n_seq; s++) in.h[s] = kc_input(t, state_floats(&in), p->kind);
+    scan_case whole = fresh(t, &in, &t->k), ref = fresh(t, &in, &t->ref);
+    kc_parts(call, &whole, 1);
+    kc_parts(call, &ref, 1);
+    compare(t, &in, &whole, &ref);
+    kc_same(t, whole.h[1], in.h[1], state_floats(&in) * sizeof(float), "a sequence without tokens changed");
+    for (size_t i = 0; i < KC_N_PART_COUNTS; i++) {
+        scan_case c = fresh(t, &in, &t->k);
+        kc_parts(call, &c, kc_part_counts[i]);
+        same_case(t, &c, &whole, "parts change the bits");
+    }
+    check_cuts(t, &in, &whole);
+    check_aliases(t, &in, &whole);
+    kc_release(t);
+}
+
+/* Exponents out of range, exactly: a decay of 2^-inf forgets, one of 1 keeps to the bit. */
+static void check_limits(kc *t)
+{
+    static const float dt[] = {-INFINITY, -200.0f, -104.0f, -88.0f, 19.9f, 20.1f, 3e4f, 1e30f};
+    enum { N = FM_COUNT(dt) };
+    scan_case in = {.k = &t->k, .ragged.n_seq = 1, .begin = {0, 1}};
+    float zero[N] = {0}, A[N], one[1] = {1.0f};
+    for (size_t i = 0; i < N; i++) A[i] = -2.0f;
+    in.a = (fm_scan_args){.d_inner = N, .d_state = 1, .u = zero, .dt = dt, .A = A, .B = one, .C = one, .skip = zero};
+    in.a.y_stride = N;
+    in.h[0] = kc_input(t, N, KC_NORMAL);
+    in.a.y = kc_floats(t, N);
+    scan_case c = fresh(t, &in, &t->k);
+    kc_parts(call, &c, 1);
+    for (size_t i = 0; i < N; i++) {
+        if (dt[i] < -20.0f) kc_near(t, (double)c.h[0][i], (double)in.h[0][i], 0.0, "a decay of 1 must keep the state");
+        if (dt[i] > 1e4f) kc_near(t, (double)c.h[0][i], 0.0, 0.0, "a decay of 0 must forget the state");
+    }
+    kc_release(t);
+}
+
+/* The decay and softplus alone, against double: with h = 1 and u = 0 the new state is the decay; with h = 0 and u = B = 1 it is
+ * softplus(dt).  delta A is at most 2, so its roundings make 3 epsilon of the decay. */
+static void check_functions(kc *t)
+{
+    enum { N = 4096 };
+    float *A = kc_floats(t, N), *dt = kc_floats(t, N), *u = kc_floats(t, N), *skip = kc_floats(t, N), one[1] = {1.0f};
+    for (size_t i = 0; i < N; i++) {
+        A[i] = -2.0f / 32.0f * (float)i / N;
+        dt[i] = 32.0f;
+        u[i] = skip[i] = 0.0f;
+    }
+    scan_case c = {.k = &t->k, .ragged.n_seq = 1, .begin = {0, 1}};
+    c.a = (fm_scan_args){.d_inner = N, .d_state = 1, .u = u, .dt = dt, .A = A, .B = one, .C = one, .skip = skip};
+    c.a.y_stride = N;
+    c.a.y = kc_floats(t, N);
+    c.h[0] = kc_floats(t, N);
+    for (size_t i = 0; i < N; i++) c.h[0][i] = 1.0f;
+    kc_parts(call, &c, 1);
+    for (size_t i = 0; i < N; i++) {
+        const double want = exp(32.0 * (double)A[i]), roundings = 1.5 * 32.0 * fabs((double)A[i]);
+        kc_near(t, (double)c.h[0][i], want, (2.1 + roundings) * FLT_EPSILON * want, "decay");
+        dt[i] = -100.0f + 125.0f * (float)i / N;
+        u[i] = 1.0f;
+        c.h[0][i] = 0.0f;
+    }
+    kc_parts(call, &c, 1);
+    for (size_t i = 0; i < N; i++) {
+        const double want = log1p(exp((double)dt[i]));
+        kc_near(t, (double)c.h[0][i], want, 2.2 * FLT_EPSILON * want + 0x1p-149, "softplus");
+    }
+    kc_release(t);
+}
+
+static void check(kc *t)
+{
+    check_functions(t);
+    for (size_t i = 0; i < kc_n_sizes; i++)
+        check_case(t, &(shape){kc_sizes[i] < 1000 ? kc_sizes[i] : 200, 16, KC_NORMAL, i % 3 != 0, i % 2 != 0});
+    for (size_t n = 1; n <= 40; n += n < 20 ? 3 : 10) check_case(t, &(shape){41, n, KC_NORMAL, true, true});
+    check_case(t, &(shape){21, 150, KC_NORMAL, true, true});
+    for (int kind = 0; kind < KC_KIND_COUNT; kind++) {
+        check_case(t, &(shape){101, 16, (kc_kind)kind, true, true});
+        check_case(t, &(shape){101, 8, (kc_kind)kind, false, false});
+    }
+    check_limits(t);
+}
+
+static void bench_case(kc *t, const char *what, size_t n_tokens)
+{
+    scan_case c = make(t, &(shape){8192, 16, KC_NORMAL, true, true}, n_tokens);
+    c.ragged.n_seq = 1;
+    c.begin[1] = n_tokens;
+    c.h[0] = kc_input(t, state_floats(&c), KC_NORMAL);
+    c.a.y = kc_floats(t, y_floats(&c));
+    kc_time(t, what, 16.0 * 8192.0 * (double)n_tokens, "Gstate/s", call, &c);
+    kc_release(t);
+}
+
+static void bench(kc *t)
+{
+    bench_case(t, "1 token of 8192 x 16", 1);
+    bench_case(t, "64 tokens of 8192 x 16", 64);
+}
+
+const kc_op kc_op_scan = {.name = "scan", .check = check, .bench = bench};

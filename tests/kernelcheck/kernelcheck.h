@@ -1,0 +1,73 @@
+/* kernelcheck.h - the bench that judges every kernel table against the reference.
+ *
+ * A check file exports one kc_op; kernelcheck.c lists them.  Checks draw their data from `kc`, put it into guarded buffers, run
+ * both tables, and report through kc_near (a derived bound) and kc_same (the same bits). */
+#ifndef FM_TESTS_KERNELCHECK_H
+#define FM_TESTS_KERNELCHECK_H
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+enum { KC_BUFFERS_MAX = 256, KC_FAILURES_SHOWN = 10 };
+
+typedef struct kc_buffer {
+    unsigned char *map, *begin;
+    size_t map_bytes, bytes;
+} kc_buffer;
+
+typedef struct kc {
+    const char *op;
+    fm_kernels k, ref;
+    uint64_t seed, stream, draws;
+    size_t n_checks, n_failed;
+    double worst; /* largest error seen, as a fraction of its bound */
+    kc_buffer buffers[KC_BUFFERS_MAX];
+    size_t n_buffers;
+} kc;
+
+typedef struct kc_op {
+    const char *name;
+    void (*check)(kc *t);
+    void (*bench)(kc *t); /* may be NULL */
+} kc_op;
+
+extern const kc_op kc_op_rmsnorm, kc_op_conv, kc_op_scan, kc_op_softmax, kc_op_linear;
+
+/* Memory that ends at a page nobody may touch, with a pattern before it; filled with NaN.  It lives until kc_release, which also
+ * looks whether the pattern still stands. */
+void *kc_bytes(kc *t, size_t bytes);
+float *kc_floats(kc *t, size_t n);
+void kc_release(kc *t);
+
+/* Inputs.  NORMAL: sd 1; LARGE: sd 100; TINY: denormals; ZERO; SPECIAL: normal with a NaN, an infinity of each sign and a -0. */
+typedef enum kc_kind { KC_NORMAL, KC_LARGE, KC_TINY, KC_ZERO, KC_SPECIAL, KC_KIND_COUNT } kc_kind;
+void kc_fill(kc *t, float *p, size_t n, kc_kind kind);
+float *kc_input(kc *t, size_t n, kc_kind kind);
+float *kc_copy(kc *t, const float *from, size_t n);
+
+double kc_normal(kc *t);
+size_t kc_below(kc *t, size_t n); /* [0, n) */
+
+/* |got - want| <= bound; NaN meets NaN and infinities are equal.  `where` says which case, for the report. */
+void kc_near(kc *t, double got, double want, double bound, const char *where);
+void kc_same(kc *t, const void *a, const void *b, size_t bytes, const char *where);
+void kc_true(kc *t, bool cond, const char *where);
+
+/* Calls `call` for every part of n_parts, last part first. */
+void kc_parts(void (*call)(void *ctx, const fm_run *run), void *ctx, unsigned n_parts);
+
+/* The sizes that every op is tried at: 1 to 67, 100, 130, 333, 1024. */
+extern const size_t kc_sizes[];
+extern const size_t kc_n_sizes;
+extern const unsigned kc_part_counts[]; /* 2, 3, 5, 7 */
+enum { KC_N_PART_COUNTS = 4 };
+
+/* Runs `call` for about a fifth of a second and prints time, and GB/s (or GFLOP/s) for `work` bytes (or operations) a call. */
+void kc_time(kc *t, const char *what, double work, const char *unit, void (*call)(void *ctx, const fm_run *run), void *ctx);
+
+#endif

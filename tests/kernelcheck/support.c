@@ -1,0 +1,136 @@
+/* support.c - guarded memory, random inputs and verdicts for kernelcheck. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "tests/kernelcheck/kernelcheck.h"
+
+const size_t kc_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,  22,  23,  24,
+                           25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45,  46,  47,  48,
+                           49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 100, 130, 333, 1024};
+const size_t kc_n_sizes = FM_COUNT(kc_sizes);
+const unsigned kc_part_counts[KC_N_PART_COUNTS] = {2, 3, 5, 7};
+
+static void stop(const char *what)
+{
+    fprintf(stderr, "kernelcheck: %s\n", what);
+    exit(2);
+}
+
+void *kc_bytes(kc *t, size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page + page;
+    if (t->n_buffers == KC_BUFFERS_MAX) stop("more buffers than KC_BUFFERS_MAX: release some");
+    unsigned char *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map + room, page, PROT_NONE) != 0) stop("out of memory");
+    kc_buffer *b = &t->buffers[t->n_buffers++];
+    *b = (kc_buffer){.map = map, .begin = map + room - bytes, .map_bytes = room + page, .bytes = bytes};
+    memset(b->begin - 64, 0xa5, 64);
+    memset(b->begin, 0xff, bytes);
+    return b->begin;
+}
+
+float *kc_floats(kc *t, size_t n) { return kc_bytes(t, n * sizeof(float)); }
+
+void kc_release(kc *t)
+{
+    for (size_t i = 0; i < t->n_buffers; i++) {
+        const kc_buffer *b = &t->buffers[i];
+        for (size_t j = 1; j <= 64; j++) {
+            if (b->begin[-(ptrdiff_t)j] == 0xa5) continue;
+            kc_true(t, false, "wrote before a buffer");
+            break;
+        }
+        munmap(b->map, b->map_bytes);
+    }
+    t->n_buffers = 0;
+}
+
+double kc_normal(kc *t) { return (double)fm_rng_normal(t->seed, t->stream, t->draws++); }
+
+size_t kc_below(kc *t, size_t n) { return (size_t)(fm_rng_uniform(t->seed, t->stream, t->draws++) * (double)n); }
+
+void kc_fill(kc *t, float *p, size_t n, kc_kind kind)
+{
+    static const float scale[KC_KIND_COUNT] = {1.0f, 100.0f, 1e-40f, 0.0f, 1.0f};
+    for (size_t i = 0; i < n; i++) p[i] = scale[kind] * (float)kc_normal(t);
+    if (kind != KC_SPECIAL || n == 0) return;
+    p[kc_below(t, n)] = INFINITY;
+    p[kc_below(t, n)] = -INFINITY;
+    p[kc_below(t, n)] = NAN;
+    p[kc_below(t, n)] = -0.0f;
+}
+
+float *kc_input(kc *t, size_t n, kc_kind kind)
+{
+    float *p = kc_floats(t, n);
+    kc_fill(t, p, n, kind);
+    return p;
+}
+
+float *kc_copy(kc *t, const float *from, size_t n)
+{
+    float *p = kc_floats(t, n);
+    if (n > 0) memcpy(p, from, n * sizeof(float));
+    return p;
+}
+
+static void fail(kc *t, const char *where, double got, double want, double bound)
+{
+    if (t->n_failed++ < KC_FAILURES_SHOWN)
+        fprintf(stderr, "  %s/%s: %s: got %.9g, expected %.9g within %.3g\n", t->k.name, t->op, where, got, want, bound);
+}
+
+void kc_near(kc *t, double got, double want, double bound, const char *where)
+{
+    t->n_checks++;
+    if (isnan(want) || isnan(got) || isinf(want) || isinf(got)) {
+        if (!(isnan(want) && isnan(got)) && got != want) fail(t, where, got, want, bound);
+        return;
+    }
+    const double error = fabs(got - want);
+    if (error == 0.0) return;
+    if (error > bound) fail(t, where, got, want, bound);
+    if (error > t->worst * bound) t->worst = error / bound;
+}
+
+void kc_same(kc *t, const void *a, const void *b, size_t bytes, const char *where)
+{
+    kc_true(t, bytes == 0 || memcmp(a, b, bytes) == 0, where);
+}
+
+void kc_true(kc *t, bool cond, const char *where)
+{
+    t->n_checks++;
+    if (cond) return;
+    if (t->n_failed++ < KC_FAILURES_SHOWN) fprintf(stderr, "  %s/%s: %s\n", t->k.name, t->op, where);
+}
+
+void kc_parts(void (*call)(void *ctx, const fm_run *run), void *ctx, unsigned n_parts)
+{
+    for (unsigned part = n_parts; part-- > 0;) call(ctx, &(fm_run){.part = part, .n_parts = n_parts});
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+void kc_time(kc *t, const char *what, double work, const char *unit, void (*call)(void *ctx, const fm_run *run), void *ctx)
+{
+    const fm_run all = {.part = 0, .n_parts = 1};
+    double best = INFINITY;
+    call(ctx, &all);
+    for (double start = seconds(); seconds() - start < 0.2;) {
+        const double begin = seconds();
+        call(ctx, &all);
+        best = fmin(best, seconds() - begin);
+    }
+    printf("%-12s %-10s %-28s %10.2f us %8.2f %s\n", t->k.name, t->op, what, best * 1e6, work / best * 1e-9, unit);
+}

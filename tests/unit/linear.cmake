@@ -1,0 +1,1 @@
+fm_unit_test(test_linear LINKS kernels)
