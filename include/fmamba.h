@@ -312,6 +312,7 @@ FM_API double fm_logprob(const float *logits, size_t vocab, int32_t id);
 
 typedef enum fm_stop { FM_STOP_LENGTH = 0, FM_STOP_EOS, FM_STOP_STRING, FM_STOP_CANCELLED } fm_stop;
 
+/* One token.  At the end there may be one more event, with id -1, for text that was held back. */
 typedef struct fm_token_event {
     int32_t id;
     uint64_t i; /* 0 for the first generated token */

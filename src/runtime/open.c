@@ -195,11 +195,21 @@ static fm_status read_generation_config(fm_model *m, const fm_str *text, fm_erro
     return fm_json_finish(&j, err);
 }
 
+/* The text of generation_config.json, which a GGUF file of ours carries as a key. */
+static fm_status find_generation_config(fm_str *text, const fm_model *m, fm_error *err)
+{
+    fm_view v = {0};
+    if (m->source.kind == FM_SOURCE_HF) return read_beside(text, m, "generation_config.json", err);
+    FM_TRY(fm_gguf_get_string(&m->source.gguf, "fmamba.generation_config_json", &v, NULL, err));
+    fm_str_put(text, v.p, v.n);
+    return fm_str_ok(text, "generation_config.json", err);
+}
+
 /* What ends a generation: all that any file of the model says, and the spellings that can mean nothing else. */
 static fm_status attach_defaults(fm_model *m, fm_error *err)
 {
     fm_str text = {.a = m->a};
-    fm_status status = m->source.kind == FM_SOURCE_HF ? read_beside(&text, m, "generation_config.json", err) : FM_OK;
+    fm_status status = find_generation_config(&text, m, err);
     if (status == FM_OK && text.n) status = read_generation_config(m, &text, err);
     fm_str_free(&text);
     for (size_t i = 0; i < m->config.n_eos; i++) add_eos(m, m->config.eos[i]);

@@ -1,0 +1,155 @@
+/* generate.c - the loop: choose a token, say it, append it.  All memory is taken before the first token. */
+#include <math.h>
+
+#include "model/model.h"
+#include "runtime/session.h"
+#include "runtime/stopper.h"
+#include "text/tokenizer.h"
+
+enum { TOP_MAX = 20 };
+
+typedef struct loop {
+    fm_session *s;
+    fm_seq seq;
+    fm_sampler *sampler;
+    const fm_generation *g;
+    fm_generated *out;
+    fm_stopper stopper;
+    fm_detok detok;
+    fm_str text; /* of one token */
+    int32_t top_ids[TOP_MAX];
+    double top_logprobs[TOP_MAX];
+} loop;
+
+/* ---- Log-probabilities of the raw logits ---- */
+
+static double log_sum(const float *logits, size_t n)
+{
+    double max = -INFINITY, sum = 0;
+    for (size_t i = 0; i < n; i++) max = fmax(max, (double)logits[i]);
+    for (size_t i = 0; i < n; i++) sum += exp((double)logits[i] - max);
+    return max + log(sum);
+}
+
+/* The n likeliest, best first, lower ids first on ties. */
+static size_t find_top(loop *l, const float *logits, size_t vocab, double norm)
+{
+    size_t n = 0;
+    for (size_t id = 0; id < vocab; id++) {
+        const double p = (double)logits[id] - norm;
+        size_t at = n;
+        while (at > 0 && p > l->top_logprobs[at - 1]) at--;
+        if (at == l->g->n_top) continue;
+        if (n < l->g->n_top) n++;
+        for (size_t i = n - 1; i > at; i--) {
+            l->top_ids[i] = l->top_ids[i - 1];
+            l->top_logprobs[i] = l->top_logprobs[i - 1];
+        }
+        l->top_ids[at] = (int32_t)id;
+        l->top_logprobs[at] = p;
+    }
+    return n;
+}
+
+static void rate(loop *l, fm_token_event *e, const float *logits)
+{
+    const size_t vocab = l->s->m->config.vocab;
+    if (!l->g->want_logprob && !l->g->n_top) return;
+    const double norm = log_sum(logits, vocab);
+    e->logprob = (double)logits[e->id] - norm;
+    e->n_top = find_top(l, logits, vocab, norm);
+    e->top_ids = l->top_ids;
+    e->top_logprobs = l->top_logprobs;
+}
+
+/* ---- Text ---- */
+
+/* The text of a token, less what is held back; true when it completes a stop string. */
+static bool say(loop *l, fm_token_event *e)
+{
+    fm_view certain;
+    if (!l->g->tokenizer) return false;
+    fm_str_reset(&l->text);
+    fm_detok_add(&l->detok, l->g->tokenizer, e->id, l->g->special, &l->text);
+    const long stop = fm_stopper_add(&l->stopper, (fm_view){l->text.p, l->text.n}, &certain);
+    e->text = certain.p;
+    e->text_n = certain.n;
+    if (stop >= 0) l->out->stop_string = (size_t)stop;
+    return stop >= 0;
+}
+
+/* What was held back when the end came without a stop string; it has no token. */
+static void say_rest(loop *l)
+{
+    if (!l->g->tokenizer || !l->g->on_token) return;
+    fm_view certain;
+    fm_str_reset(&l->text);
+    fm_detok_flush(&l->detok, &l->text);
+    const long stop = fm_stopper_add(&l->stopper, (fm_view){l->text.p, l->text.n}, &certain);
+    fm_token_event e = {.id = -1, .i = l->out->n, .choice = l->g->choice, .text = certain.p, .text_n = certain.n};
+    if (certain.n) l->g->on_token(l->g->ctx, &e);
+    if (stop >= 0) return;
+    certain = fm_stopper_flush(&l->stopper);
+    e.text = certain.p;
+    e.text_n = certain.n;
+    if (certain.n) l->g->on_token(l->g->ctx, &e);
+}
+
+/* ---- The loop ---- */
+
+static bool ends(const fm_generation *g, int32_t id)
+{
+    for (size_t i = 0; i < g->n_eos && !g->ignore_eos; i++)
+        if (g->eos[i] == id) return true;
+    return false;
+}
+
+/* One token; *going says whether another one follows. */
+static fm_status advance(loop *l, bool *going, fm_error *err)
+{
+    const float *logits = fm_seq_logits(l->s, l->seq);
+    fm_token_event e = {.i = l->out->n, .choice = l->g->choice};
+    e.id = fm_sampler_choose(l->sampler, logits, l->g->choice, fm_seq_tokens(l->s, l->seq));
+    *going = false;
+    if (ends(l->g, e.id)) {
+        l->out->stop = FM_STOP_EOS;
+        return FM_OK;
+    }
+    rate(l, &e, logits);
+    const bool stopped = say(l, &e);
+    const bool wanted = !l->g->on_token || l->g->on_token(l->g->ctx, &e);
+    fm_sampler_accept(l->sampler, e.id, false);
+    const fm_status status = fm_seq_append(l->s, l->seq, &e.id, 1, err);
+    l->out->n++;
+    if (stopped)
+        l->out->stop = FM_STOP_STRING;
+    else if (!wanted || status == FM_ERR_CANCELLED)
+        l->out->stop = FM_STOP_CANCELLED;
+    else
+        *going = l->out->n != l->g->n;
+    return status == FM_ERR_CANCELLED ? FM_OK : status;
+}
+
+static fm_status run(loop *l, fm_error *err)
+{
+    FM_TRY(fm_stopper_init(&l->stopper, l->g->stops, l->g->n_stops, l->g->allocator, err));
+    for (bool going = true; going;) FM_TRY(advance(l, &going, err));
+    if (l->out->stop != FM_STOP_STRING) say_rest(l);
+    return FM_OK;
+}
+
+FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, const fm_generation *g, fm_generated *out,
+                             fm_error *err)
+{
+    *out = (fm_generated){0};
+    if (!fm_session_find(s, seq, err)) return FM_ERR_ARGUMENT;
+    if (g->n_top > TOP_MAX)
+        return fm_fail(err, FM_ERR_ARGUMENT, "%zu alternatives per token, expected 0 .. %d", g->n_top, TOP_MAX);
+    if (!fm_seq_logits(s, seq))
+        return fm_fail(err, FM_ERR_ARGUMENT, "the sequence has no logits to go on from: append a prompt to it first");
+    loop l = {.s = s, .seq = seq, .sampler = sampler, .g = g, .out = out, .text = {.a = g->allocator}};
+    const fm_status status = run(&l, err);
+    fm_stopper_deinit(&l.stopper);
+    fm_str_free(&l.text);
+    return status;
+}
