@@ -361,6 +361,8 @@ typedef struct fm_message {
 
 typedef struct fm_chat fm_chat;
 
+FM_API const char *fm_model_chat_template(const fm_model *m); /* the model's own, as it came; NULL: none */
+
 /* A template (Jinja subset, docs/chat-templates.md).  `source` NULL: the model's own, else ChatML.  Names of built-in ones:
  * "chatml", "falcon3". */
 FM_API fm_status fm_chat_open(fm_chat **out, const fm_model *m, const char *source, fm_error *err);

@@ -49,15 +49,26 @@ static fm_status check_spans(const fm_session *s, const fm_span *spans, size_t n
 
 /* ---- Chunks ---- */
 
-static void begin_piece(const step *t, fm_sequence *q, const fm_span *p, bool first)
+/* Only a chunk of more than one token per sequence can be stopped between layers, and must then be undone. */
+static bool cancellable(const step *t)
 {
-    if (t->s->cancel) {
-        fm_point_copy(t->s, &q->undo, &q->live);
-        q->undo_marked = q->marked;
+    return t->s->cancel && t->n_tokens > t->n_pieces;
+}
+
+/* Once it is known what the chunk holds: notes where to return to, and begins anew where that is asked. */
+static void begin_pieces(const step *t)
+{
+    for (size_t i = 0; i < t->n_pieces; i++) {
+        const uint32_t span = t->s->piece_span[i];
+        fm_sequence *q = fm_session_find(t->s, t->spans[span].seq, NULL);
+        if (cancellable(t)) {
+            fm_point_copy(t->s, &q->undo, &q->live);
+            q->undo_marked = q->marked;
+        }
+        if (t->s->done[span] > 0 || !t->spans[span].reset) continue;
+        fm_point_clear(t->s, &q->live);
+        q->marked = false;
     }
-    if (!first || !p->reset) return;
-    fm_point_clear(t->s, &q->live);
-    q->marked = false;
 }
 
 /* Rows of this piece that want logits. */
@@ -84,7 +95,6 @@ static bool fill_chunk(step *t)
         const size_t left = p->n - s->done[i], room = s->chunk - t->n_tokens, n = left < room ? left : room;
         if (!n) continue;
         fm_sequence *q = fm_session_find(s, p->seq, NULL);
-        begin_piece(t, q, p, s->done[i] == 0);
         s->pieces[t->n_pieces] =
             (fm_piece){.tokens = p->tokens ? p->tokens + s->done[i] : NULL,
                        .embeddings = p->embeddings ? p->embeddings + s->done[i] * s->m->config.d_model : NULL,
@@ -166,7 +176,7 @@ static fm_status fail_cancelled(fm_error *err)
 static fm_status run_chunk(step *t, fm_error *err)
 {
     fm_session *s = t->s;
-    const bool cancellable = s->cancel && t->n_tokens > t->n_pieces;
+    begin_pieces(t);
     const fm_forward f = {.m = s->m,
                           .k = &s->k,
                           .pool = s->pool,
@@ -176,7 +186,7 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .n_out = t->n_out,
                           .on_logits = take_logits,
                           .on_hidden = t->watched ? take_hidden : NULL,
-                          .cancel = cancellable ? ask : NULL,
+                          .cancel = cancellable(t) ? ask : NULL,
                           .ctx = t};
     if (!fm_forward_run(&f, s->scratch, s->scratch_bytes)) {
         undo_chunk(t);

@@ -11,6 +11,9 @@
 typedef struct encoder {
     const fm_tokenizer *t;
     bool control;
+    const char *text;       /* the whole of it, with `tainted`: */
+    const uint8_t *tainted; /* bytes that cannot be part of a control token; NULL: none */
+    size_t text_n;
     int32_t *ids; /* NULL: only count */
     size_t room, n;
     fm_bpe_work work;
@@ -51,6 +54,14 @@ static bool has_tokens(const encoder *e, int pass)
     return e->t->tries[pass][0].n > 0 || (e->control && e->t->tries[pass][1].n > 0);
 }
 
+/* Normalised text lies elsewhere, and nothing is known of its bytes. */
+static bool is_tainted(const encoder *e, fm_view part)
+{
+    if (!e->tainted) return false;
+    if (part.p < e->text || part.p + part.n > e->text + e->text_n) return true;
+    return memchr(e->tainted + (part.p - e->text), 1, part.n) != NULL;
+}
+
 /* Length of the longest added token of this pass that the text begins with, or 0. */
 static size_t match(const encoder *e, int pass, fm_view text, int32_t *id)
 {
@@ -59,7 +70,7 @@ static size_t match(const encoder *e, int pass, fm_view text, int32_t *id)
     if (e->control) {
         int32_t control = -1;
         const size_t control_n = fm_trie_match(&tries[1], text, &control);
-        if (control_n >= n && control_n > 0) {
+        if (control_n >= n && control_n > 0 && !is_tainted(e, (fm_view){text.p, control_n})) {
             n = control_n;
             *id = control;
         }
@@ -151,20 +162,34 @@ static fm_status encode_between(encoder *e, int pass, fm_view text)
     return encode_pass(e, 1, (fm_view){e->normal.p, e->normal.n});
 }
 
+static fm_status finish(encoder *e, const char *text, size_t n, unsigned flags, size_t *n_ids)
+{
+    const fm_tokenizer *t = e->t;
+    const bool add = flags & FM_ADD_SPECIAL;
+    e->work.a = e->normal.a = t->a;
+    if (add && t->add_bos && t->bos >= 0) emit(e, t->bos);
+    const fm_status status = n > 0 ? encode_pass(e, 0, (fm_view){text, n}) : FM_OK;
+    if (add && t->add_eos && t->eos >= 0) emit(e, t->eos);
+    fm_bpe_work_free(&e->work);
+    fm_str_free(&e->normal);
+    *n_ids = status == FM_OK ? e->n : 0;
+    if (status != FM_OK) return status;
+    if (e->ids == NULL || e->n <= e->room) return FM_OK;
+    return fm_fail(e->err, FM_ERR_LIMIT, "the text has %zu tokens, but there is room for %zu; make room or shorten it", e->n,
+                   e->room);
+}
+
 fm_status fm_tokenize(const fm_tokenizer *t, const char *text, size_t n, unsigned flags, int32_t *ids, size_t *n_ids,
                       fm_error *err)
 {
     encoder e = {.t = t, .control = flags & FM_PARSE_SPECIAL, .ids = ids, .room = *n_ids, .err = err};
-    e.work.a = e.normal.a = t->a;
-    const bool add = flags & FM_ADD_SPECIAL;
-    if (add && t->add_bos && t->bos >= 0) emit(&e, t->bos);
-    const fm_status status = n > 0 ? encode_pass(&e, 0, (fm_view){text, n}) : FM_OK;
-    if (add && t->add_eos && t->eos >= 0) emit(&e, t->eos);
-    fm_bpe_work_free(&e.work);
-    fm_str_free(&e.normal);
-    *n_ids = status == FM_OK ? e.n : 0;
-    if (status != FM_OK) return status;
-    if (ids == NULL || e.n <= e.room) return FM_OK;
-    return fm_fail(err, FM_ERR_LIMIT, "the text has %zu tokens, but there is room for %zu; make room or shorten it", e.n,
-                   e.room);
+    return finish(&e, text, n, flags, n_ids);
+}
+
+fm_status fm_tokenize_tainted(const fm_tokenizer *t, fm_view text, const uint8_t *tainted, int32_t *ids, size_t *n_ids,
+                              fm_error *err)
+{
+    encoder e = {
+        .t = t, .control = true, .text = text.p, .tainted = tainted, .text_n = text.n, .ids = ids, .room = *n_ids, .err = err};
+    return finish(&e, text.p, text.n, 0, n_ids);
 }

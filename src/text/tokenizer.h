@@ -38,6 +38,10 @@ fm_status fm_tokenizer_build(fm_tokenizer **out, const fm_vocab *v, const fm_all
 fm_status fm_tokenizer_from_json(fm_tokenizer **out, fm_view json, fm_view config, const char *path, const fm_allocator *a,
                                  fm_error *err);
 
+/* As fm_tokenize() with FM_PARSE_SPECIAL, but no control token is made of a byte whose tainted[i] is 1: tainted (text.n). */
+fm_status fm_tokenize_tainted(const fm_tokenizer *t, fm_view text, const uint8_t *tainted, int32_t *ids, size_t *n_ids,
+                              fm_error *err);
+
 /* For writing a GGUF: what fm_tokenizer_build() was given, rebuilt from the tokenizer.  Views are valid as long as t. */
 void fm_tokenizer_spell(const fm_tokenizer *t, int32_t id, fm_view *token, int32_t *type);
 size_t fm_tokenizer_merges(const fm_tokenizer *t);

@@ -109,7 +109,8 @@ static fm_status read_order(fm_sampler *s, const char *order, fm_error *err)
         const size_t n = strcspn(p, ";");
         if (s->n_order == FM_SAMPLERS_MAX)
             return fm_fail(err, FM_ERR_LIMIT, "the order of samplers has more than %d entries", FM_SAMPLERS_MAX);
-        if (n) FM_TRY(find_kind(&s->order[s->n_order++], (fm_view){p, n}, err));
+        if (n) FM_TRY(find_kind(&s->order[s->n_order], (fm_view){p, n}, err));
+        if (n && s->order[s->n_order] != &fm_sampler_bias) s->n_order++; /* it always comes first */
         p += n + (p[n] == ';');
     }
     return FM_OK;
@@ -280,6 +281,8 @@ FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t ch
     s->choice = choice;
     s->position = position;
     take_logits(s, logits);
+    fm_sampler_bias.apply(s, c);
+    if (c->n == 0) take_logits(s, logits); /* a mask that leaves nothing is no mask */
     for (size_t i = 0; i < s->n_order; i++)
         if (!s->p.mirostat || !s->order[i]->truncates) s->order[i]->apply(s, c);
     if (s->p.mirostat && c->n > 1) fm_mirostat_truncate(s, c);

@@ -1,0 +1,170 @@
+/* engine.c - what the options say about models, sessions and states. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/common.h"
+
+#define SHIPPED "models/tales.gguf"
+
+/* ---- Which model ---- */
+
+/* The folder that the program lies in, with a slash at its end; empty where the system does not say. */
+static void program_folder(fm_str *out)
+{
+    char path[4096];
+    const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    if (n <= 0 || (size_t)n == sizeof path) return;
+    size_t end = (size_t)n;
+    while (end > 0 && path[end - 1] != '/') end--;
+    fm_str_put(out, path, end);
+}
+
+/* The shipped model: beside the source tree's build folder, under the prefix the program is installed in, or where the build
+ * said. */
+static fm_status find_shipped(fm_str *out, fm_error *err)
+{
+    static const char *const places[] = {"../" SHIPPED, "../share/fmamba/" SHIPPED};
+    for (size_t i = 0; i <= FM_COUNT(places); i++) {
+        fm_str_reset(out);
+        if (i < FM_COUNT(places)) {
+            program_folder(out);
+            fm_str_puts(out, places[i]);
+        } else {
+            fm_str_puts(out, FM_DATA_DIR "/" SHIPPED);
+        }
+        FM_TRY(fm_str_ok(out, "a path", err));
+        if (fm_path_exists(out->p)) return FM_OK;
+    }
+    return fm_fail(err, FM_ERR_IO, "the model that ships was not found at %s: give a model with -m", out->p);
+}
+
+fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err)
+{
+    const char *given = fm_opt_str(&c->options, FM_OPT_MODEL);
+    fm_str_reset(out);
+    if (!given) return find_shipped(out, err);
+    fm_str_puts(out, given);
+    return fm_str_ok(out, "a path", err);
+}
+
+static void note_gpu_layers(const fm_cli *c)
+{
+    if (fm_opt_given(&c->options, FM_OPT_GPU_LAYERS) && fm_options_take(c->command->options, FM_OPT_GPU_LAYERS))
+        fm_cli_note("-ngl has no effect: this build computes on the CPU");
+}
+
+typedef struct opening {
+    const fm_cli *c;
+    fm_cli_bar bar;
+} opening;
+
+static bool on_progress(void *ctx, double fraction)
+{
+    return fm_cli_progress(&((opening *)ctx)->bar, fraction);
+}
+
+static void on_log(void *ctx, const char *line)
+{
+    fm_cli_log((void *)(uintptr_t)((opening *)ctx)->c, line);
+}
+
+fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err)
+{
+    fm_str path = {0};
+    opening o = {c, fm_cli_bar_begin("reading")};
+    const fm_model_options options = {.no_mmap = !fm_opt_flag(&c->options, FM_OPT_MMAP),
+                                      .mlock = fm_opt_flag(&c->options, FM_OPT_MLOCK),
+                                      .mixer_rms_eps = (float)fm_opt_float(&c->options, FM_OPT_MIXER_RMS_EPS),
+                                      .progress = on_progress,
+                                      .log = on_log,
+                                      .ctx = &o};
+    *out = NULL;
+    note_gpu_layers(c);
+    fm_status status = fm_cli_model_path(&path, c, err);
+    if (status == FM_OK) status = fm_model_open(out, path.p, &options, err);
+    fm_cli_bar_end(&o.bar);
+    fm_str_free(&path);
+    return status;
+}
+
+/* ---- Sessions ---- */
+
+fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq)
+{
+    return (fm_session_options){.n_seq = n_seq,
+                                .chunk = (size_t)fm_opt_int(&c->options, FM_OPT_CHUNK),
+                                .threads = (unsigned)fm_opt_int(&c->options, FM_OPT_THREADS),
+                                .cpu = fm_opt_str(&c->options, FM_OPT_CPU),
+                                .cancel = fm_cli_interrupted};
+}
+
+fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli *c, size_t n_seq, fm_error *err)
+{
+    const fm_session_options o = fm_cli_session_options(c, n_seq);
+    fm_cli_catch_interrupt();
+    return fm_session_open(out, m, &o, err);
+}
+
+void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, const fm_sampling *p)
+{
+    if (!fm_cli_is_terminal(STDERR_FILENO) && !fm_opt_flag(&c->options, FM_OPT_VERBOSE)) return;
+    const fm_model_info i = fm_model_get_info(m);
+    fprintf(stderr, "fmamba %s: %s, %s %s, kernels %s, %u threads", fm_version(), i.name, i.arch, i.type, fm_session_kernels(s),
+            fm_session_threads(s));
+    if (p)
+        fprintf(stderr, ", seed %llu, temperature %g, top_p %g, top_k %d", (unsigned long long)p->seed, (double)p->temperature,
+                (double)p->top_p, p->top_k);
+    fputc('\n', stderr);
+}
+
+fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err)
+{
+    const int64_t guard = fm_opt_int(&c->options, FM_OPT_CTX_SIZE);
+    if (guard <= 0 || tokens <= (uint64_t)guard) return FM_OK;
+    return fm_fail(err, FM_ERR_LIMIT,
+                   "%llu tokens, but -c allows %lld: raise it, or leave it out, since the state has no limit",
+                   (unsigned long long)tokens, (long long)guard);
+}
+
+fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err)
+{
+    *out = fm_model_tokenizer(m);
+    if (*out) return FM_OK;
+    return fm_fail(err, FM_ERR_UNSUPPORTED, "%s came without a tokenizer, so text cannot be read: give token ids with --ids",
+                   fm_model_get_info(m).name);
+}
+
+fm_status fm_cli_engine_open(fm_cli_engine *e, const fm_cli *c, fm_error *err)
+{
+    *e = (fm_cli_engine){0};
+    FM_TRY(fm_cli_model_open(&e->model, c, err));
+    FM_TRY(fm_cli_session_open(&e->session, e->model, c, 1, err));
+    return fm_seq_new(e->session, &e->seq, err);
+}
+
+void fm_cli_engine_close(fm_cli_engine *e)
+{
+    fm_session_free(e->session);
+    fm_model_free(e->model);
+    *e = (fm_cli_engine){0};
+}
+
+/* ---- States ---- */
+
+fm_status fm_cli_state_load(fm_cli_engine *e, const fm_cli *c, const char *path, fm_state **mark, fm_error *err)
+{
+    fm_state *st;
+    const bool force = fm_options_take(c->command->options, FM_OPT_FORCE) && fm_opt_flag(&c->options, FM_OPT_FORCE);
+    FM_TRY(fm_state_load(&st, mark, path, NULL, err));
+    const fm_status status = fm_state_put(e->session, e->seq, st, force, err);
+    if (status == FM_OK && fm_state_get_info(st).type == FM_STATE_BF16)
+        fm_cli_note("%s was stored in bf16: what follows is near to what the original state would give, not the same bits",
+                    path);
+    fm_state_free(st);
+    if (status != FM_OK && mark) {
+        fm_state_free(*mark);
+        *mark = NULL;
+    }
+    return status;
+}

@@ -1,0 +1,210 @@
+/* input.c - text and token ids from the command line, from files and from standard input. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "cli/common.h"
+
+#define TEXT_BYTES_MAX ((size_t)1 << 32)
+
+static bool takes(const fm_cli *c, fm_opt id)
+{
+    return fm_options_take(c->command->options, id);
+}
+
+bool fm_cli_input_given(const fm_cli *c)
+{
+    static const fm_opt sources[] = {FM_OPT_PROMPT, FM_OPT_FILE, FM_OPT_IDS};
+    for (size_t i = 0; i < FM_COUNT(sources); i++)
+        if (takes(c, sources[i]) && fm_opt_given(&c->options, sources[i])) return true;
+    return false;
+}
+
+/* ---- Text ---- */
+
+static int hex_value(char c)
+{
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c | 32) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* n hex digits at p, or -1. */
+static long hex_number(const char *p, size_t n)
+{
+    long v = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (hex_value(p[i]) < 0) return -1;
+        v = v * 16 + hex_value(p[i]);
+    }
+    return v;
+}
+
+/* Writes what an escape stands for; gives its length after the backslash, or 0 when it is none. */
+static size_t put_escape(fm_str *out, const char *p)
+{
+    static const char names[] = "ntr\\\"'0", values[] = "\n\t\r\\\"'";
+    const char *at = *p ? strchr(names, *p) : NULL;
+    if (at) {
+        fm_str_putc(out, values[at - names]);
+        return 1;
+    }
+    const size_t n = *p == 'x' ? 2 : *p == 'u' ? 4 : 0;
+    const long v = n ? hex_number(p + 1, n) : -1;
+    if (v < 0) return 0;
+    char utf8[4];
+    if (n == 2)
+        fm_str_putc(out, (char)v);
+    else
+        fm_str_put(out, utf8, fm_utf8_encode(utf8, (uint32_t)v));
+    return n + 1;
+}
+
+void fm_cli_unescape(fm_str *out, const char *text)
+{
+    for (const char *p = text; *p; p++) {
+        const size_t n = *p == '\\' ? put_escape(out, p + 1) : 0;
+        if (!n) fm_str_putc(out, *p);
+        p += n;
+    }
+}
+
+static fm_status check_utf8(const fm_str *text, const char *where, fm_error *err)
+{
+    const size_t bad = fm_utf8_valid(text->p, text->n);
+    if (bad == text->n) return FM_OK;
+    return fm_fail(err, FM_ERR_FORMAT,
+                   "%s is not UTF-8: byte %zu (0x%02X) cannot stand there: convert the text, or take it byte by "
+                   "byte with --any-bytes",
+                   where, bad, (unsigned char)text->p[bad]);
+}
+
+fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
+{
+    const char *prompt = takes(c, FM_OPT_PROMPT) ? fm_opt_str(&c->options, FM_OPT_PROMPT) : NULL;
+    const char *file = takes(c, FM_OPT_FILE) ? fm_opt_str(&c->options, FM_OPT_FILE) : NULL;
+    if (prompt && takes(c, FM_OPT_ESCAPE) && fm_opt_flag(&c->options, FM_OPT_ESCAPE))
+        fm_cli_unescape(out, prompt);
+    else if (prompt)
+        fm_str_puts(out, prompt);
+    else
+        FM_TRY(fm_file_read(out, file ? file : "-", TEXT_BYTES_MAX, err));
+    FM_TRY(fm_str_ok(out, "the text", err));
+    if (fm_opt_flag(&c->options, FM_OPT_ANY_BYTES)) return FM_OK;
+    return check_utf8(out, prompt ? "the text of -p" : file && strcmp(file, "-") ? file : "standard input", err);
+}
+
+/* ---- Ids ---- */
+
+static fm_status read_ids(int32_t **ids, size_t *n, const char *text, const char *where, fm_error *err)
+{
+    size_t cap = 0;
+    for (const char *p = text; *(p += strspn(p, " \t\r\n,[]"));) {
+        int64_t id;
+        const size_t length = strcspn(p, " \t\r\n,[]");
+        if (!fm_parse_i64((fm_view){p, length}, &id) || id < 0 || id > INT32_MAX)
+            return fm_fail(err, FM_ERR_FORMAT,
+                           "%s: \"%.*s\" is not a token id: expected integers separated by commas or blanks, or a "
+                           "JSON array of them",
+                           where, (int)(length < 40 ? length : 40), p);
+        FM_TRY(fm_grow((void **)ids, &cap, *n + 1, sizeof **ids, NULL, "token ids", err));
+        (*ids)[(*n)++] = (int32_t)id;
+        p += length;
+    }
+    return FM_OK;
+}
+
+/* A list begins with a digit or a bracket and holds nothing but numbers; everything else is a path. */
+static bool looks_like_list(const char *text)
+{
+    return *text && strspn(text, "0123456789, \t[]-") == strlen(text) && strpbrk(text, "0123456789") && !fm_path_exists(text);
+}
+
+fm_status fm_cli_parse_ids(int32_t **ids, size_t *n, const char *text, fm_error *err)
+{
+    fm_str file = {0};
+    *ids = NULL;
+    *n = 0;
+    fm_status status;
+    if (looks_like_list(text)) {
+        status = read_ids(ids, n, text, "--ids", err);
+    } else {
+        status = fm_file_read(&file, text, TEXT_BYTES_MAX, err);
+        if (status == FM_OK && file.p) status = read_ids(ids, n, file.p, strcmp(text, "-") ? text : "standard input", err);
+    }
+    fm_str_free(&file);
+    if (status == FM_OK) return FM_OK;
+    fm_free(NULL, *ids);
+    *ids = NULL;
+    *n = 0;
+    return status;
+}
+
+fm_status fm_cli_tokenize(int32_t **ids, size_t *n, const fm_tokenizer *t, fm_view text, unsigned flags, fm_error *err)
+{
+    *ids = NULL;
+    *n = 0;
+    FM_TRY(fm_tokenize(t, text.p, text.n, flags, NULL, n, err));
+    FM_TRY(fm_alloc((void **)ids, NULL, *n, sizeof **ids, "token ids", err));
+    return fm_tokenize(t, text.p, text.n, flags, *ids, n, err);
+}
+
+void fm_cli_detokenize(fm_str *out, const fm_tokenizer *t, const int32_t *ids, size_t n, bool special)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t length;
+        const char *text = fm_token_text(t, ids[i], special, &length);
+        fm_str_put(out, text, length);
+    }
+}
+
+static fm_status read_as_text(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, fm_error *err)
+{
+    const bool parse = !takes(c, FM_OPT_PARSE_SPECIAL) || fm_opt_flag(&c->options, FM_OPT_PARSE_SPECIAL);
+    if (!t) return fm_fail(err, FM_ERR_UNSUPPORTED, "the model came without a tokenizer: give token ids with --ids");
+    FM_TRY(fm_cli_read_text(&in->text, c, err));
+    in->has_text = true;
+    const unsigned flags = (parse ? FM_PARSE_SPECIAL : 0u) | (begin ? FM_ADD_SPECIAL : 0u);
+    return fm_cli_tokenize(&in->ids, &in->n, t, (fm_view){in->text.p, in->text.n}, flags, err);
+}
+
+static fm_status check_ids(const fm_cli_input *in, size_t vocab, fm_error *err)
+{
+    if (!in->n)
+        return fm_fail(err, FM_ERR_ARGUMENT, "the input is empty: give text with -p, -f or standard input, or ids with --ids");
+    for (size_t i = 0; i < in->n && vocab; i++)
+        if ((size_t)in->ids[i] >= vocab)
+            return fm_fail(err, FM_ERR_LIMIT, "token %zu is %d, expected 0 .. %zu: ids of another vocabulary?", i,
+                           (int)in->ids[i], vocab - 1);
+    return FM_OK;
+}
+
+fm_status fm_cli_read_input(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, size_t vocab, fm_error *err)
+{
+    const char *ids = takes(c, FM_OPT_IDS) ? fm_opt_str(&c->options, FM_OPT_IDS) : NULL;
+    *in = (fm_cli_input){0};
+    fm_status status = ids ? fm_cli_parse_ids(&in->ids, &in->n, ids, err) : read_as_text(in, c, t, begin, err);
+    if (status == FM_OK) status = check_ids(in, vocab, err);
+    if (status != FM_OK) fm_cli_input_free(in);
+    return status;
+}
+
+void fm_cli_input_free(fm_cli_input *in)
+{
+    fm_free(NULL, in->ids);
+    fm_str_free(&in->text);
+    *in = (fm_cli_input){0};
+}
+
+size_t fm_cli_int_list(const char *text, size_t *out, size_t room)
+{
+    size_t n = 0;
+    for (const char *p = text; *p; n++) {
+        uint64_t v;
+        const size_t length = strcspn(p, ",");
+        if (n == room || !fm_parse_u64((fm_view){p, length}, &v) || v > INT32_MAX) return 0;
+        out[n] = (size_t)v;
+        p += length + (p[length] == ',');
+    }
+    return n;
+}

@@ -1,0 +1,58 @@
+/* main.c - the program: finds the command, parses its options, runs it.
+ *
+ * Exit codes: 0 done, 1 it failed (a sentence on stderr says why), 2 the command line is wrong, 130 stopped by Ctrl-C. */
+#include <string.h>
+
+#include "cli/common.h"
+
+static int check_operands(const fm_cli *c)
+{
+    const fm_command *k = c->command;
+    if (c->n_operands < k->min_operands) return fm_cli_usage(c, "too few arguments: fmamba %s %s", k->name, k->usage);
+    if (c->n_operands > k->max_operands)
+        return fm_cli_usage(c, "unexpected argument '%s': fmamba %s %s", c->operands[k->max_operands], k->name, k->usage);
+    return FM_EXIT_OK;
+}
+
+static int run_command(const fm_command *command, int argc, char **argv)
+{
+    fm_cli c = {.command = command};
+    fm_error err = {0};
+    int code;
+    if (fm_options_parse(&c.options, command->options, argc, argv, &err) != FM_OK) {
+        code = fm_cli_usage(&c, "%s", err.text);
+    } else if (fm_opt_flag(&c.options, FM_OPT_HELP)) {
+        fm_str text = {0};
+        fm_help_command(&text, command);
+        code = fm_cli_put(&text);
+    } else {
+        c.operands = c.options.operands;
+        c.n_operands = c.options.n_operands;
+        code = check_operands(&c);
+        if (code == FM_EXIT_OK) code = command->run(&c);
+    }
+    fm_options_free(&c.options);
+    return fm_cli_finish(code);
+}
+
+/* The spellings that every program understands. */
+static const char *command_name(const char *arg)
+{
+    if (strcmp(arg, "--version") == 0 || strcmp(arg, "-V") == 0) return "version";
+    if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0 || strcmp(arg, "-?") == 0) return "help";
+    return arg;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        fm_str text = {0};
+        fm_help_overview(&text);
+        fm_cli_put(&text);
+        return fm_cli_finish(FM_EXIT_USAGE);
+    }
+    const char *name = command_name(argv[1]);
+    const fm_command *command = fm_command_find(name);
+    if (!command) return fm_command_unknown(name);
+    return run_command(command, argc - 2, argv + 2);
+}

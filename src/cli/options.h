@@ -1,0 +1,127 @@
+/* options.h - every option of every command, in one table (option_table.c).
+ *
+ * Parsing, --help, the man page, bash completion and the environment variables FM_<NAME> all come from that table, so that they
+ * cannot disagree.  A command lists the options it takes; a letter may mean different options in different commands.  Values
+ * are looked up in this order: command line, environment, default.  The environment is read nowhere else. */
+#ifndef FM_CLI_OPTIONS_H
+#define FM_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fmamba.h"
+
+/* X(NAME): one row each in option_table.c, in the same order. */
+#define FM_OPT_LIST(X)                                                                                                         \
+    X(HELP)                                                                                                                    \
+    X(VERBOSE) X(LOG) X(COLOR) X(MODEL) X(MMAP) X(MLOCK) X(MIXER_RMS_EPS) X(THREADS) X(CPU) X(CHUNK) X(CTX_SIZE) X(GPU_LAYERS) \
+        X(PROMPT) X(FILE) X(IDS) X(ESCAPE) X(PARSE_SPECIAL) X(ANY_BYTES) X(JSON) X(CSV) X(OUT) X(FORCE) X(SEED) X(TEMP)        \
+            X(TOP_K) X(TOP_P) X(MIN_P) X(TYPICAL) X(TOP_N_SIGMA) X(XTC_PROBABILITY) X(XTC_THRESHOLD) X(REPEAT_PENALTY)         \
+                X(REPEAT_LAST_N) X(PRESENCE_PENALTY) X(FREQUENCY_PENALTY) X(DRY_MULTIPLIER) X(DRY_BASE) X(DRY_ALLOWED_LENGTH)  \
+                    X(DRY_PENALTY_LAST_N) X(DRY_BREAKER) X(DYNATEMP_RANGE) X(DYNATEMP_EXP) X(MIROSTAT) X(MIROSTAT_LR)          \
+                        X(MIROSTAT_ENT) X(LOGIT_BIAS) X(SAMPLERS) X(MIN_TOKENS) X(N_PREDICT) X(IGNORE_EOS) X(STOP) X(SPECIAL)  \
+                            X(ECHO) X(CHOICES) X(LOGPROBS) X(STATE) X(SAVE_STATE) X(SYSTEM) X(CHAT_TEMPLATE) X(WORDWRAP)       \
+                                X(HIDDEN) X(WINDOW) X(RESET) X(TENSORS) X(TOKEN_TEXT) X(STATE_TYPE) X(MARK) X(FLOAT_TYPE)      \
+                                    X(QUANT_TYPE) X(IMATRIX) X(SHAPE) X(NAME) X(TOKENIZER) X(BENCH_PROMPT) X(BENCH_GEN)        \
+                                        X(BATCH) X(REPEATS) X(MAN) X(COMPLETION)
+
+typedef enum fm_opt {
+#define X(name) FM_OPT_##name,
+    FM_OPT_LIST(X)
+#undef X
+        FM_OPT_COUNT,
+    FM_OPT_END = FM_OPT_COUNT /* ends a command's list */
+} fm_opt;
+
+/* What several commands share; a command's list is these and its own, then FM_OPT_END. */
+#define FM_OPTS_COMMON FM_OPT_HELP, FM_OPT_VERBOSE, FM_OPT_LOG, FM_OPT_COLOR
+#define FM_OPTS_MODEL  FM_OPT_MODEL, FM_OPT_MMAP, FM_OPT_MLOCK, FM_OPT_MIXER_RMS_EPS
+#define FM_OPTS_ENGINE FM_OPT_THREADS, FM_OPT_CPU, FM_OPT_CHUNK, FM_OPT_GPU_LAYERS
+#define FM_OPTS_TEXT   FM_OPT_PROMPT, FM_OPT_FILE, FM_OPT_ESCAPE, FM_OPT_PARSE_SPECIAL, FM_OPT_ANY_BYTES
+#define FM_OPTS_SAMPLING                                                                                                       \
+    FM_OPT_SEED, FM_OPT_TEMP, FM_OPT_TOP_K, FM_OPT_TOP_P, FM_OPT_MIN_P, FM_OPT_TYPICAL, FM_OPT_TOP_N_SIGMA,                    \
+        FM_OPT_XTC_PROBABILITY, FM_OPT_XTC_THRESHOLD, FM_OPT_REPEAT_PENALTY, FM_OPT_REPEAT_LAST_N, FM_OPT_PRESENCE_PENALTY,    \
+        FM_OPT_FREQUENCY_PENALTY, FM_OPT_DRY_MULTIPLIER, FM_OPT_DRY_BASE, FM_OPT_DRY_ALLOWED_LENGTH,                           \
+        FM_OPT_DRY_PENALTY_LAST_N, FM_OPT_DRY_BREAKER, FM_OPT_DYNATEMP_RANGE, FM_OPT_DYNATEMP_EXP, FM_OPT_MIROSTAT,            \
+        FM_OPT_MIROSTAT_LR, FM_OPT_MIROSTAT_ENT, FM_OPT_LOGIT_BIAS, FM_OPT_SAMPLERS, FM_OPT_MIN_TOKENS
+
+typedef enum fm_opt_kind {
+    FM_OPT_FLAG, /* --x, --no-x, --x=on|off */
+    FM_OPT_INT,
+    FM_OPT_FLOAT,
+    FM_OPT_STRING,
+    FM_OPT_PATH,
+    FM_OPT_STRINGS /* may be given several times */
+} fm_opt_kind;
+
+/* One row of the table. */
+typedef struct fm_option {
+    const char *name;    /* long name, without dashes */
+    const char *aliases; /* separated by blanks; one letter or several ("m", "ngl"), with one dash or two; may be NULL */
+    fm_opt_kind kind;
+    const char *value;    /* what to call the value in help: "N", "FILE"; for a choice the words: "f32|bf16" */
+    const char *fallback; /* the default as text; NULL: unset */
+    double min, max;      /* of numbers */
+    const char *help;     /* one sentence, no full stop */
+} fm_option;
+
+typedef enum fm_opt_origin { FM_FROM_NOWHERE, FM_FROM_DEFAULT, FM_FROM_ENVIRONMENT, FM_FROM_COMMAND_LINE } fm_opt_origin;
+
+typedef struct fm_opt_value {
+    fm_opt_origin origin;
+    bool flag;
+    int64_t i;
+    double f;
+    const char *s;
+    const char **list; /* FM_OPT_STRINGS: n of them; s is the last one */
+    size_t n;
+} fm_opt_value;
+
+/* The parsed command line. */
+typedef struct fm_options {
+    fm_opt_value v[FM_OPT_COUNT];
+    const char **operands; /* what is not an option, in order */
+    size_t n_operands;
+} fm_options;
+
+const fm_option *fm_option_get(fm_opt id);
+/* Is `id` in a command's list? */
+bool fm_options_take(const fm_opt *list, fm_opt id);
+
+/* Parses argv[0..argc) with the options of `list`, then the environment, then defaults.  Strings are argv's or the environment's.
+ * Errors  FM_ERR_ARGUMENT with a sentence that suggests the nearest option; FM_ERR_MEMORY. */
+fm_status fm_options_parse(fm_options *o, const fm_opt *list, int argc, char **argv, fm_error *err);
+void fm_options_free(fm_options *o);
+
+/* Values.  Unset numbers are 0, unset strings NULL, unset flags false. */
+static inline bool fm_opt_flag(const fm_options *o, fm_opt id)
+{
+    return o->v[id].flag;
+}
+static inline int64_t fm_opt_int(const fm_options *o, fm_opt id)
+{
+    return o->v[id].i;
+}
+static inline double fm_opt_float(const fm_options *o, fm_opt id)
+{
+    return o->v[id].f;
+}
+static inline const char *fm_opt_str(const fm_options *o, fm_opt id)
+{
+    return o->v[id].s;
+}
+/* Given on the command line or in the environment. */
+static inline bool fm_opt_given(const fm_options *o, fm_opt id)
+{
+    return o->v[id].origin >= FM_FROM_ENVIRONMENT;
+}
+
+/* The environment variable of an option ("FM_TOP_K"), in buf. */
+const char *fm_option_variable(const fm_option *o, char *buf, size_t size);
+/* Conventions of other programs: NO_COLOR, TERM, COLUMNS, HOME, EDITOR, XDG_*; NULL when unset or empty. */
+const char *fm_environment(const char *name);
+
+/* The nearest of n words to `word`, or NULL when none is near. */
+const char *fm_nearest(const char *word, const char *const *words, size_t n);
+
+#endif

@@ -1,0 +1,270 @@
+/* repl.c - the terminal side of a talk: lines, and the verbs that begin with a slash, which are Ollama's. */
+#include "cli/repl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifdef FM_HAVE_LIBEDIT
+#include <editline/readline.h>
+#endif
+
+/* ---- Lines ---- */
+
+/* Appends a line without its newline; false at the end of the input. */
+static bool read_line(fm_str *out, const char *prompt)
+{
+#ifdef FM_HAVE_LIBEDIT
+    char *line = readline(prompt);
+    if (!line) return false;
+    if (*line) add_history(line);
+    fm_str_puts(out, line);
+    fm_free(NULL, line); /* the C library's, as fm_free(NULL) releases it */
+    return true;
+#else
+    char part[4096];
+    fputs(prompt, stdout);
+    fflush(stdout);
+    while (fgets(part, sizeof part, stdin)) {
+        const size_t n = strcspn(part, "\r\n");
+        fm_str_put(out, part, n);
+        if (part[n]) return true;
+    }
+    return false;
+#endif
+}
+
+/* A message: one line, or several between """ and """; false at the end of the input. */
+static bool read_message(fm_str *out)
+{
+    static const char fence[] = "\"\"\"";
+    fm_str line = {0};
+    bool more = read_line(&line, ">>> ");
+    fm_str_reset(out);
+    const bool fenced = more && line.p && !strncmp(line.p, fence, 3);
+    const bool any = more;
+    for (size_t skip = fenced ? 3 : 0; more; skip = 0) {
+        const char *part = line.p ? line.p + skip : "", *end = fenced ? strstr(part, fence) : part + strlen(part);
+        fm_str_put(out, part, end ? (size_t)(end - part) : strlen(part));
+        if (end) break;
+        fm_str_putc(out, '\n');
+        fm_str_reset(&line);
+        more = read_line(&line, "... ");
+    }
+    fm_str_free(&line);
+    return any;
+}
+
+/* ---- Verbs ---- */
+
+/* Cuts the next word off the line: NULL when there is none. */
+static char *next_word(char **line)
+{
+    char *word = *line + strspn(*line, " ");
+    const size_t n = strcspn(word, " ");
+    *line = word + n + (word[n] != 0);
+    word[n] = 0;
+    return n ? word : NULL;
+}
+
+static void show_help(void)
+{
+    puts("/set system TEXT            the system message; begins the talk anew\n"
+         "/set parameter NAME VALUE   temperature, top_k, top_p, min_p, repeat_penalty or seed\n"
+         "/set verbose | quiet        timings after each answer, or not\n"
+         "/show info                  the model\n"
+         "/show parameters | system   what is set\n"
+         "/show template              the chat template\n"
+         "/save FILE                  save the state of the talk\n"
+         "/load FILE                  go on from a saved state\n"
+         "/clear                      forget the talk\n"
+         "/bye                        leave (so does Ctrl-D)\n"
+         "/? shortcuts                keys\n"
+         "\"\"\"                         begins and ends a message of several lines");
+}
+
+static void show_shortcuts(void)
+{
+    puts("Ctrl-C   stop the answer\nCtrl-D   leave\nCtrl-A   to the beginning of the line\nCtrl-E   to its end\n"
+         "Ctrl-K   delete to the end\nCtrl-U   delete the line\nCtrl-W   delete the word before\nCtrl-L   clear the screen");
+}
+
+/* Tries `p` with one number changed: the sampler knows the ranges. */
+static void set_parameter(fm_talk *k, const char *name, const char *value)
+{
+    fm_sampling p = k->sampling.p;
+    fm_error err = {0};
+    fm_sampler *sampler;
+    double v;
+    const struct {
+        const char *name;
+        float *out;
+    } floats[] = {{"temperature", &p.temperature},
+                  {"temp", &p.temperature},
+                  {"top_p", &p.top_p},
+                  {"min_p", &p.min_p},
+                  {"repeat_penalty", &p.repeat_penalty}};
+    bool known = false;
+    if (!fm_parse_f64(fm_view_of(value), &v)) {
+        printf("'%s' is not a number\n", value);
+        return;
+    }
+    for (size_t i = 0; i < FM_COUNT(floats); i++)
+        if (!strcmp(name, floats[i].name)) *floats[i].out = (float)v, known = true;
+    if (!strcmp(name, "top_k") && v >= -1 && v < 1 << 30) p.top_k = (int)v, known = true;
+    if (!strcmp(name, "seed") && v >= 0 && v < 9e15) p.seed = (uint64_t)v, known = true;
+    if (!known) {
+        printf("'%s' is none of temperature, top_k, top_p, min_p, repeat_penalty, seed\n", name);
+    } else if (fm_sampler_open(&sampler, &p, fm_model_get_info(k->model).vocab, k->t, NULL, &err) != FM_OK) {
+        puts(err.text);
+    } else {
+        fm_sampler_free(sampler);
+        k->sampling.p = p;
+    }
+}
+
+static void verb_set(fm_talk *k, char *rest)
+{
+    char *word = next_word(&rest), *name = word ? next_word(&rest) : NULL, *value = name && *rest ? rest : NULL;
+    if (word && !strcmp(word, "verbose")) {
+        k->verbose = true;
+    } else if (word && !strcmp(word, "quiet")) {
+        k->verbose = false;
+    } else if (word && !strcmp(word, "parameter") && value) {
+        set_parameter(k, name, value);
+    } else if (word && !strcmp(word, "system")) {
+        fm_str_reset(&k->system);
+        if (name) fm_str_puts(&k->system, name);
+        if (value) fm_str_printf(&k->system, " %s", value);
+        fm_talk_forget(k);
+        if (k->plain) puts("this model has no chat template, so a system message has no effect");
+    } else {
+        puts("/set system TEXT, /set parameter NAME VALUE, /set verbose or /set quiet");
+    }
+}
+
+static void show_info(const fm_talk *k)
+{
+    const fm_model_info i = fm_model_get_info(k->model);
+    printf("%s: %s, %s %s, %zu parameters, %zu layers of width %zu; a state of %zu bytes that has seen %llu tokens\n", i.name,
+           i.arch, i.format, i.type, i.n_params, i.n_layer, i.d_model, i.state_bytes,
+           (unsigned long long)fm_seq_tokens(k->session, k->seq));
+}
+
+static void verb_show(fm_talk *k, char *rest)
+{
+    const char *word = next_word(&rest);
+    const fm_sampling *p = &k->sampling.p;
+    if (word && !strcmp(word, "info")) {
+        show_info(k);
+    } else if (word && !strcmp(word, "parameters")) {
+        printf("temperature %g\ntop_k %d\ntop_p %g\nmin_p %g\nrepeat_penalty %g\nseed %llu\n", (double)p->temperature, p->top_k,
+               (double)p->top_p, (double)p->min_p, (double)p->repeat_penalty, (unsigned long long)p->seed);
+    } else if (word && !strcmp(word, "system")) {
+        puts(k->system.n ? k->system.p : "no system message is set");
+    } else if (word && !strcmp(word, "template")) {
+        const char *text = fm_model_chat_template(k->model);
+        puts(text ? text : k->plain ? "none: the model continues text" : "ChatML");
+    } else {
+        puts("/show info, /show parameters, /show system or /show template");
+    }
+}
+
+static fm_status save_state(const fm_talk *k, const char *path, fm_error *err)
+{
+    fm_state *st;
+    FM_TRY(fm_state_take(&st, k->session, k->seq, err));
+    const fm_status status = fm_state_save(st, NULL, path, FM_STATE_F32, err);
+    fm_state_free(st);
+    return status;
+}
+
+/* What the state has seen is not in the file, so later turns are appended as text. */
+static fm_status load_state(fm_talk *k, const char *path, fm_error *err)
+{
+    fm_state *st;
+    FM_TRY(fm_state_load(&st, NULL, path, NULL, err));
+    fm_talk_forget(k);
+    const fm_status status = fm_state_put(k->session, k->seq, st, fm_opt_flag(&k->c->options, FM_OPT_FORCE), err);
+    fm_state_free(st);
+    k->plain = true;
+    return status;
+}
+
+static void verb_file(fm_talk *k, char *rest, bool save)
+{
+    const char *path = next_word(&rest);
+    fm_error err = {0};
+    if (!path) {
+        puts(save ? "/save FILE" : "/load FILE");
+        return;
+    }
+    if ((save ? save_state(k, path, &err) : load_state(k, path, &err)) != FM_OK) {
+        puts(err.text);
+        return;
+    }
+    printf("%s: %llu tokens\n", path, (unsigned long long)fm_seq_tokens(k->session, k->seq));
+    if (!save && k->chat) puts("from here on the model continues text: the file does not say which messages led to it");
+}
+
+/* false: leave */
+static bool obey(fm_talk *k, char *line)
+{
+    const size_t n = strcspn(line, " ");
+    char *rest = line + n + (line[n] == ' ');
+    const fm_view verb = {line, n};
+    if (fm_view_is(verb, "/bye") || fm_view_is(verb, "/exit")) return false;
+    if (fm_view_is(verb, "/clear"))
+        fm_talk_forget(k), puts("forgotten");
+    else if (fm_view_is(verb, "/set"))
+        verb_set(k, rest);
+    else if (fm_view_is(verb, "/show"))
+        verb_show(k, rest);
+    else if (fm_view_is(verb, "/save"))
+        verb_file(k, rest, true);
+    else if (fm_view_is(verb, "/load"))
+        verb_file(k, rest, false);
+    else if ((fm_view_is(verb, "/?") || fm_view_is(verb, "/help")) && !strcmp(rest, "shortcuts"))
+        show_shortcuts();
+    else if (fm_view_is(verb, "/?") || fm_view_is(verb, "/help"))
+        show_help();
+    else
+        printf("'%.*s' is unknown: /? lists what there is\n", (int)n, line);
+    return true;
+}
+
+/* ---- The loop ---- */
+
+static void say(fm_talk *k, const char *text)
+{
+    fm_error err = {0};
+    bool cancelled;
+    if (fm_talk_say(k, text, &cancelled, &err) != FM_OK)
+        fm_cli_fail(&err);
+    else if (cancelled)
+        puts("(stopped)");
+}
+
+int fm_repl(fm_talk *k)
+{
+    fm_str message = {0};
+    if (k->plain) puts("This model has no chat template: it continues what you write.");
+    puts("/? for help, Ctrl-D to leave");
+    for (;;) {
+        fm_cli_catch_interrupt();
+        if (!read_message(&message)) {
+            if (!fm_cli_interrupted(NULL)) break;
+            clearerr(stdin);
+            putchar('\n');
+            continue;
+        }
+        if (!message.n || message.failed) continue;
+        if (message.p[0] == '/') {
+            if (!obey(k, message.p)) break;
+        } else {
+            say(k, message.p);
+        }
+    }
+    fm_str_free(&message);
+    return FM_EXIT_OK;
+}

@@ -1,0 +1,177 @@
+/* talk.c - a turn of a talk: the prompt is rendered, what is new in it is appended to the state, and the answer is written. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/repl.h"
+
+typedef struct writing {
+    fm_talk *k;
+    fm_str text; /* of the answer */
+    size_t n;
+    bool failed;
+} writing;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void fm_talk_forget(fm_talk *k)
+{
+    for (size_t i = 0; i < k->n_turns; i++) fm_free(NULL, k->turns[i].content);
+    fm_free(NULL, k->turns);
+    fm_free(NULL, k->said);
+    k->turns = NULL, k->said = NULL;
+    k->n_turns = k->cap_turns = k->n_said = k->cap_said = 0;
+    if (k->session) fm_seq_reset(k->session, k->seq, NULL);
+}
+
+static fm_status add_turn(fm_talk *k, const char *role, const char *text, size_t n, fm_error *err)
+{
+    FM_TRY(fm_grow((void **)&k->turns, &k->cap_turns, k->n_turns + 1, sizeof *k->turns, NULL, "the talk", err));
+    char *copy = fm_strdup(NULL, text ? text : "", n, err);
+    if (!copy) return FM_ERR_MEMORY;
+    k->turns[k->n_turns++] = (fm_turn){role, copy};
+    return FM_OK;
+}
+
+static fm_status note_said(fm_talk *k, const int32_t *ids, size_t n, fm_error *err)
+{
+    FM_TRY(fm_grow((void **)&k->said, &k->cap_said, k->n_said + n, sizeof *k->said, NULL, "the talk", err));
+    memcpy(k->said + k->n_said, ids, n * sizeof *ids);
+    k->n_said += n;
+    return FM_OK;
+}
+
+/* ---- The prompt ---- */
+
+static fm_status render_ids(fm_talk *k, const fm_message *m, size_t n, int32_t **ids, size_t *n_ids, fm_error *err)
+{
+    FM_TRY(fm_chat_tokenize(k->chat, m, n, true, NULL, n_ids, err));
+    FM_TRY(fm_alloc((void **)ids, NULL, *n_ids, sizeof **ids, "the prompt", err));
+    return fm_chat_tokenize(k->chat, m, n, true, *ids, n_ids, err);
+}
+
+static fm_status chat_ids(fm_talk *k, int32_t **ids, size_t *n_ids, fm_error *err)
+{
+    fm_message *m;
+    size_t n = 0;
+    FM_TRY(fm_alloc((void **)&m, NULL, k->n_turns + 1, sizeof *m, "the messages", err));
+    if (k->system.n) m[n++] = (fm_message){"system", k->system.p};
+    for (size_t i = 0; i < k->n_turns; i++) m[n++] = (fm_message){k->turns[i].role, k->turns[i].content};
+    const fm_status status = render_ids(k, m, n, ids, n_ids, err);
+    fm_free(NULL, m);
+    return status;
+}
+
+/* What is new in the prompt goes to the sequence.  Where the prompt does not begin with what the sequence has seen (an answer
+ * that was cut short, a changed system message), the sequence begins anew. */
+static fm_status append_new(fm_talk *k, const int32_t *ids, size_t n, fm_error *err)
+{
+    size_t same = 0;
+    while (same < k->n_said && same < n && k->said[same] == ids[same]) same++;
+    if (same < k->n_said || same == n) {
+        FM_TRY(fm_seq_reset(k->session, k->seq, err));
+        k->n_said = same = 0;
+    }
+    FM_TRY(fm_cli_check_guard(k->c, n, err));
+    FM_TRY(fm_seq_append(k->session, k->seq, ids + same, n - same, err));
+    return note_said(k, ids + same, n - same, err);
+}
+
+static fm_status append_prompt(fm_talk *k, const char *text, fm_error *err)
+{
+    int32_t *ids = NULL;
+    size_t n = 0;
+    fm_status status;
+    if (k->plain) {
+        const unsigned flags = FM_PARSE_SPECIAL | (k->n_said ? 0u : FM_ADD_SPECIAL);
+        status = fm_cli_tokenize(&ids, &n, k->t, fm_view_of(text), flags, err);
+        if (status == FM_OK) status = fm_seq_append(k->session, k->seq, ids, n, err);
+        if (status == FM_OK) status = note_said(k, ids, n, err);
+    } else {
+        status = chat_ids(k, &ids, &n, err);
+        if (status == FM_OK) status = append_new(k, ids, n, err);
+    }
+    fm_free(NULL, ids);
+    return status;
+}
+
+/* ---- The answer ---- */
+
+static bool on_token(void *ctx, const fm_token_event *e)
+{
+    writing *w = ctx;
+    fm_str_put(&w->text, e->text, e->text_n);
+    fwrite(e->text, 1, e->text_n, stdout);
+    fflush(stdout);
+    if (e->id >= 0) {
+        w->n++;
+        w->failed |= note_said(w->k, &e->id, 1, NULL) != FM_OK;
+    }
+    return !w->failed && !fm_cli_interrupted(NULL);
+}
+
+static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_error *err)
+{
+    const fm_opt_value *stops = &k->c->options.v[FM_OPT_STOP];
+    const int64_t n = fm_opt_given(&k->c->options, FM_OPT_N_PREDICT) ? fm_opt_int(&k->c->options, FM_OPT_N_PREDICT)
+                      : k->plain                                     ? 256
+                                                                     : -1;
+    const fm_generation g = {.n = n < 0 ? 0 : (size_t)n,
+                             .tokenizer = k->t,
+                             .stops = stops->list,
+                             .n_stops = stops->n,
+                             .eos = k->sampling.eos,
+                             .n_eos = k->sampling.n_eos,
+                             .ignore_eos = fm_opt_flag(&k->c->options, FM_OPT_IGNORE_EOS),
+                             .special = fm_opt_flag(&k->c->options, FM_OPT_SPECIAL),
+                             .on_token = on_token,
+                             .ctx = w};
+    fm_sampler *sampler;
+    FM_TRY(fm_sampler_open(&sampler, &k->sampling.p, fm_model_get_info(k->model).vocab, k->t, NULL, err));
+    fm_sampler_set_eos(sampler, k->sampling.eos, k->sampling.n_eos);
+    for (size_t i = 0; i < k->n_said; i++) fm_sampler_accept(sampler, k->said[i], true);
+    const fm_status status = fm_generate(k->session, k->seq, sampler, &g, end, err);
+    fm_sampler_free(sampler);
+    return status;
+}
+
+static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelled, fm_error *err)
+{
+    fm_generated end = {0};
+    const double begun = now();
+    const size_t before = k->n_said;
+    fm_status status = append_prompt(k, text, err);
+    if (status == FM_ERR_CANCELLED) {
+        *cancelled = true;
+        k->n_said = 0; /* the sequence stands somewhere within the prompt: begin anew next time */
+        return fm_seq_reset(k->session, k->seq, err);
+    }
+    const double prefilled = now();
+    const size_t n_prompt = k->n_said - (before < k->n_said ? before : 0);
+    if (status == FM_OK) status = write_answer(k, w, &end, err);
+    FM_TRY(status);
+    putchar('\n');
+    *cancelled = end.stop == FM_STOP_CANCELLED;
+    if (k->verbose)
+        fprintf(stderr,
+                "prompt: %zu tokens in %.2f s, %.1f tok/s; time to first token %.0f ms; answer: %zu tokens, %.2f tok/s (%s)\n",
+                n_prompt, prefilled - begun, (double)n_prompt / (prefilled - begun), 1e3 * (prefilled - begun), w->n,
+                (double)w->n / (now() - prefilled), fm_cli_stop_name(end.stop));
+    return k->plain ? FM_OK : add_turn(k, "assistant", w->text.p, w->text.n, err);
+}
+
+fm_status fm_talk_say(fm_talk *k, const char *text, bool *cancelled, fm_error *err)
+{
+    writing w = {.k = k};
+    fm_cli_clear_interrupt();
+    *cancelled = false;
+    if (!k->plain) FM_TRY(add_turn(k, "user", text, strlen(text), err));
+    const fm_status status = answer(k, text, &w, cancelled, err);
+    fm_str_free(&w.text);
+    return status;
+}

@@ -1,0 +1,155 @@
+/* terminal.c - talking to people: sentences, progress bars, Ctrl-C; and to programs: the results on stdout. */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/common.h"
+
+#define EXIT_INTERRUPTED 130 /* 128 + SIGINT, as shells have it */
+#define BAR_CELLS        30
+
+int fm_cli_fail(const fm_error *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "fmamba: %s\n", err->text[0] ? err->text : fm_status_name(err->code));
+    return err->code == FM_ERR_CANCELLED ? EXIT_INTERRUPTED : FM_EXIT_FAILURE;
+}
+
+int fm_cli_usage(const fm_cli *c, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fflush(stdout);
+    fputs("fmamba: ", stderr);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fprintf(stderr, "\nSee 'fmamba %s --help'.\n", c->command->name);
+    return FM_EXIT_USAGE;
+}
+
+void fm_cli_note(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fputs("fmamba: note: ", stderr);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+void fm_cli_log(void *ctx, const char *line)
+{
+    const fm_cli *c = ctx;
+    if (fm_opt_flag(&c->options, FM_OPT_VERBOSE)) fm_cli_note("%s", line);
+    const char *path = fm_opt_str(&c->options, FM_OPT_LOG);
+    FILE *f = path ? fopen(path, "a") : NULL; /* opened for each line: these are rare, and a reader sees them at once */
+    if (!f) return;
+    fprintf(f, "fmamba %s: %s\n", c->command->name, line);
+    fclose(f);
+}
+
+static int stdout_failed(void)
+{
+    fm_error err;
+    fm_fail_errno(&err, "cannot write to standard output");
+    return fm_cli_fail(&err);
+}
+
+int fm_cli_put(fm_str *s)
+{
+    fm_error err = {0};
+    int code = FM_EXIT_OK;
+    if (fm_str_ok(s, "the output", &err) != FM_OK)
+        code = fm_cli_fail(&err);
+    else if (s->n > 0 && fwrite(s->p, 1, s->n, stdout) != s->n)
+        code = stdout_failed();
+    fm_str_free(s);
+    return code;
+}
+
+int fm_cli_finish(int code)
+{
+    const bool failed = ferror(stdout) != 0;
+    if (fflush(stdout) == 0 && !failed) return code;
+    return failed && code != FM_EXIT_OK ? code : stdout_failed();
+}
+
+bool fm_cli_is_terminal(int fd)
+{
+    return isatty(fd) == 1;
+}
+
+bool fm_cli_color(const fm_cli *c, int fd)
+{
+    const char *term = fm_environment("TERM");
+    return fm_opt_flag(&c->options, FM_OPT_COLOR) && fm_cli_is_terminal(fd) && !fm_environment("NO_COLOR") && term &&
+           strcmp(term, "dumb") != 0;
+}
+
+/* ---- Progress ---- */
+
+fm_cli_bar fm_cli_bar_begin(const char *label)
+{
+    return (fm_cli_bar){.label = label, .on = fm_cli_is_terminal(STDERR_FILENO), .drawn = -1};
+}
+
+bool fm_cli_progress(void *ctx, double fraction)
+{
+    fm_cli_bar *bar = ctx;
+    const int permille = (int)lround(fmin(fmax(fraction, 0), 1) * 1000);
+    if (bar->on && permille != bar->drawn) {
+        static const char cells[] = "##############################", blanks[] = "..............................";
+        const int full = permille * BAR_CELLS / 1000;
+        fprintf(stderr, "\r%s [%.*s%.*s] %5.1f %%", bar->label, full, cells, BAR_CELLS - full, blanks, permille / 10.0);
+        fflush(stderr);
+        bar->drawn = permille;
+    }
+    return !fm_cli_interrupted(NULL);
+}
+
+void fm_cli_bar_end(fm_cli_bar *bar)
+{
+    if (bar->on && bar->drawn >= 0) fprintf(stderr, "\r%*s\r", (int)strlen(bar->label) + BAR_CELLS + 12, "");
+    bar->drawn = -1;
+}
+
+/* ---- Ctrl-C ---- */
+
+/* The one mutable global that POSIX leaves no way around. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    interrupted = 1;
+    signal(signal_number, SIG_DFL);
+}
+
+static void install_handler(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask); /* no SA_RESTART: a read that waits for the keyboard ends */
+    sigaction(SIGINT, &action, NULL);
+}
+
+void fm_cli_catch_interrupt(void)
+{
+    interrupted = 0;
+    install_handler();
+}
+
+bool fm_cli_interrupted(void *unused)
+{
+    (void)unused;
+    return interrupted != 0;
+}
+
+void fm_cli_clear_interrupt(void)
+{
+    if (!interrupted) return;
+    interrupted = 0;
+    install_handler();
+}
