@@ -39,7 +39,8 @@ static double seconds(struct timespec a, struct timespec b)
 
 static void put_logprob(answer *a, const fm_token_event *e, const fm_tokenizer *t)
 {
-    fm_jsonw w = {.out = &a->logprobs, .comma = a->n > 1};
+    fm_jsonw w = {.out = &a->logprobs};
+    if (a->n > 1) fm_str_putc(&a->logprobs, ',');
     fm_jsonw_object(&w);
     fm_jsonw_key(&w, "id"), fm_jsonw_i64(&w, e->id);
     fm_jsonw_key(&w, "logprob"), fm_jsonw_f64(&w, e->logprob);

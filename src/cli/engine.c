@@ -24,7 +24,7 @@ static void program_folder(fm_str *out)
  * said. */
 static fm_status find_shipped(fm_str *out, fm_error *err)
 {
-    static const char *const places[] = {"../" SHIPPED, "../share/fmamba/" SHIPPED};
+    static const char *const places[] = {"../" SHIPPED, "../../" SHIPPED, "../share/fmamba/" SHIPPED};
     for (size_t i = 0; i <= FM_COUNT(places); i++) {
         fm_str_reset(out);
         if (i < FM_COUNT(places)) {

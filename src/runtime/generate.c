@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "model/model.h"
+#include "runtime/sampler/internal.h"
 #include "runtime/session.h"
 #include "runtime/stopper.h"
 #include "text/tokenizer.h"
@@ -86,12 +87,11 @@ static void say_rest(loop *l)
     fm_str_reset(&l->text);
     fm_detok_flush(&l->detok, &l->text);
     const long stop = fm_stopper_add(&l->stopper, (fm_view){l->text.p, l->text.n}, &certain);
-    fm_token_event e = {.id = -1, .i = l->out->n, .choice = l->g->choice, .text = certain.p, .text_n = certain.n};
-    if (certain.n) l->g->on_token(l->g->ctx, &e);
-    if (stop >= 0) return;
-    certain = fm_stopper_flush(&l->stopper);
-    e.text = certain.p;
-    e.text_n = certain.n;
+    if (stop < 0) { /* in one event: what just became certain and what never will */
+        l->stopper.given = 0;
+        certain = fm_stopper_flush(&l->stopper);
+    }
+    const fm_token_event e = {.id = -1, .i = l->out->n, .choice = l->g->choice, .text = certain.p, .text_n = certain.n};
     if (certain.n) l->g->on_token(l->g->ctx, &e);
 }
 
@@ -130,12 +130,23 @@ static fm_status advance(loop *l, bool *going, fm_error *err)
     return status == FM_ERR_CANCELLED ? FM_OK : status;
 }
 
+/* More than any usual token needs. */
+static fm_status reserve_text(loop *l, fm_error *err)
+{
+    static const char blank[512];
+    fm_str_put(&l->text, blank, sizeof blank);
+    fm_str_reset(&l->text);
+    return fm_str_ok(&l->text, "the text of a token", err);
+}
+
 static fm_status run(loop *l, fm_error *err)
 {
     FM_TRY(fm_stopper_init(&l->stopper, l->g->stops, l->g->n_stops, l->g->allocator, err));
+    FM_TRY(reserve_text(l, err));
     for (bool going = true; going;) FM_TRY(advance(l, &going, err));
     if (l->out->stop != FM_STOP_STRING) say_rest(l);
-    return FM_OK;
+    FM_TRY(fm_str_ok(&l->text, "the text of a token", err));
+    return fm_str_ok(&l->stopper.held, "the text of a generation", err);
 }
 
 FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, const fm_generation *g, fm_generated *out,
@@ -145,6 +156,9 @@ FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, con
     if (!fm_session_find(s, seq, err)) return FM_ERR_ARGUMENT;
     if (g->n_top > TOP_MAX)
         return fm_fail(err, FM_ERR_ARGUMENT, "%zu alternatives per token, expected 0 .. %d", g->n_top, TOP_MAX);
+    if (sampler->vocab != s->m->config.vocab)
+        return fm_fail(err, FM_ERR_ARGUMENT, "the sampler was opened for %zu tokens, the model has %zu", sampler->vocab,
+                       s->m->config.vocab);
     if (!fm_seq_logits(s, seq))
         return fm_fail(err, FM_ERR_ARGUMENT, "the sequence has no logits to go on from: append a prompt to it first");
     loop l = {.s = s, .seq = seq, .sampler = sampler, .g = g, .out = out, .text = {.a = g->allocator}};

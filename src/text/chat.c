@@ -20,8 +20,8 @@ static const struct {
     const char *name, *source;
 } built_in[] = {{"chatml", CHATML}, {"falcon3", FALCON3}};
 
-/* Variables whose text is the template's own. */
-static const char *const trusted[] = {"bos_token", "eos_token", "pad_token", "unk_token"};
+/* Variables whose text is as good as the template's own, because they always come from the tokenizer. */
+static const char *const trusted[] = {"bos_token", "eos_token"};
 
 struct fm_chat {
     fm_allocator allocator_copy;
@@ -65,23 +65,47 @@ FM_API void fm_chat_free(fm_chat *c)
     fm_free(a, c);
 }
 
-fm_status fm_chat_render_json(const fm_chat *c, fm_view variables, fm_jinja_output *out, fm_error *err)
-{
-    return fm_jinja_render(c->jinja, variables, trusted, FM_COUNT(trusted), out, err);
-}
-
 /* ---- Variables ---- */
 
-static void put_token(fm_jsonw *w, const char *key, const fm_tokenizer *t, int32_t id)
+static void put_token(fm_str *out, bool comma, const char *key, const fm_tokenizer *t, int32_t id)
 {
     size_t n = 0;
     const char *text = id >= 0 ? fm_token_text(t, id, true, &n) : "";
-    fm_jsonw_key(w, key);
-    fm_jsonw_string(w, (fm_view){text, n});
+    fm_jsonw w = {.out = out};
+    fm_str_printf(out, "%s\"%s\":", comma ? "," : "", key);
+    fm_jsonw_string(&w, (fm_view){text, n});
 }
 
-static fm_status put_variables(fm_str *out, const fm_chat *c, const fm_message *messages, size_t n, bool generation_prompt,
-                               fm_error *err)
+/* The caller's object with the tokenizer's tokens behind its members, where they take the place of any the caller gave: a
+ * request must not choose what is trusted. */
+static fm_status put_tokens(fm_str *out, const fm_chat *c, fm_view variables, fm_error *err)
+{
+    fm_json j = fm_json_begin(variables.p, variables.n, "chat variables");
+    fm_view key;
+    bool members = false;
+    if (fm_json_enter_object(&j))
+        for (; fm_json_key(&j, &key); members = true) fm_json_skip(&j);
+    FM_TRY(fm_json_finish(&j, err));
+    size_t n = variables.n;
+    while (variables.p[n - 1] != '}') n--;
+    fm_str_put(out, variables.p, n - 1);
+    put_token(out, members, "bos_token", c->t, fm_tokenizer_bos(c->t));
+    put_token(out, true, "eos_token", c->t, fm_tokenizer_eos(c->t));
+    fm_str_putc(out, '}');
+    return fm_str_ok(out, "the chat's variables", err);
+}
+
+fm_status fm_chat_render_json(const fm_chat *c, fm_view variables, fm_jinja_output *out, fm_error *err)
+{
+    fm_str json = {.a = c->a};
+    *out = (fm_jinja_output){.text.a = c->a};
+    fm_status status = put_tokens(&json, c, variables, err);
+    if (status == FM_OK) status = fm_jinja_render(c->jinja, (fm_view){json.p, json.n}, trusted, FM_COUNT(trusted), out, err);
+    fm_str_free(&json);
+    return status;
+}
+
+static fm_status put_messages(fm_str *out, const fm_message *messages, size_t n, bool generation_prompt, fm_error *err)
 {
     fm_jsonw w = {.out = out};
     fm_jsonw_object(&w);
@@ -97,8 +121,6 @@ static fm_status put_variables(fm_str *out, const fm_chat *c, const fm_message *
     }
     fm_jsonw_end(&w, ']');
     fm_jsonw_key(&w, "add_generation_prompt"), fm_jsonw_bool(&w, generation_prompt);
-    put_token(&w, "bos_token", c->t, fm_tokenizer_bos(c->t));
-    put_token(&w, "eos_token", c->t, fm_tokenizer_eos(c->t));
     fm_jsonw_end(&w, '}');
     return fm_str_ok(out, "the messages", err);
 }
@@ -108,7 +130,7 @@ static fm_status render(const fm_chat *c, const fm_message *messages, size_t n, 
 {
     fm_str json = {.a = c->a};
     *out = (fm_jinja_output){0};
-    fm_status status = put_variables(&json, c, messages, n, generation_prompt, err);
+    fm_status status = put_messages(&json, messages, n, generation_prompt, err);
     if (status == FM_OK) status = fm_chat_render_json(c, (fm_view){json.p, json.n}, out, err);
     fm_str_free(&json);
     return status;

@@ -69,6 +69,7 @@ static bool has_affix(fm_view s, fm_view affix, bool at_end)
 /* One string, or a tuple of strings of which one must fit. */
 static fm_status affix(fm_jrender *r, fm_jval self, fm_jval what, bool at_end, fm_jval *out)
 {
+    FM_TRY(fm_j_scan(r, self.s.n));
     bool yes = false;
     if (fm_j_is_list(what, FM_J_TUPLE)) {
         for (size_t i = 0; !yes && i < what.list->n; i++) {
@@ -94,6 +95,7 @@ METHOD(s_endswith)
 
 static fm_status without_affix(fm_jrender *r, fm_jval self, fm_jval what, bool at_end, fm_jval *out)
 {
+    FM_TRY(fm_j_scan(r, self.s.n));
     FM_TRY(need_string(r, what, "removeprefix() and removesuffix() take a string"));
     const size_t n = has_affix(fm_j_view(self), fm_j_view(what), at_end) ? what.s.n : 0;
     *out = fm_j_cut(self, at_end ? 0 : n, self.s.n - n);
@@ -114,16 +116,11 @@ METHOD(s_removesuffix)
 static fm_status split_spaces(fm_jrender *r, fm_jval s, int64_t most, fm_jlist *l)
 {
     const fm_view v = fm_j_view(s);
-    size_t i = fm_j_spaces_before(v);
     FM_TRY(fm_j_scan(r, v.n));
-    while (i < v.n) {
-        size_t end = i;
-        if (most-- == 0)
-            end = v.n - fm_j_spaces_behind(v);
-        else
-            while (end < v.n && !fm_j_spaces_before((fm_view){v.p + end, v.n - end})) end++;
+    for (size_t i = fm_j_spaces_before(v); i < v.n; most--) {
+        size_t end = most == 0 ? v.n : i;
+        while (end < v.n && !fm_j_spaces_before((fm_view){v.p + end, v.n - end})) end++;
         FM_TRY(fm_j_push(r, l, fm_j_cut(s, i, end - i)));
-        if (most < -1 && end == v.n - fm_j_spaces_behind(v)) break;
         i = end + fm_j_spaces_before((fm_view){v.p + end, v.n - end});
     }
     return FM_OK;
@@ -287,7 +284,8 @@ METHOD(s_join)
 
 METHOD(s_isdigit)
 {
-    (void)r, (void)a;
+    (void)a;
+    FM_TRY(fm_j_scan(r, self.s.n));
     size_t n = 0;
     while (n < self.s.n && self.s.p[n] >= '0' && self.s.p[n] <= '9') n++;
     *out = fm_j_bool(n > 0 && n == self.s.n);
@@ -296,7 +294,8 @@ METHOD(s_isdigit)
 
 METHOD(s_isspace)
 {
-    (void)r, (void)a;
+    (void)a;
+    FM_TRY(fm_j_scan(r, self.s.n));
     *out = fm_j_bool(self.s.n > 0 && fm_j_spaces_before(fm_j_view(self)) == self.s.n);
     return FM_OK;
 }

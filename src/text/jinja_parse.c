@@ -297,6 +297,12 @@ static bool is_one_of(const fm_jparser *p, const char *const *words)
     return false;
 }
 
+static const char *last(const char *const *words)
+{
+    while (words[1]) words++;
+    return words[0];
+}
+
 /* Statements up to one of the words that end them, which is then the next token; `ends` NULL: up to the end of the template. */
 static fm_status parse_body(fm_jparser *p, const char *const *ends, fm_jnode **out)
 {
@@ -306,10 +312,7 @@ static fm_status parse_body(fm_jparser *p, const char *const *ends, fm_jnode **o
         const fm_jtoken *t = fm_jpeek(p);
         if (t->type == FM_JT_END) {
             if (!ends) return FM_OK;
-            return fm_jparse_fail(p, FM_ERR_FORMAT, t->at, "the template ends within a block; add {%% %s %%}",
-                                  ends[2]   ? ends[2]
-                                  : ends[1] ? ends[1]
-                                            : ends[0]);
+            return fm_jparse_fail(p, FM_ERR_FORMAT, t->at, "the template ends within a block; add {%% %s %%}", last(ends));
         }
         if (t->type == FM_JT_TEXT) {
             FM_TRY(parse_text(p, &kid));

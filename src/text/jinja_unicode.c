@@ -1,5 +1,6 @@
 /* jinja_unicode.c - characters as Python's str knows them: white space, printable ones, simple upper and lower case.  The rows
- * are Unicode's simple case mappings (one code point to one) as ranges with a step; "ß".upper() stays "ß" here. */
+ * are Unicode's simple case mappings (one code point to one) as ranges with a step; of those that give several code points only
+ * "ß" is here. */
 #include "base/utf8.h"
 #include "text/jinja_internal.h"
 #include "text/unicode.h"
@@ -185,6 +186,8 @@ fm_status fm_jbuf_cp(fm_jbuf *b, uint32_t cp, bool tainted)
     return fm_jbuf_put(b, utf8, fm_utf8_encode(utf8, cp), tainted);
 }
 
+enum { SHARP_S = 0xDF };
+
 fm_status fm_j_recase(fm_jrender *r, fm_jval s, fm_jcase to, fm_jval *out)
 {
     fm_jbuf b = {.r = r};
@@ -192,9 +195,13 @@ fm_status fm_j_recase(fm_jrender *r, fm_jval s, fm_jcase to, fm_jval *out)
     for (size_t i = 0; i < s.s.n;) {
         uint32_t cp;
         const size_t n = fm_utf8_decode(&cp, s.s.p + i, s.s.n - i);
+        const bool tainted = fm_j_taint_at(s, i);
         const bool upper = to == FM_J_UPPER || (!within && (to == FM_J_TITLE || to == FM_J_CAPITALIZE));
-        within = to == FM_J_TITLE ? fm_j_cased(cp) : true;
-        FM_TRY(fm_jbuf_cp(&b, upper ? fm_j_upper(cp) : fm_j_lower(cp), fm_j_taint_at(s, i)));
+        within = to == FM_J_TITLE ? cp == SHARP_S || fm_j_cased(cp) : true;
+        if (cp == SHARP_S && upper)
+            FM_TRY(fm_jbuf_put(&b, to == FM_J_UPPER ? "SS" : "Ss", 2, tainted));
+        else
+            FM_TRY(fm_jbuf_cp(&b, upper ? fm_j_upper(cp) : fm_j_lower(cp), tainted));
         i += n;
     }
     *out = fm_jbuf_value(&b);

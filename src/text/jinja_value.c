@@ -254,7 +254,7 @@ fm_status fm_j_equal(fm_jrender *r, fm_jval a, fm_jval b, bool *out)
     }
     if (a.type != b.type) return FM_OK;
     switch ((fm_jtype)a.type) {
-    case FM_J_STRING: *out = fm_view_eq(fm_j_view(a), fm_j_view(b)); return *out ? fm_j_scan(r, a.s.n) : FM_OK;
+    case FM_J_STRING: *out = fm_view_eq(fm_j_view(a), fm_j_view(b)); return a.s.n == b.s.n ? fm_j_scan(r, a.s.n) : FM_OK;
     case FM_J_LIST:
     case FM_J_DICT: return equal_containers(r, a, b, out);
     case FM_J_NAMESPACE: *out = a.dict == b.dict; break;
@@ -337,9 +337,11 @@ fm_status fm_j_length(fm_jrender *r, fm_jval v, int64_t *out)
 {
     *out = 0;
     if (v.type == FM_J_UNDEFINED) return FM_OK;
-    if (v.type == FM_J_STRING)
+    if (v.type == FM_J_STRING) {
         *out = (int64_t)fm_j_points(fm_j_view(v));
-    else if (v.type == FM_J_LIST && v.list->form != FM_J_ITERATOR)
+        return fm_j_scan(r, v.s.n);
+    }
+    if (v.type == FM_J_LIST && v.list->form != FM_J_ITERATOR)
         *out = (int64_t)v.list->n;
     else if (v.type == FM_J_DICT)
         *out = (int64_t)v.dict->n;

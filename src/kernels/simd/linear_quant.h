@@ -1,9 +1,8 @@
 /* linear_quant.h - products with quantised weights, once for all instruction sets (after the set's linear_vec_<isa>.h).
  *
- * A panel of LANES rows by 256 columns is unpacked to bytes on the stack and multiplied with every token of a group, P panels
- * by T tokens of sums in registers.  One lane is one row, and its float sums run over the blocks in order: the order of the
- * reference,
- * whatever P and T are. */
+ * A panel of LANES rows by 256 columns is unpacked to bytes on the stack and multiplied with every token of a group, P panels by
+ * T tokens of sums in registers.  One lane is one row, and its float sums run over the blocks in order: the order of the
+ * reference, whatever P and T are. */
 #ifndef FM_KERNELS_SIMD_LINEAR_QUANT_H
 #define FM_KERNELS_SIMD_LINEAR_QUANT_H
 

@@ -1,0 +1,146 @@
+"""What bad input gets: a sentence that names the file or the number, and an exit code."""
+import json
+import os
+import pathlib
+import shutil
+import struct
+import tempfile
+import unittest
+
+from fmamba import GOLDEN, SOURCE, TALES, Case, run
+
+SMALL = GOLDEN / "falcon-small"
+
+
+class Errors(Case):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.d = pathlib.Path(self.folder.name)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def broken(self, name, change=None, config=None):
+        """A copy of a small model, with changed weights or configuration."""
+        d = self.d / name
+        shutil.copytree(SMALL, d)
+        (d / "golden.safetensors").unlink()
+        os.chmod(d / "model.safetensors", 0o644)
+        if change:
+            (d / "model.safetensors").write_bytes(change((d / "model.safetensors").read_bytes()))
+        if config:
+            j = json.loads((d / "config.json").read_text())
+            config(j)
+            os.chmod(d / "config.json", 0o644)
+            (d / "config.json").write_text(json.dumps(j))
+        return d
+
+    def refuses(self, model, *words):
+        self.fails(("logits", "-m", model, "--ids", "1,2"), 1, *words)
+
+    def test_usage(self):
+        self.fails(("generat",), 2, "did you mean 'generate'")
+        self.fails(("generate", "--tmp", "1"), 2, "--temp")
+        self.fails(("generate", "--temp", "warm"), 2, "temp", "warm")
+        self.fails(("quantize", TALES), 2, "too few")
+        self.fails(("version", "now"), 2, "now")
+        self.fails(("state", "melt", "x"), 2, "melt")
+
+    def test_input(self):
+        self.fails(("generate", "--ids", "99999", "-n", "1"), 1, "99999", "4095")
+        self.fails(("generate", "--ids", "1,x", "-n", "1"), 1, "1,x")
+        self.fails(("generate", "-n", "1"), 1, "empty")
+        self.fails(("generate", "-n", "1"), 1, "UTF-8", "byte 3", stdin=b"abc\xff")
+        self.fails(("generate", "-f", self.d / "none", "-n", "1"), 1, "none")
+        self.fails(("generate", "-p", "a b c d", "-c", "2"), 1, "-c")
+        self.fails(("generate", "-m", SMALL, "-p", "text"), 1, "tokenizer", "--ids")
+        self.fails(("perplexity", "--ids", "5"), 1, "nothing to predict")
+        self.fails(("generate", "-p", "a", "--samplers", "topk"), 1, "topk", "top_k")
+        self.fails(("generate", "-p", "a", "--logit-bias", "5=3"), 1, "5=3")
+
+    def test_paths(self):
+        self.refuses(self.d / "missing.gguf", "missing.gguf")
+        self.refuses(self.d, "config.json")
+        (self.d / "config.json").write_text("{}")
+        self.refuses(self.d, "safetensors")
+        (self.d / "pytorch_model.bin").write_bytes(b"PK")
+        self.refuses(self.d, "pytorch_model.bin", "safetensors")
+        self.refuses(SMALL / "model.safetensors", "directory")
+        (self.d / "x.gguf").write_bytes(b"")
+        self.refuses(self.d / "x.gguf", "x.gguf")
+
+    def test_safetensors(self):
+        self.refuses(self.broken("cut", lambda b: b[:-100]), "model.safetensors")
+        self.refuses(self.broken("header", lambda b: b[:40]), "model.safetensors")
+        self.refuses(self.broken("length", lambda b: struct.pack("<Q", 1 << 60) + b[8:]), "model.safetensors")
+
+        def nan(b):
+            n = struct.unpack("<Q", b[:8])[0]
+            header = json.loads(b[8:8 + n])
+            begin = 8 + n + header["backbone.layers.1.mixer.in_proj.weight"]["data_offsets"][0]
+            return b[:begin] + b"\x00\x00\xc0\x7f" + b[begin + 4:]
+
+        self.refuses(self.broken("nan", nan), "layers.1.mixer.in_proj")
+        self.refuses(self.broken("missing", lambda b: b.replace(b"layers.2.mixer.D", b"layers.2.mixer.E")), "layers.2.mixer.D")
+        self.refuses(self.broken("extra", config=lambda j: j.update(num_hidden_layers=2)), "2 layers")
+        self.refuses(self.broken("shape", config=lambda j: j.update(state_size=8)), "expected", "d_state")
+
+    def test_config(self):
+        self.refuses(self.broken("arch", config=lambda j: j.update(model_type="llama")), "llama")
+        bitsandbytes = self.broken("bnb", config=lambda j: j.update(quantization_config={"load_in_4bit": True}))
+        self.refuses(bitsandbytes, "quantization_config")
+        self.refuses(self.broken("zero", config=lambda j: j.update(hidden_size=0, intermediate_size=1 << 62)), "config")
+        d = self.broken("json")
+        os.chmod(d / "config.json", 0o644)
+        (d / "config.json").write_text('{"model_type": "falcon_mamba", ')
+        self.refuses(d, "config.json")
+
+    def test_gguf(self):
+        data = pathlib.Path(TALES).read_bytes()
+
+        def file(name, content):
+            (self.d / name).write_bytes(content)
+            return self.d / name
+
+        self.refuses(file("cut.gguf", data[:-1000]), "cut.gguf")
+        self.refuses(file("short.gguf", data[:3000]), "short.gguf")
+        self.refuses(file("magic.gguf", b"XXXX" + data[4:]), "magic.gguf")
+        self.refuses(file("big.gguf", data[:4] + struct.pack(">I", 3) + data[8:]), "big-endian")
+        self.refuses(file("old.gguf", data[:4] + struct.pack("<I", 1) + data[8:]), "version")
+        self.refuses(SOURCE / "tests/data/vocab/falcon.gguf", "falcon.gguf")
+        five = struct.pack("<Q", 5)
+        self.refuses(file("arch.gguf", data.replace(five + b"mamba", five + b"rwkv7", 1)), "rwkv7")
+
+    def test_unwritable_outputs_leave_nothing(self):
+        self.fails(("convert", TALES, self.d / "no/where.gguf"), 1, "no/where.gguf")
+        target = self.d / "t.gguf"
+        target.write_bytes(b"kept")
+        self.fails(("quantize", self.broken("cut2", lambda b: b[:-100]), target, "q8_0"), 1, "model.safetensors")
+        self.fails(("quantize", TALES, target, "q9_0"), 1, "q9_0")
+        self.assertEqual(target.read_bytes(), b"kept")
+        self.assertEqual(sorted(p.name for p in self.d.iterdir()), ["cut2", "t.gguf"])
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_a_full_standard_output(self):
+        import subprocess
+        from fmamba import PROGRAM
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([PROGRAM, "inspect", TALES, "--json"], stdout=full, stderr=subprocess.PIPE, check=False)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b"standard output", p.stderr)
+
+    def test_nothing_crashes_on_noise(self):
+        import random
+        rng = random.Random(5)
+        data = pathlib.Path(TALES).read_bytes()[:200000]
+        for i in range(40):
+            bad = bytearray(data)
+            for _ in range(8):
+                bad[rng.randrange(20000)] = rng.randrange(256)
+            (self.d / "noise.gguf").write_bytes(bytes(bad))
+            p = run("logits", "-m", self.d / "noise.gguf", "--ids", "1")
+            self.assertEqual(p.returncode, 1, (i, p.stderr))
+
+
+if __name__ == "__main__":
+    unittest.main()

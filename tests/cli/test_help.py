@@ -1,0 +1,61 @@
+"""Help, the manual page, the completion, the environment."""
+import re
+import shutil
+import subprocess
+import unittest
+
+from fmamba import TALES, Case, good, good_json, run
+
+COMMANDS = ("run generate tokenize detokenize logits perplexity inspect state convert quantize synth bench version help").split()
+
+
+class Help(Case):
+    def test_every_command_explains_itself(self):
+        overview = good("help")
+        for name in COMMANDS:
+            self.assertIn(f"  {name} ", overview)
+            text = good(name, "--help")
+            self.assertTrue(text.startswith("fmamba") or "usage" in text.lower(), text[:80])
+            self.assertEqual(text, good("help", name))
+
+    def test_version(self):
+        self.assertRegex(good("--version"), r"^fmamba \d+\.\d+\.\d+\n")
+        self.assertEqual(good("version"), good("--version"))
+        self.assertEqual(list(good_json("version", "--json")), ["version", "kernels", "cpus"])
+
+    def test_manual_page(self):
+        page = good("help", "--man")
+        self.assertTrue(page.startswith(".TH"))
+        for name in COMMANDS:
+            self.assertIn(name, page)
+        if shutil.which("man"):
+            p = subprocess.run(["man", "--warnings", "-l", "-"], input=page.encode(), capture_output=True, check=False)
+            self.assertEqual(p.stderr, b"")
+
+    def test_completion_is_valid_shell(self):
+        p = subprocess.run(["bash", "-n"], input=good("help", "--completion").encode(), capture_output=True, check=False)
+        self.assertEqual((p.returncode, p.stderr), (0, b""))
+
+    def test_no_command(self):
+        p = run()
+        self.assertEqual(p.returncode, 2)
+        self.assertIn(b"COMMAND", p.stdout + p.stderr)
+
+    def test_the_environment_sets_options_and_flags_win(self):
+        env = {"FM_TEMP": "0", "FM_N_PREDICT": "3", "FM_MODEL": TALES}
+        self.assertEqual(len(good_json("generate", "-p", "The", "--json", env=env)["ids"]), 3)
+        self.assertEqual(len(good_json("generate", "-p", "The", "--json", "-n", 5, env=env)["ids"]), 5)
+        self.fails(("generate", "-p", "The"), 1, "none.gguf", env={"FM_MODEL": "none.gguf"})
+
+    def test_output_for_programs_has_no_escapes(self):
+        p = run("generate", "-p", "The", "-n", 3)
+        self.assertIsNone(re.search(rb"\x1b", p.stdout + p.stderr))
+
+    def test_gpu_layers_are_accepted_with_a_note(self):
+        p = run("generate", "-p", "The", "-n", 1, "-ngl", 99)
+        self.assertEqual(p.returncode, 0)
+        self.assertIn(b"-ngl", p.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,165 @@
+/* check_linear.c - matrix products against the reference: quantised weights to the bit, float weights within the error of a float
+ * sum, and the same bits for a token alone, in any batch and in any split.
+ *
+ * A float sum of `cols` products in any order, with or without fused multiply-add, is within cols / 2 epsilon S of the truth, S =
+ * sum |w x|, and by up to 2^-149 more per operation where numbers are denormal; the reference rounds its double once, bias and
+ * addition once more each. */
+#include <stdio.h>
+
+#include "tests/kernelcheck/kernelcheck.h"
+
+enum { ROWS_MAX = 33 };
+
+typedef struct product {
+    const fm_kernels *k;
+    fm_linear_args a;
+    fm_tensor W;
+    const float *x; /* (n, cols) */
+    void *packed;
+    size_t packed_bytes;
+} product;
+
+static fm_xform form_of(const product *p) { return fm_xform_of(p->W.type); }
+
+static void pack(void *ctx, const fm_run *run)
+{
+    const product *p = ctx;
+    p->k->pack_x[form_of(p)](run, p->packed, p->x, p->W.cols, p->a.n, p->W.cols);
+}
+
+static void multiply(void *ctx, const fm_run *run)
+{
+    product *p = ctx;
+    p->a.W = &p->W;
+    p->a.x = p->packed;
+    p->k->linear[p->W.type](run, &p->a);
+}
+
+/* The same product by another table, with its own packed input and its own copy of y. */
+static product fresh(kc *t, const product *from, const fm_kernels *k)
+{
+    product p = *from;
+    p.k = k;
+    p.packed_bytes = k->pack_x_bytes(form_of(from), from->a.n, from->W.cols);
+    p.packed = kc_bytes(t, p.packed_bytes);
+    p.a.y = kc_copy(t, from->a.y, from->a.n * from->a.y_stride);
+    return p;
+}
+
+static void run(product *p, unsigned n_parts)
+{
+    kc_parts(pack, p, n_parts);
+    kc_parts(multiply, p, n_parts);
+}
+
+static size_t y_bytes(const product *p) { return p->a.n * p->a.y_stride * sizeof(float); }
+
+static void check_splits(kc *t, const product *input, const product *whole)
+{
+    for (size_t i = 0; i < KC_N_PART_COUNTS; i++) {
+        product p = fresh(t, input, input->k);
+        run(&p, kc_part_counts[i]);
+        kc_same(t, p.packed, whole->packed, p.packed_bytes, "packed in parts");
+        kc_same(t, p.a.y, whole->a.y, y_bytes(&p), "in parts");
+    }
+}
+
+/* Each token alone: the bits of decoding are those of prefill. */
+static void check_tokens(kc *t, const product *input, const product *whole)
+{
+    for (size_t i = 0; i < input->a.n; i++) {
+        product one = *input;
+        one.a.n = 1;
+        one.x += i * input->W.cols;
+        one.a.y += i * input->a.y_stride;
+        product p = fresh(t, &one, input->k);
+        run(&p, 1);
+        kc_same(t, p.a.y, whole->a.y + i * input->a.y_stride, input->W.rows * sizeof(float), "a token alone");
+    }
+}
+
+static void compare(kc *t, const product *got, const product *ref)
+{
+    const bool is_float = fm_dtype_get(got->W.type)->is_float;
+    float *w = kc_floats(t, got->W.cols);
+    for (size_t r = 0; r < got->W.rows; r++) {
+        fm_dtype_get(got->W.type)->decode(w, fm_tensor_row(&got->W, r), got->W.cols);
+        for (size_t i = 0; i < got->a.n; i++) {
+            double S = 0;
+            for (size_t c = 0; c < got->W.cols; c++) S += fabs((double)w[c] * (double)got->x[i * got->W.cols + c]);
+            const double want = (double)ref->a.y[i * ref->a.y_stride + r];
+            const double bias = got->a.bias ? fabs((double)got->a.bias[r]) : 0.0;
+            const double cols = (double)got->W.cols, relative = (0.5 * cols + 2.0) * S + bias + 2.0 * fabs(want);
+            const double bound = is_float ? FLT_EPSILON * relative + (cols + 3.0) * 0x1p-149 : 0.0;
+            kc_near(t, (double)got->a.y[i * got->a.y_stride + r], want, bound, "value");
+        }
+    }
+}
+
+static product draw(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n, kc_kind kind)
+{
+    product p = {.x = kc_input(t, n * cols, kind)};
+    size_t bytes = 0;
+    float *row = kc_floats(t, cols);
+    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
+    unsigned char *W = kc_bytes(t, rows * bytes);
+    for (size_t r = 0; r < rows; r++) {
+        kc_fill(t, row, cols, KC_NORMAL);
+        fm_dtype_get(type)->encode(W + r * bytes, row, NULL, cols);
+    }
+    p.W = (fm_tensor){W, type, rows, cols, bytes};
+    p.a = (fm_linear_args){.y = kc_input(t, n * (rows + 3), KC_NORMAL), .y_stride = rows + 3, .n = n};
+    return p;
+}
+
+static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n, kc_kind kind)
+{
+    product input = draw(t, type, rows, cols, n, kind);
+    input.k = &t->k;
+    if (kc_below(t, 2)) input.a.bias = kc_input(t, rows, KC_NORMAL);
+    input.a.add = kc_below(t, 2);
+    product ref = fresh(t, &input, &t->ref), got = fresh(t, &input, &t->k);
+    run(&ref, 1);
+    run(&got, 1);
+    compare(t, &got, &ref);
+    check_splits(t, &input, &got);
+    if (n <= 5) check_tokens(t, &input, &got);
+    kc_release(t);
+}
+
+static void check(kc *t)
+{
+    static const size_t rows[] = {1, 2, 15, 16, 17, ROWS_MAX}, tokens[] = {1, 2, 5, 33}, cols[] = {1, 3, 16, 33, 100, 257};
+    for (int type = 0; type < FM_DTYPE_COUNT; type++) {
+        const fm_dtype_traits *traits = fm_dtype_get((fm_dtype)type);
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+            for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+                for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
+                    const size_t width = traits->is_float ? cols[c] : traits->block * (c % 4 + 1 + (c > 3 ? 6 : 0));
+                    check_case(t, (fm_dtype)type, rows[r], width, tokens[i], (kc_kind)((r + i + c) % KC_KIND_COUNT));
+                }
+    }
+}
+
+static void bench_case(kc *t, fm_dtype type, size_t n)
+{
+    enum { ROWS = 1024, COLS = 4096 };
+    char what[32];
+    product input = draw(t, type, ROWS, COLS, n, KC_NORMAL);
+    product p = fresh(t, &input, &t->k);
+    run(&p, 1);
+    snprintf(what, sizeof what, "%s %zu tokens", fm_dtype_get(type)->name, n);
+    if (n == 1) kc_time(t, what, (double)p.W.rows * (double)p.W.stride, "GB/s", multiply, &p);
+    else kc_time(t, what, 2.0 * ROWS * COLS * (double)n, "GOP/s", multiply, &p);
+    kc_release(t);
+}
+
+static void bench(kc *t)
+{
+    for (int type = 0; type < FM_DTYPE_COUNT; type++) {
+        bench_case(t, (fm_dtype)type, 1);
+        bench_case(t, (fm_dtype)type, 128);
+    }
+}
+
+const kc_op kc_op_linear = {.name = "linear", .check = check, .bench = bench};
