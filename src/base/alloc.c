@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Size is a multiple of the alignment, as aligned_alloc asks; 0 when it does not fit. */
-static size_t padded_size(size_t bytes)
+size_t fm_alloc_bytes(size_t bytes)
 {
     if (bytes == 0) return FM_ALIGN;
     if (bytes > (size_t)PTRDIFF_MAX - FM_ALIGN) return 0;
@@ -39,7 +38,7 @@ fm_status fm_alloc(void **out, const fm_allocator *a, size_t count, size_t size,
     *out = NULL;
     size_t bytes = 0;
     if (!fm_mul(count, size, &bytes)) return fail_memory(err, count, size, what);
-    const size_t padded = padded_size(bytes);
+    const size_t padded = fm_alloc_bytes(bytes);
     void *p = padded > 0 ? raw_alloc(a, padded) : NULL;
     if (p == NULL) return fail_memory(err, count, size, what);
     FM_ASSERT((uintptr_t)p % FM_ALIGN == 0);

@@ -33,6 +33,9 @@ static inline size_t fm_round_up(size_t n, size_t to) { return (n + to - 1) / to
  * Errors  FM_ERR_MEMORY, also when count * size overflows. */
 fm_status fm_alloc(void **out, const fm_allocator *a, size_t count, size_t size, const char *what, fm_error *err);
 
+/* What fm_alloc() asks the allocator for when it is to give `bytes`: a multiple of FM_ALIGN, at least one; 0 when too many. */
+size_t fm_alloc_bytes(size_t bytes);
+
 /* Releases what fm_alloc gave; NULL is fine. */
 void fm_free(const fm_allocator *a, void *p);
 

@@ -168,7 +168,10 @@ static void wait_for_workers(fm_pool *p)
     }
 }
 
-size_t fm_pool_bytes(unsigned n_threads) { return sizeof(fm_pool) + (n_threads - 1) * sizeof(worker); }
+size_t fm_pool_bytes(unsigned n_threads)
+{
+    return fm_alloc_bytes(sizeof(fm_pool)) + fm_alloc_bytes((n_threads - 1) * sizeof(worker));
+}
 
 fm_status fm_pool_open(fm_pool **out, unsigned n_threads, const fm_allocator *a, fm_error *err)
 {

@@ -68,7 +68,7 @@ static int answer_once(fm_talk *k)
     if (status == FM_OK) status = fm_talk_say(k, prompt.p, &cancelled, &err);
     fm_str_free(&prompt);
     if (status != FM_OK) return fm_cli_fail(&err);
-    return cancelled ? 130 : FM_EXIT_OK;
+    return cancelled ? FM_EXIT_FAILURE : FM_EXIT_OK;
 }
 
 static int run(const fm_cli *c)

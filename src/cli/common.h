@@ -11,7 +11,7 @@
 
 /* ---- Talking (terminal.c).  Results go to stdout, everything else to stderr. ---- */
 
-int fm_cli_fail(const fm_error *err); /* "fmamba: sentence"; gives FM_EXIT_FAILURE (130 cancelled) */
+int fm_cli_fail(const fm_error *err); /* "fmamba: sentence"; gives FM_EXIT_FAILURE */
 int fm_cli_usage(const fm_cli *c, const char *fmt, ...) FM_PRINTF(2, 3); /* and where help is; gives FM_EXIT_USAGE */
 void fm_cli_note(const char *fmt, ...) FM_PRINTF(1, 2);                  /* "fmamba: note: ..." */
 void fm_cli_log(void *ctx, const char *line); /* an fm_log_fn; ctx is the fm_cli: --verbose and --log decide */

@@ -130,8 +130,7 @@ void fm_help_man(fm_str *out)
         }
         put_man_options(out, c->options);
     }
-    fm_str_puts(out, ".SH EXIT STATUS\n0 done, 1 failed (a sentence on standard error says why), 2 wrong command line,\n"
-                     "130 stopped by Ctrl\\-C.\n");
+    fm_str_puts(out, ".SH EXIT STATUS\n0 done, 1 failed (a sentence on standard error says why), 2 wrong command line.\n");
 }
 
 /* ---- bash ---- */

@@ -1,6 +1,6 @@
 /* main.c - the program: finds the command, parses its options, runs it.
  *
- * Exit codes: 0 done, 1 it failed (a sentence on stderr says why), 2 the command line is wrong, 130 stopped by Ctrl-C. */
+ * Exit codes: 0 done, 1 it failed (a sentence on stderr says why, or that it was stopped), 2 the command line is wrong. */
 #include <string.h>
 
 #include "cli/common.h"

@@ -9,14 +9,13 @@
 
 #include "cli/common.h"
 
-#define EXIT_INTERRUPTED 130 /* 128 + SIGINT, as shells have it */
-#define BAR_CELLS        30
+#define BAR_CELLS 30
 
 int fm_cli_fail(const fm_error *err)
 {
     fflush(stdout);
     fprintf(stderr, "fmamba: %s\n", err->text[0] ? err->text : fm_status_name(err->code));
-    return err->code == FM_ERR_CANCELLED ? EXIT_INTERRUPTED : FM_EXIT_FAILURE;
+    return FM_EXIT_FAILURE;
 }
 
 int fm_cli_usage(const fm_cli *c, const char *fmt, ...)

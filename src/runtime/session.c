@@ -70,8 +70,9 @@ FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *opti
     fm_arena a = {0};
     const unsigned threads = o->threads ? o->threads : fm_cpu_count();
     place(&a, &s, threads);
-    size_t bytes;
-    if (a.used == SIZE_MAX || !fm_add(a.used, sizeof s, &bytes) || !fm_add(bytes, fm_pool_bytes(threads), &bytes)) return 0;
+    size_t bytes = fm_alloc_bytes(a.used);
+    if (a.used == SIZE_MAX || !bytes) return 0;
+    if (!fm_add(bytes, fm_alloc_bytes(sizeof s) + fm_pool_bytes(threads), &bytes)) return 0;
     return bytes;
 }
 

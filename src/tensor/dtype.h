@@ -44,8 +44,10 @@ typedef struct fm_dtype_traits {
     bool is_float;           /* F32, F16, BF16 */
     /* dst (n) f32 = src.  The formula of the spec, bit for bit. */
     void (*decode)(float *dst, const void *src, size_t n);
-    /* dst = src (n) f32.  importance (n) or NULL weights each column's error.  Deterministic; without importance bit-equal to
-     * ggml's reference writer where the tests say so. */
+    /* dst = src (n) f32.  importance (n) or NULL weights each column's error.  Deterministic, and with or without importance
+     * the bytes of ggml's writer.  Two exceptions: a scale beyond the halves is stored as the largest half, where ggml writes
+     * infinity; NaN and infinity in src or importance give a block without meaning, but one of finite numbers.  The float types
+     * keep what they are given. */
     void (*encode)(void *dst, const float *src, const float *importance, size_t n);
 } fm_dtype_traits;
 

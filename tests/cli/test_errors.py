@@ -2,14 +2,17 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import struct
+import subprocess
 import tempfile
 import unittest
 
-from fmamba import GOLDEN, SOURCE, TALES, Case, run
+from fmamba import GOLDEN, PROGRAM, SOURCE, TALES, Case, run
 
 SMALL = GOLDEN / "falcon-small"
+IDS = ",".join(["1"] * 20)
 
 
 class Errors(Case):
@@ -120,10 +123,28 @@ class Errors(Case):
         self.assertEqual(target.read_bytes(), b"kept")
         self.assertEqual(sorted(p.name for p in self.d.iterdir()), ["cut2", "t.gguf"])
 
+    def test_a_full_disk_leaves_the_target_untouched(self):
+        target = self.d / "t.gguf"
+        target.write_bytes(b"kept")
+
+        def limit():  # writing beyond 100 kB fails, as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
+
+        for args in (["convert", TALES, target], ["quantize", TALES, target, "q8_0"],
+                     ["synth", "--shape", "tiny", "--type", "f32", "-o", target], ["logits", "--ids", IDS, "-o", ""],
+                     ["state", "create", "-p", "Once", "-o", target]):
+            if args[0] == "logits":
+                args[-1] = self.d / "t.npy"
+                args[-1].write_bytes(b"kept")
+            p = subprocess.run([PROGRAM, *map(str, args)], capture_output=True, check=False, preexec_fn=limit,
+                               restore_signals=False, env=dict(os.environ, FM_MODEL=TALES))
+            self.assertEqual(p.returncode, 1, p.stderr)
+            self.assertIn(str(args[-1] if args[0] == "logits" else target).encode(), p.stderr)
+        self.assertEqual(target.read_bytes(), b"kept")
+        self.assertEqual(sorted(p.name for p in self.d.iterdir()), ["t.gguf", "t.npy"])
+
     @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
     def test_a_full_standard_output(self):
-        import subprocess
-        from fmamba import PROGRAM
         with open("/dev/full", "wb") as full:
             p = subprocess.run([PROGRAM, "inspect", TALES, "--json"], stdout=full, stderr=subprocess.PIPE, check=False)
         self.assertEqual(p.returncode, 1)

@@ -25,9 +25,17 @@ static inline float fm_get_f16(const uint8_t *p)
     return fm_f16_to_f32(fm_get_u16(p));
 }
 
+/* The nearest finite half, and 0 for a NaN: an infinite scale would turn every zero code of its block into a NaN. */
+static inline uint16_t fm_finite_half(float f)
+{
+    const uint16_t h = fm_f32_to_f16(f);
+    if ((h & 0x7c00u) != 0x7c00u) return h;
+    return (h & 0x3ffu) != 0 ? 0 : (uint16_t)(h - 1);
+}
+
 static inline void fm_put_f16(uint8_t *p, float f)
 {
-    fm_put_u16(p, fm_f32_to_f16(f));
+    fm_put_u16(p, fm_finite_half(f));
 }
 
 static inline int fm_clamp_int(int v, int lo, int hi)

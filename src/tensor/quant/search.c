@@ -263,13 +263,14 @@ static float exchange(const float *x, const float *weight, size_t n, code_range 
 
 float fm_fit_signed_exchange(const float *x, size_t n, int half, uint8_t *codes)
 {
-    float peak = fm_peak(x, n), inverse = (float)-half / peak, weight[GROUP_MAX];
+    float peak = fm_peak(x, n), weight[GROUP_MAX] = {0};
     int c[GROUP_MAX];
     FM_ASSERT(n <= GROUP_MAX);
     if (fabsf(peak) < FM_TINY_GROUP) {
         memset(codes, 0, n);
         return 0.0f;
     }
+    const float inverse = (float)-half / peak;
     for (size_t i = 0; i < n; i++) {
         weight[i] = x[i] * x[i];
         c[i] = signed_code(inverse, x[i], half);

@@ -33,7 +33,7 @@ static uint16_t round_to_largest(uint8_t *out, const float *v, size_t n, int top
     for (size_t i = 0; i < n; i++) max = v[i] > max ? v[i] : max;
     const float inverse = max > 0.0f ? (float)top / max : 0.0f;
     for (size_t i = 0; i < n; i++) out[i] = (uint8_t)fm_clamp_int(fm_round_even(inverse * v[i]), 0, top);
-    return fm_f32_to_f16(max > 0.0f ? max / (float)top : 0.0f);
+    return fm_finite_half(max > 0.0f ? max / (float)top : 0.0f);
 }
 
 static void choose_codes(fm_affine_super *s, const float *x, const fm_affine_kind *kind)
@@ -57,8 +57,8 @@ void fm_super_fit_affine(fm_affine_super *s, const float *x, const float *import
         scale[g] = f.scale, min[g] = f.min, weight[g] = f.weight;
     }
     if (importance) {
-        s->d = fm_f32_to_f16(fm_fit_positive(scale, weight, groups, kind->top, s->scale));
-        s->dmin = fm_f32_to_f16(fm_fit_positive(min, weight, groups, kind->top, s->min));
+        s->d = fm_finite_half(fm_fit_positive(scale, weight, groups, kind->top, s->scale));
+        s->dmin = fm_finite_half(fm_fit_positive(min, weight, groups, kind->top, s->min));
     } else {
         s->d = round_to_largest(s->scale, scale, groups, kind->top);
         s->dmin = round_to_largest(s->min, min, groups, kind->top);
