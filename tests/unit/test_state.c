@@ -147,11 +147,12 @@ static void other_models_refuse(void **state)
     assert_fails(fm_state_put(other.s, other.seq, st, false, &err), FM_ERR_MISMATCH, err, "Q8_0");
     assert_ok(fm_state_put(other.s, other.seq, st, true, &err));
     assert_int_equal(fm_seq_tokens(other.s, other.seq), FM_COUNT(text));
-    fm_state *theirs = take(&other);
+    fm_state *theirs = take(&other), *none;
     assert_fails(fm_state_save(st, theirs, b->file, FM_STATE_F32, &err), FM_ERR_ARGUMENT, err, "another model");
     assert_fails(fm_state_put(b->s, 0, st, false, &err), FM_ERR_ARGUMENT, err, "no such sequence");
-    assert_fails(fm_state_take(&theirs, b->s, 0, &err), FM_ERR_ARGUMENT, err, "no such sequence");
-    assert_null(theirs);
+    assert_fails(fm_state_take(&none, b->s, 0, &err), FM_ERR_ARGUMENT, err, "no such sequence");
+    assert_null(none);
+    fm_state_free(theirs);
     assert_fails(fm_state_save(st, NULL, b->file, (fm_state_type)7, &err), FM_ERR_ARGUMENT, err, "type 7");
     assert_fails(fm_state_save(st, NULL, "no/such/folder/x", FM_STATE_F32, &err), FM_ERR_IO, err, "no/such/folder");
     fm_state_free(st);

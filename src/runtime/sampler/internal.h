@@ -3,7 +3,6 @@
 #define FM_RUNTIME_SAMPLER_INTERNAL_H
 
 #include "fmamba.h"
-#include "base/str.h"
 #include "runtime/sampler/sampler.h"
 
 #define FM_HISTORY_MAX 65536 /* tokens that windows of penalties and DRY can look back */
