@@ -2,7 +2,6 @@
 #include "runtime/sampler/sampler.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 static bool better(const fm_candidate *a, const fm_candidate *b)
 {
@@ -12,6 +11,35 @@ static bool better(const fm_candidate *a, const fm_candidate *b)
 static int compare(const void *a, const void *b)
 {
     return better(a, b) ? -1 : better(b, a) ? 1 : 0;
+}
+
+static void swap_bytes(unsigned char *a, unsigned char *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char t = a[i];
+        a[i] = b[i];
+        b[i] = t;
+    }
+}
+
+/* Lets element i of a heap of n sink to its place. */
+static void sink(unsigned char *p, size_t i, size_t n, size_t size, int (*order)(const void *a, const void *b))
+{
+    for (size_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && order(p + child * size, p + (child + 1) * size) < 0) child++;
+        if (order(p + i * size, p + child * size) >= 0) return;
+        swap_bytes(p + i * size, p + child * size, size);
+    }
+}
+
+void fm_sort_in_place(void *base, size_t n, size_t size, int (*order)(const void *a, const void *b))
+{
+    unsigned char *p = base;
+    for (size_t i = n / 2; i-- > 0;) sink(p, i, n, size, order);
+    for (size_t end = n; end-- > 1;) {
+        swap_bytes(p, p + end * size, size);
+        sink(p, 0, end, size, order);
+    }
 }
 
 static void swap(fm_candidate *a, fm_candidate *b)
@@ -47,7 +75,7 @@ void fm_candidates_sort(fm_candidates *c, size_t k)
     if (k > c->n) k = c->n;
     if (k <= c->sorted) return;
     if (k < c->n) select_best(c->c, c->n, k);
-    qsort(c->c, k, sizeof *c->c, compare);
+    fm_sort_in_place(c->c, k, sizeof *c->c, compare);
     c->sorted = k;
 }
 

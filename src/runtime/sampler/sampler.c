@@ -275,6 +275,13 @@ static size_t draw(fm_sampler *s)
     return 0;
 }
 
+/* At temperature 0 whatever drops candidates is left out, so that the likeliest wins in any order of samplers. */
+static bool takes_part(const fm_sampler *s, const fm_sampler_kind *kind)
+{
+    if (s->p.temperature == 0.0f) return kind == &fm_sampler_penalties || kind == &fm_sampler_dry;
+    return !s->p.mirostat || !kind->truncates;
+}
+
 FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t choice, uint64_t position)
 {
     fm_candidates *c = &s->candidates;
@@ -284,7 +291,11 @@ FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t ch
     fm_sampler_bias.apply(s, c);
     if (c->n == 0) take_logits(s, logits); /* a mask that leaves nothing is no mask */
     for (size_t i = 0; i < s->n_order; i++)
-        if (!s->p.mirostat || !s->order[i]->truncates) s->order[i]->apply(s, c);
+        if (takes_part(s, s->order[i])) s->order[i]->apply(s, c);
+    if (s->p.temperature == 0.0f) {
+        fm_candidates_sort(c, 1);
+        c->n = 1;
+    }
     if (s->p.mirostat && c->n > 1) fm_mirostat_truncate(s, c);
     const size_t i = c->n > 1 ? draw(s) : 0;
     if (s->p.mirostat) fm_mirostat_learn(s, c->n > 1 ? c->p[i] : 1);

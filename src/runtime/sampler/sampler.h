@@ -26,6 +26,9 @@ float fm_candidates_max(const fm_candidates *c);
 /* Keeps those with a logit of at least `least`, in their order; the likeliest always stays. */
 void fm_candidates_keep(fm_candidates *c, float least);
 
+/* Heapsort: qsort() of the C library may allocate, and choosing must not. */
+void fm_sort_in_place(void *base, size_t n, size_t size, int (*order)(const void *a, const void *b));
+
 struct fm_sampler; /* internal.h */
 
 typedef struct fm_sampler_kind {

@@ -1,7 +1,6 @@
 /* typical.c - locally typical sampling (Meister et al. 2022): keeps the tokens whose information is nearest to the entropy, until
  * their probabilities exceed typical_p. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "runtime/sampler/internal.h"
 
@@ -21,7 +20,7 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     for (size_t i = 0; i < c->n; i++) entropy -= c->p[i] > 0 ? c->p[i] * log(c->p[i]) : 0;
     for (size_t i = 0; i < c->n; i++)
         s->scored[i] = (fm_scored){c->p[i] > 0 ? fabs(-log(c->p[i]) - entropy) : HUGE_VAL, c->p[i], c->c[i]};
-    qsort(s->scored, c->n, sizeof *s->scored, compare);
+    fm_sort_in_place(s->scored, c->n, sizeof *s->scored, compare);
     while (n < c->n && sum <= (double)s->p.typical_p) sum += s->scored[n++].p;
     for (size_t i = 0; i < n; i++) c->c[i] = s->scored[i].c;
     c->n = n;
