@@ -14,7 +14,8 @@
  * was found and what to do.  Unless said otherwise a failed call changes nothing and sets its outputs to NULL or 0.
  * The library never prints, never exits, never reads the environment, and allocates only through the allocator it is given;
  * fm_step() and sampling allocate nothing.  All sizes are in bytes, all ids are int32_t, all floats IEEE binary32.
- * "x_free(NULL)" is always fine.  Structs are plain data: zero-initialise them, zero means the default. */
+ * "x_free(NULL)" is always fine.  Structs are plain data: zero-initialise them, zero means the default; only fm_sampling, whose
+ * numbers all mean something at 0, begins with fm_sampling_defaults(). */
 #ifndef FMAMBA_H
 #define FMAMBA_H
 
@@ -266,7 +267,7 @@ typedef struct fm_logit_bias {
     float bias; /* -INFINITY bans */
 } fm_logit_bias;
 
-/* Definitions: docs/sampling.md (after spec/server.md A7).  Fill with fm_sampling_defaults(), then change. */
+/* Definitions and ranges: docs/sampling.md.  Fill with fm_sampling_defaults(), then change. */
 typedef struct fm_sampling {
     uint64_t seed;
     /* Ordered, separated by ';'; NULL: "bias;penalties;dry;temperature;top_n_sigma;min_p;top_k;typical;top_p;xtc". */
@@ -294,18 +295,18 @@ typedef struct fm_sampling {
 /* Temperature 0.8, top_p 0.95, everything else off; a model's own defaults replace them (m may be NULL). */
 FM_API fm_sampling fm_sampling_defaults(const fm_model *m);
 
-/* Copies what it needs from `p`.  `t` (may be NULL) gives DRY its breakers; `eos` are the ids that min_tokens masks. */
+/* Copies what it needs from `p`.  `t` (may be NULL) shows DRY where the breakers are; with DRY on it must outlive the sampler. */
 FM_API fm_status fm_sampler_open(fm_sampler **out, const fm_sampling *p, size_t vocab, const fm_tokenizer *t,
                                  const fm_allocator *a, fm_error *err);
 FM_API void fm_sampler_free(fm_sampler *s);
-FM_API void fm_sampler_set_eos(fm_sampler *s, const int32_t *eos, size_t n_eos); /* up to 16 are kept */
+FM_API void fm_sampler_set_eos(fm_sampler *s, const int32_t *eos, size_t n_eos); /* what min_tokens masks; up to 16 are kept */
 FM_API void fm_sampler_reset(fm_sampler *s);
 /* Tells the sampler of a token it did not choose: `prompt` for prompt tokens, which penalties of generated text ignore. */
 FM_API void fm_sampler_accept(fm_sampler *s, int32_t id, bool prompt);
 /* Chooses from logits (vocab), which stay as they are.  Random numbers are a function of (seed, choice, position) only.  Does not
  * accept the token.  Allocates nothing. */
 FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t choice, uint64_t position);
-/* log-softmax of raw logits at id, computed in double. */
+/* log-softmax of raw logits at id, computed in double; never NaN: a logit that is no number counts as -INFINITY. */
 FM_API double fm_logprob(const float *logits, size_t vocab, int32_t id);
 
 /* ---- Generation ---------------------------------------------------------------------------------------------------------- */
@@ -327,7 +328,7 @@ typedef struct fm_token_event {
 
 typedef struct fm_generation {
     size_t n;                      /* most tokens to generate; 0: until it stops */
-    const fm_tokenizer *tokenizer; /* NULL: ids only, no text, no stop strings */
+    const fm_tokenizer *tokenizer; /* NULL: ids only, no text, and stop strings are refused */
     const char *const *stops;      /* n_stops strings that end the text and are left out of it */
     size_t n_stops;
     const int32_t *eos; /* n_eos ids that end it */
@@ -347,7 +348,8 @@ typedef struct fm_generated {
     size_t stop_string; /* which, with FM_STOP_STRING */
 } fm_generated;
 
-/* Continues `seq` from its logits, token by token.  The end token is not appended to the sequence; the last one generated is.
+/* Continues `seq` from its logits, token by token.  The end token is not appended to the sequence; every token given to on_token
+ * is, also when it is the last or the session's `cancel`, asked before each choice, stops what follows.
  * n choices of one prompt: fork the sequence and call this once per fork with its own `choice`. */
 FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, const fm_generation *g, fm_generated *out,
                              fm_error *err);

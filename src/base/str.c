@@ -51,6 +51,11 @@ static bool reserve(fm_str *s, size_t n)
     return true;
 }
 
+void fm_str_reserve(fm_str *s, size_t n)
+{
+    reserve(s, n);
+}
+
 void fm_str_put(fm_str *s, const char *bytes, size_t n)
 {
     if (!reserve(s, n)) return;

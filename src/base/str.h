@@ -29,6 +29,7 @@ typedef struct fm_str {
     bool failed;
 } fm_str;
 
+void fm_str_reserve(fm_str *s, size_t n); /* room for n more bytes */
 void fm_str_put(fm_str *s, const char *bytes, size_t n);
 void fm_str_puts(fm_str *s, const char *text);
 void fm_str_putc(fm_str *s, char c);

@@ -146,6 +146,14 @@ static fm_status run_choices(job *j, fm_sampler *sampler, fm_error *err)
     return FM_OK;
 }
 
+static void echo(const job *j)
+{
+    if (!fm_opt_flag(&j->c->options, FM_OPT_ECHO) || !j->in.has_text) return;
+    fm_cli_style(j->c, stdout, "1");
+    fwrite(j->in.text.p, 1, j->in.text.n, stdout);
+    fm_cli_style(j->c, stdout, "0");
+}
+
 static fm_status generate(job *j, fm_error *err)
 {
     fm_sampler *sampler;
@@ -153,8 +161,7 @@ static fm_status generate(job *j, fm_error *err)
     FM_TRY(fm_sampler_open(&sampler, &j->sampling.p, vocab, j->t, NULL, err));
     fm_status status = prefill(j, err);
     clock_gettime(CLOCK_MONOTONIC, &j->prefilled);
-    if (status == FM_OK && j->stream && fm_opt_flag(&j->c->options, FM_OPT_ECHO) && j->in.has_text)
-        fwrite(j->in.text.p, 1, j->in.text.n, stdout);
+    if (status == FM_OK && j->stream) echo(j);
     if (status == FM_OK) status = run_choices(j, sampler, err);
     clock_gettime(CLOCK_MONOTONIC, &j->done);
     fm_sampler_free(sampler);
@@ -240,9 +247,18 @@ static void print_timings(const job *j)
     for (size_t i = 0; i < j->n_choices; i++) n += j->answers[i].n;
     const double prompt = seconds(j->begun, j->prefilled), rest = seconds(j->prefilled, j->done);
     if (!fm_opt_flag(&j->c->options, FM_OPT_VERBOSE)) return;
+    fm_cli_style(j->c, stderr, "2");
     fprintf(stderr, "prompt: %zu tokens, %.1f tok/s; first token after %.0f ms; generated: %zu tokens, %.2f tok/s\n", j->in.n,
             prompt > 0 ? (double)j->in.n / prompt : 0.0, n ? 1e3 * seconds(j->begun, j->first) : 0.0, n,
             rest > 0 ? (double)n / rest : 0.0);
+    fm_cli_style(j->c, stderr, "0");
+}
+
+static bool was_cancelled(const job *j)
+{
+    for (size_t i = 0; i < j->n_choices; i++)
+        if (j->answers[i].end.stop == FM_STOP_CANCELLED) return true;
+    return false;
 }
 
 static int print(const job *j)
@@ -255,7 +271,7 @@ static int print(const job *j)
     else
         putchar('\n');
     print_timings(j);
-    return code;
+    return code == FM_EXIT_OK && was_cancelled(j) ? FM_EXIT_FAILURE : code;
 }
 
 /* ---- Around it ---- */

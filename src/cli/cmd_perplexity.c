@@ -117,7 +117,9 @@ static fm_status score_all(score *s, const fm_cli *c, const fm_cli_input *in, fm
                              : reset ? score_windows(s, in, window, &bar, err)
                                      : score_rolling(s, in, window, prefix, &bar, err);
     fm_cli_bar_end(&bar);
-    return status;
+    if (status != FM_OK || isfinite(s->nll)) return status;
+    return fm_fail(err, FM_ERR_FORMAT,
+                   "the cross entropy is not finite: the model's logits hold NaN or infinities, so its weights are damaged");
 }
 
 static int report(const score *s, const fm_cli *c)

@@ -92,8 +92,8 @@ const fm_command fm_command_run = {
     .summary = "talk to a model",
     .usage = "[PROMPT ...] [-m MODEL] [options]",
     .details = "At a terminal it is a chat, in which /? lists what can be said to the program; with a prompt, or with text on "
-               "standard "
-               "input, it answers once.  The state is kept from turn to turn, so that a turn costs what is new in it.  A model "
+               "standard input, it answers once.  The state is kept from turn to turn, so that a turn costs what is new in it. "
+               " A model "
                "without a chat template continues the text instead.",
     .options = options,
     .max_operands = 4096,

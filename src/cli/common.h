@@ -4,6 +4,8 @@
 #ifndef FM_CLI_COMMON_H
 #define FM_CLI_COMMON_H
 
+#include <stdio.h>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -22,7 +24,8 @@ int fm_cli_put(fm_str *s);
 int fm_cli_finish(int code);
 
 bool fm_cli_is_terminal(int fd);
-bool fm_cli_color(const fm_cli *c, int fd); /* a terminal, neither NO_COLOR, TERM=dumb nor --no-color */
+/* From here on f is bold ("1"), dim ("2") or as usual ("0"): at a terminal only, and not with NO_COLOR, TERM=dumb, --no-color. */
+void fm_cli_style(const fm_cli *c, FILE *f, const char *style);
 
 /* A progress bar on stderr, only at a terminal.  fm_cli_progress is an fm_progress_fn whose ctx is the bar: false on Ctrl-C. */
 typedef struct fm_cli_bar {

@@ -1,4 +1,4 @@
-/* option_table.c - the table of all options; options.h says what derives from it.  Rows stand in the order of FM_OPT_LIST. */
+/* option_table.c - the table of all options; options.h says what derives from it.  Rows stand in the order of fm_opt. */
 #include "cli/options.h"
 
 #define ANY_INT 9e15 /* exact in a double */
@@ -33,7 +33,7 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_HELP] = FLAG("help", "h", NULL, "show this help and leave"),
     [FM_OPT_VERBOSE] = FLAG("verbose", "v", NULL, "say on stderr what is used and how long it took"),
     [FM_OPT_LOG] = PATH("log", "log-file", "append what the library tells to FILE"),
-    [FM_OPT_COLOR] = FLAG("color", NULL, "on", "colours at a terminal (NO_COLOR turns them off too)"),
+    [FM_OPT_COLOR] = FLAG("color", NULL, "on", "bold and dim text at a terminal (NO_COLOR turns it off too)"),
 
     [FM_OPT_MODEL] = {"model", "m", FM_OPT_PATH, "PATH", NULL, 0, 0,
                       "GGUF file or Hugging Face directory (default: the model that ships)"},
@@ -66,7 +66,7 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_SEED] = INT("seed", "s", NULL, -1, ANY_INT, "seed of the random numbers (default, or -1: a new one each time)"),
     [FM_OPT_TEMP] =
         FLOAT("temp", "temperature", NULL, 0, 1e6, "temperature; 0 takes the likeliest token (default: the model's, else 0.8)"),
-    [FM_OPT_TOP_K] = INT("top-k", NULL, NULL, 0, 2147483647, "keep the N likeliest tokens; 0: all"),
+    [FM_OPT_TOP_K] = INT("top-k", NULL, NULL, -1, 2147483647, "keep the N likeliest tokens; 0 or -1: all"),
     [FM_OPT_TOP_P] =
         FLOAT("top-p", NULL, NULL, 0, 1, "keep the likeliest tokens that sum to X (default: the model's, else 0.95)"),
     [FM_OPT_MIN_P] = FLOAT("min-p", NULL, NULL, 0, 1, "drop tokens less likely than X times the likeliest"),
@@ -78,9 +78,9 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_REPEAT_PENALTY] = FLOAT("repeat-penalty", NULL, NULL, 1e-6, 1e6, "divide logits of recent tokens; 1: off"),
     [FM_OPT_REPEAT_LAST_N] = INT("repeat-last-n", NULL, NULL, -1, 2147483647, "how many tokens are recent; -1: all"),
     [FM_OPT_PRESENCE_PENALTY] =
-        FLOAT("presence-penalty", NULL, NULL, -ANY, ANY, "subtract X from logits of tokens already written"),
+        FLOAT("presence-penalty", NULL, NULL, -2, 2, "subtract X from logits of tokens already written"),
     [FM_OPT_FREQUENCY_PENALTY] =
-        FLOAT("frequency-penalty", NULL, NULL, -ANY, ANY, "subtract X for every time a token was written"),
+        FLOAT("frequency-penalty", NULL, NULL, -2, 2, "subtract X for every time a token was written"),
     [FM_OPT_DRY_MULTIPLIER] =
         FLOAT("dry-multiplier", NULL, NULL, 0, ANY, "strength of the DRY penalty on repeated sequences; 0: off"),
     [FM_OPT_DRY_BASE] = FLOAT("dry-base", NULL, NULL, 0, ANY, "its growth with the length of the repetition"),
@@ -111,7 +111,6 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_SYSTEM] = STRING("system", "sys system-prompt", "TEXT", NULL, "the system message of a chat"),
     [FM_OPT_CHAT_TEMPLATE] = {"chat-template", "chat-template-file", FM_OPT_PATH, "FILE", NULL, 0, 0,
                               "Jinja template: a file, \"chatml\" or \"falcon3\" (default: the model's)"},
-    [FM_OPT_WORDWRAP] = FLAG("wordwrap", NULL, "on", "break lines between words at a terminal"),
 
     [FM_OPT_HIDDEN] = FLAG("hidden", NULL, NULL, "the layers' outputs instead of logits"),
     [FM_OPT_WINDOW] = INT("window", NULL, NULL, 2, ANY_INT, "score in windows of N tokens instead of streaming"),
@@ -124,6 +123,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_FLOAT_TYPE] =
         STRING("type", "outtype", "f32|f16|bf16", NULL, "type of the matrices (default: the source's, bf16 from quantised)"),
     [FM_OPT_QUANT_TYPE] = STRING("type", NULL, "TYPE", "q4_k", "type of the matrices: f32, f16, bf16, q8_0, q4_k ..."),
+    [FM_OPT_SHARD_SIZE] = INT("shard-size", "max-shard-size", "5000", 1, 1e9,
+                              "most megabytes in one safetensors file of a directory, beyond which it is split"),
     [FM_OPT_IMATRIX] = PATH("imatrix", NULL, "importance matrix in llama.cpp's GGUF form"),
     [FM_OPT_SHAPE] = STRING("shape", NULL, "NAME", NULL, "shape of a random model: falcon-mamba-7b, mamba-130m ..."),
     [FM_OPT_NAME] = STRING("name", NULL, "NAME", NULL, "the model's name in the new file"),

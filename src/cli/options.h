@@ -11,25 +11,89 @@
 
 #include "fmamba.h"
 
-/* X(NAME): one row each in option_table.c, in the same order. */
-#define FM_OPT_LIST(X)                                                                                                         \
-    X(HELP)                                                                                                                    \
-    X(VERBOSE) X(LOG) X(COLOR) X(MODEL) X(MMAP) X(MLOCK) X(MIXER_RMS_EPS) X(THREADS) X(CPU) X(CHUNK) X(CTX_SIZE) X(GPU_LAYERS) \
-        X(PROMPT) X(FILE) X(IDS) X(ESCAPE) X(PARSE_SPECIAL) X(ANY_BYTES) X(JSON) X(CSV) X(OUT) X(FORCE) X(SEED) X(TEMP)        \
-            X(TOP_K) X(TOP_P) X(MIN_P) X(TYPICAL) X(TOP_N_SIGMA) X(XTC_PROBABILITY) X(XTC_THRESHOLD) X(REPEAT_PENALTY)         \
-                X(REPEAT_LAST_N) X(PRESENCE_PENALTY) X(FREQUENCY_PENALTY) X(DRY_MULTIPLIER) X(DRY_BASE) X(DRY_ALLOWED_LENGTH)  \
-                    X(DRY_PENALTY_LAST_N) X(DRY_BREAKER) X(DYNATEMP_RANGE) X(DYNATEMP_EXP) X(MIROSTAT) X(MIROSTAT_LR)          \
-                        X(MIROSTAT_ENT) X(LOGIT_BIAS) X(SAMPLERS) X(MIN_TOKENS) X(N_PREDICT) X(IGNORE_EOS) X(STOP) X(SPECIAL)  \
-                            X(ECHO) X(CHOICES) X(LOGPROBS) X(STATE) X(SAVE_STATE) X(SYSTEM) X(CHAT_TEMPLATE) X(WORDWRAP)       \
-                                X(HIDDEN) X(WINDOW) X(RESET) X(TENSORS) X(TOKEN_TEXT) X(STATE_TYPE) X(MARK) X(FLOAT_TYPE)      \
-                                    X(QUANT_TYPE) X(IMATRIX) X(SHAPE) X(NAME) X(TOKENIZER) X(BENCH_PROMPT) X(BENCH_GEN)        \
-                                        X(BATCH) X(REPEATS) X(MAN) X(COMPLETION)
-
+/* One row each in option_table.c, in the same order. */
 typedef enum fm_opt {
-#define X(name) FM_OPT_##name,
-    FM_OPT_LIST(X)
-#undef X
-        FM_OPT_COUNT,
+    FM_OPT_HELP,
+    FM_OPT_VERBOSE,
+    FM_OPT_LOG,
+    FM_OPT_COLOR,
+    FM_OPT_MODEL,
+    FM_OPT_MMAP,
+    FM_OPT_MLOCK,
+    FM_OPT_MIXER_RMS_EPS,
+    FM_OPT_THREADS,
+    FM_OPT_CPU,
+    FM_OPT_CHUNK,
+    FM_OPT_CTX_SIZE,
+    FM_OPT_GPU_LAYERS,
+    FM_OPT_PROMPT,
+    FM_OPT_FILE,
+    FM_OPT_IDS,
+    FM_OPT_ESCAPE,
+    FM_OPT_PARSE_SPECIAL,
+    FM_OPT_ANY_BYTES,
+    FM_OPT_JSON,
+    FM_OPT_CSV,
+    FM_OPT_OUT,
+    FM_OPT_FORCE,
+    FM_OPT_SEED,
+    FM_OPT_TEMP,
+    FM_OPT_TOP_K,
+    FM_OPT_TOP_P,
+    FM_OPT_MIN_P,
+    FM_OPT_TYPICAL,
+    FM_OPT_TOP_N_SIGMA,
+    FM_OPT_XTC_PROBABILITY,
+    FM_OPT_XTC_THRESHOLD,
+    FM_OPT_REPEAT_PENALTY,
+    FM_OPT_REPEAT_LAST_N,
+    FM_OPT_PRESENCE_PENALTY,
+    FM_OPT_FREQUENCY_PENALTY,
+    FM_OPT_DRY_MULTIPLIER,
+    FM_OPT_DRY_BASE,
+    FM_OPT_DRY_ALLOWED_LENGTH,
+    FM_OPT_DRY_PENALTY_LAST_N,
+    FM_OPT_DRY_BREAKER,
+    FM_OPT_DYNATEMP_RANGE,
+    FM_OPT_DYNATEMP_EXP,
+    FM_OPT_MIROSTAT,
+    FM_OPT_MIROSTAT_LR,
+    FM_OPT_MIROSTAT_ENT,
+    FM_OPT_LOGIT_BIAS,
+    FM_OPT_SAMPLERS,
+    FM_OPT_MIN_TOKENS,
+    FM_OPT_N_PREDICT,
+    FM_OPT_IGNORE_EOS,
+    FM_OPT_STOP,
+    FM_OPT_SPECIAL,
+    FM_OPT_ECHO,
+    FM_OPT_CHOICES,
+    FM_OPT_LOGPROBS,
+    FM_OPT_STATE,
+    FM_OPT_SAVE_STATE,
+    FM_OPT_SYSTEM,
+    FM_OPT_CHAT_TEMPLATE,
+    FM_OPT_HIDDEN,
+    FM_OPT_WINDOW,
+    FM_OPT_RESET,
+    FM_OPT_TENSORS,
+    FM_OPT_TOKEN_TEXT,
+    FM_OPT_STATE_TYPE,
+    FM_OPT_MARK,
+    FM_OPT_FLOAT_TYPE,
+    FM_OPT_QUANT_TYPE,
+    FM_OPT_SHARD_SIZE,
+    FM_OPT_IMATRIX,
+    FM_OPT_SHAPE,
+    FM_OPT_NAME,
+    FM_OPT_TOKENIZER,
+    FM_OPT_BENCH_PROMPT,
+    FM_OPT_BENCH_GEN,
+    FM_OPT_BATCH,
+    FM_OPT_REPEATS,
+    FM_OPT_MAN,
+    FM_OPT_COMPLETION,
+    FM_OPT_COUNT,
     FM_OPT_END = FM_OPT_COUNT /* ends a command's list */
 } fm_opt;
 

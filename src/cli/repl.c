@@ -137,7 +137,7 @@ static void verb_set(fm_talk *k, char *rest)
         if (name) fm_str_puts(&k->system, name);
         if (value) fm_str_printf(&k->system, " %s", value);
         fm_talk_forget(k);
-        if (k->plain) puts("this model has no chat template, so a system message has no effect");
+        if (!k->chat) puts("this model has no chat template, so a system message has no effect");
     } else {
         puts("/set system TEXT, /set parameter NAME VALUE, /set verbose or /set quiet");
     }
@@ -179,15 +179,12 @@ static fm_status save_state(const fm_talk *k, const char *path, fm_error *err)
     return status;
 }
 
-/* What the state has seen is not in the file, so later turns are appended as text. */
 static fm_status load_state(fm_talk *k, const char *path, fm_error *err)
 {
     fm_state *st;
     FM_TRY(fm_state_load(&st, NULL, path, NULL, err));
-    fm_talk_forget(k);
-    const fm_status status = fm_state_put(k->session, k->seq, st, fm_opt_flag(&k->c->options, FM_OPT_FORCE), err);
+    const fm_status status = fm_talk_resume(k, st, fm_opt_flag(&k->c->options, FM_OPT_FORCE), err);
     fm_state_free(st);
-    k->plain = true;
     return status;
 }
 
@@ -204,7 +201,8 @@ static void verb_file(fm_talk *k, char *rest, bool save)
         return;
     }
     printf("%s: %llu tokens\n", path, (unsigned long long)fm_seq_tokens(k->session, k->seq));
-    if (!save && k->chat) puts("from here on the model continues text: the file does not say which messages led to it");
+    if (!save && k->chat && k->plain)
+        puts("from here on the model continues text: the chat template does not say how a message follows an answer");
 }
 
 /* false: leave */

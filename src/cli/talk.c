@@ -19,13 +19,19 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static void drop_turn(fm_talk *k)
+{
+    fm_free(NULL, k->turns[--k->n_turns].content);
+}
+
 void fm_talk_forget(fm_talk *k)
 {
-    for (size_t i = 0; i < k->n_turns; i++) fm_free(NULL, k->turns[i].content);
+    while (k->n_turns) drop_turn(k);
     fm_free(NULL, k->turns);
     fm_free(NULL, k->said);
     k->turns = NULL, k->said = NULL;
-    k->n_turns = k->cap_turns = k->n_said = k->cap_said = 0;
+    k->cap_turns = k->n_said = k->cap_said = k->n_base = 0;
+    k->plain = !k->chat;
     if (k->session) fm_seq_reset(k->session, k->seq, NULL);
 }
 
@@ -67,16 +73,24 @@ static fm_status chat_ids(fm_talk *k, int32_t **ids, size_t *n_ids, fm_error *er
     return status;
 }
 
+/* Back to the beginning, or to the state that was loaded. */
+static fm_status begin_anew(fm_talk *k, fm_error *err)
+{
+    k->n_said = k->n_base;
+    return fm_seq_rewind(k->session, k->seq, err);
+}
+
+static bool continues(const fm_talk *k, const int32_t *ids, size_t n)
+{
+    return k->n_said < n && (!k->n_said || !memcmp(k->said, ids, k->n_said * sizeof *ids));
+}
+
 /* What is new in the prompt goes to the sequence.  Where the prompt does not begin with what the sequence has seen (an answer
- * that was cut short, a changed system message), the sequence begins anew. */
+ * that was cut short, a template that rewrites the past), the sequence begins anew. */
 static fm_status append_new(fm_talk *k, const int32_t *ids, size_t n, fm_error *err)
 {
-    size_t same = 0;
-    while (same < k->n_said && same < n && k->said[same] == ids[same]) same++;
-    if (same < k->n_said || same == n) {
-        FM_TRY(fm_seq_reset(k->session, k->seq, err));
-        k->n_said = same = 0;
-    }
+    if (!continues(k, ids, n)) FM_TRY(begin_anew(k, err));
+    const size_t same = k->n_said;
     FM_TRY(fm_cli_check_guard(k->c, n, err));
     FM_TRY(fm_seq_append(k->session, k->seq, ids + same, n - same, err));
     return note_said(k, ids + same, n - same, err);
@@ -98,6 +112,50 @@ static fm_status append_prompt(fm_talk *k, const char *text, fm_error *err)
     }
     fm_free(NULL, ids);
     return status;
+}
+
+/* ---- Going on from a state ---- */
+
+/* A question and an answer in place of those that the state has seen: what the template puts between them and the next message
+ * is then what is new in the prompt. */
+static fm_status add_stand_ins(fm_talk *k, fm_error *err)
+{
+    int32_t *ids = NULL;
+    size_t n;
+    FM_TRY(add_turn(k, "user", "x", 1, err));
+    fm_status status = chat_ids(k, &ids, &n, err);
+    if (status == FM_OK) status = note_said(k, ids, n, err);
+    fm_free(NULL, ids);
+    FM_TRY(status);
+    FM_TRY(fm_cli_tokenize(&ids, &n, k->t, FM_VIEW("y"), 0, err));
+    status = note_said(k, ids, n, err);
+    fm_free(NULL, ids);
+    return status == FM_OK ? add_turn(k, "assistant", "y", 1, err) : status;
+}
+
+/* Whether a template keeps the stand-ins as they are when another message follows. */
+static fm_status try_next_turn(fm_talk *k, bool *good, fm_error *err)
+{
+    int32_t *ids = NULL;
+    size_t n;
+    FM_TRY(add_turn(k, "user", "z", 1, err));
+    const fm_status status = chat_ids(k, &ids, &n, err);
+    *good = status == FM_OK && continues(k, ids, n);
+    fm_free(NULL, ids);
+    drop_turn(k);
+    return status;
+}
+
+fm_status fm_talk_resume(fm_talk *k, const fm_state *st, bool force, fm_error *err)
+{
+    bool good = false;
+    fm_talk_forget(k);
+    if (k->chat) FM_TRY(add_stand_ins(k, err));
+    if (k->chat) FM_TRY(try_next_turn(k, &good, err));
+    k->n_base = k->n_said;
+    k->plain = !good;
+    FM_TRY(fm_state_put(k->session, k->seq, st, force, err));
+    return fm_seq_mark(k->session, k->seq, err);
 }
 
 /* ---- The answer ---- */
@@ -140,28 +198,37 @@ static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_erro
     return status;
 }
 
+static void print_timings(const fm_talk *k, size_t n_prompt, double prompt, size_t n, double rest, fm_stop stop)
+{
+    fm_cli_style(k->c, stderr, "2");
+    fprintf(stderr,
+            "prompt: %zu tokens in %.2f s, %.1f tok/s; time to first token %.0f ms; answer: %zu tokens, %.2f tok/s (%s)\n",
+            n_prompt, prompt, (double)n_prompt / prompt, 1e3 * prompt, n, (double)n / rest, fm_cli_stop_name(stop));
+    fm_cli_style(k->c, stderr, "0");
+}
+
 static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelled, fm_error *err)
 {
     fm_generated end = {0};
     const double begun = now();
     const size_t before = k->n_said;
-    fm_status status = append_prompt(k, text, err);
-    if (status == FM_ERR_CANCELLED) {
-        *cancelled = true;
-        k->n_said = 0; /* the sequence stands somewhere within the prompt: begin anew next time */
-        return fm_seq_reset(k->session, k->seq, err);
+    if (k->plain) { /* text is not said again: what fails is taken back */
+        FM_TRY(fm_seq_mark(k->session, k->seq, err));
+        k->n_base = before;
+    }
+    const fm_status status = append_prompt(k, text, err);
+    if (status != FM_OK) { /* the sequence stands somewhere within the prompt */
+        if (!k->plain) drop_turn(k);
+        FM_TRY(begin_anew(k, status == FM_ERR_CANCELLED ? err : NULL));
+        *cancelled = status == FM_ERR_CANCELLED;
+        return *cancelled ? FM_OK : status;
     }
     const double prefilled = now();
     const size_t n_prompt = k->n_said - (before < k->n_said ? before : 0);
-    if (status == FM_OK) status = write_answer(k, w, &end, err);
-    FM_TRY(status);
+    FM_TRY(write_answer(k, w, &end, err));
     putchar('\n');
     *cancelled = end.stop == FM_STOP_CANCELLED;
-    if (k->verbose)
-        fprintf(stderr,
-                "prompt: %zu tokens in %.2f s, %.1f tok/s; time to first token %.0f ms; answer: %zu tokens, %.2f tok/s (%s)\n",
-                n_prompt, prefilled - begun, (double)n_prompt / (prefilled - begun), 1e3 * (prefilled - begun), w->n,
-                (double)w->n / (now() - prefilled), fm_cli_stop_name(end.stop));
+    if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, now() - prefilled, end.stop);
     return k->plain ? FM_OK : add_turn(k, "assistant", w->text.p, w->text.n, err);
 }
 

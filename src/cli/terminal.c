@@ -82,11 +82,11 @@ bool fm_cli_is_terminal(int fd)
     return isatty(fd) == 1;
 }
 
-bool fm_cli_color(const fm_cli *c, int fd)
+void fm_cli_style(const fm_cli *c, FILE *f, const char *style)
 {
     const char *term = fm_environment("TERM");
-    return fm_opt_flag(&c->options, FM_OPT_COLOR) && fm_cli_is_terminal(fd) && !fm_environment("NO_COLOR") && term &&
-           strcmp(term, "dumb") != 0;
+    const bool wanted = fm_opt_flag(&c->options, FM_OPT_COLOR) && !fm_environment("NO_COLOR");
+    if (wanted && term && strcmp(term, "dumb") != 0 && fm_cli_is_terminal(fileno(f))) fprintf(f, "\033[%sm", style);
 }
 
 /* ---- Progress ---- */

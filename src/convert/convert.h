@@ -26,6 +26,7 @@ typedef struct fm_convert_options {
     const char *name;      /* general.name of a GGUF; NULL: the model's own */
     const char *tokenizer; /* take it from this directory, tokenizer.json or GGUF file instead of from IN */
     const char *imatrix;   /* fm_quantize(): importance file in llama.cpp's GGUF form; NULL: none */
+    size_t shard_bytes;    /* most bytes of tensors in one file of a directory; 0: 5 GB, as transformers has it */
     float mixer_rms_eps;   /* > 0: written as the epsilon of the norms on dt, B, C */
     fm_progress_fn progress;
     fm_log_fn log;         /* warnings: what llama.cpp will refuse, tensors of another type than asked for, no tokenizer */

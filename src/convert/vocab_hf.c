@@ -44,21 +44,13 @@ static const char falcon_steps[] = SEQUENCE("{\"type\": \"Punctuation\", \"behav
 static const char gpt2_steps[] = BYTE_LEVEL("true");
 static const char llama3_steps[] = SEQUENCE(SPLIT(LLAMA3) ", " BYTE_LEVEL("false"));
 
-/* What tokenizer.ggml.pre stands for; as in runtime/vocab.c. */
-static const struct known_pre {
-    const char *name, *steps;
-    bool nfc, ignore_merges;
-} known[] = {
-    {"falcon", falcon_steps, false, false},   {"gpt-2", gpt2_steps, false, false},    {"phi-2", gpt2_steps, false, false},
-    {"mpt", gpt2_steps, true, false},         {"olmo", gpt2_steps, true, false},      {"gpt-neox", gpt2_steps, true, false},
-    {"llama-bpe", llama3_steps, false, true}, {"llama3", llama3_steps, false, true},  {"llama-v3", llama3_steps, false, true},
-    {"falcon3", llama3_steps, false, true},   {"falcon-h1", llama3_steps, false, true},
-};
+static const char *const steps[] = {
+    [FM_PRETOK_FALCON] = falcon_steps, [FM_PRETOK_GPT2] = gpt2_steps, [FM_PRETOK_LLAMA3] = llama3_steps};
 
 typedef struct source {
     const fm_gguf *g;
     const fm_gguf_kv *tokens, *types, *merges;
-    const struct known_pre *pre;
+    const fm_pretok_kind *pre;
     size_t n; /* tokens without the padding at the end */
     int64_t bos, eos, unk, pad;
     bool add_bos, add_eos;
@@ -77,15 +69,12 @@ static fm_status read_id(int64_t *id, const source *s, const char *key, fm_error
 
 static fm_status read_pre(source *s, fm_error *err)
 {
-    fm_view name = FM_VIEW("gpt-2");
+    fm_view name = {0}, arch = {0};
     FM_TRY(fm_gguf_get_string(s->g, "tokenizer.ggml.pre", &name, NULL, err));
-    for (size_t i = 0; i < FM_COUNT(known) && !s->pre; i++)
-        if (fm_view_is(name, known[i].name)) s->pre = &known[i];
-    if (s->pre) return FM_OK;
-    return fm_fail(err, FM_ERR_UNSUPPORTED,
-                   "%s: its pre-tokeniser \"%.*s\" (tokenizer.ggml.pre) is not one that this version can "
-                   "write as a tokenizer.json: give a tokenizer of its own", s->g->paths[0],
-                   (int)(name.n < 40 ? name.n : 40), name.p);
+    FM_TRY(fm_gguf_get_string(s->g, "general.architecture", &arch, NULL, err));
+    FM_TRY(fm_pretok_find(&s->pre, name, arch, s->g->paths[0], err));
+    s->add_bos = s->pre->add_bos;
+    return FM_OK;
 }
 
 /* The tokens "[PADi]" at the end only filled up the embedding. */
@@ -205,7 +194,7 @@ static fm_status put_tokenizer(fm_str *out, const source *s, fm_error *err)
     fm_str_puts(out, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n");
     put_added(out, s);
     fm_str_printf(out, "  \"normalizer\": %s,\n  \"pre_tokenizer\": ", s->pre->nfc ? "{\"type\": \"NFC\"}" : "null");
-    fm_str_puts(out, s->pre->steps);
+    fm_str_puts(out, steps[s->pre->pretok]);
     fm_str_puts(out, ",\n");
     put_post(out, s);
     fm_str_puts(out, "  \"decoder\": " BYTE_LEVEL("true") ",\n");

@@ -8,7 +8,7 @@
 
 #include "convert/internal.h"
 
-#define SHARD_BYTES ((size_t)5000000000) /* as transformers splits */
+#define SHARD_BYTES ((size_t)5000000000) /* unless o->shard_bytes says otherwise */
 
 fm_status fm_read_beside(fm_str *text, const char *dir, const char *name, fm_error *err)
 {
@@ -50,11 +50,12 @@ static size_t item_bytes(const fm_item *it)
 
 static void cut(shards *s, const fm_job *j)
 {
+    const size_t most = j->o->shard_bytes ? j->o->shard_bytes : SHARD_BYTES;
     size_t used = 0;
     s->n = 1;
     for (size_t i = 0; i < j->n; i++) {
         const size_t n = item_bytes(&j->items[i]);
-        if (used > 0 && used + n > SHARD_BYTES) {
+        if (used > 0 && used + n > most) {
             s->n++;
             used = 0;
         }

@@ -1,7 +1,6 @@
 /* generate.c - the loop: choose a token, say it, append it.  All memory is taken before the first token. */
-#include <math.h>
-
 #include "model/model.h"
+#include "runtime/logprob.h"
 #include "runtime/sampler/internal.h"
 #include "runtime/session.h"
 #include "runtime/stopper.h"
@@ -24,20 +23,12 @@ typedef struct loop {
 
 /* ---- Log-probabilities of the raw logits ---- */
 
-static double log_sum(const float *logits, size_t n)
-{
-    double max = -INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++) max = fmax(max, (double)logits[i]);
-    for (size_t i = 0; i < n; i++) sum += exp((double)logits[i] - max);
-    return max + log(sum);
-}
-
 /* The n likeliest, best first, lower ids first on ties. */
-static size_t find_top(loop *l, const float *logits, size_t vocab, double norm)
+static size_t find_top(loop *l, const float *logits, size_t vocab, fm_log_norm norm)
 {
     size_t n = 0;
     for (size_t id = 0; id < vocab; id++) {
-        const double p = (double)logits[id] - norm;
+        const double p = fm_log_softmax(logits[id], norm);
         size_t at = n;
         while (at > 0 && p > l->top_logprobs[at - 1]) at--;
         if (at == l->g->n_top) continue;
@@ -56,8 +47,8 @@ static void rate(loop *l, fm_token_event *e, const float *logits)
 {
     const size_t vocab = l->s->m->config.vocab;
     if (!l->g->want_logprob && !l->g->n_top) return;
-    const double norm = log_sum(logits, vocab);
-    e->logprob = (double)logits[e->id] - norm;
+    const fm_log_norm norm = fm_log_norm_of(logits, vocab);
+    e->logprob = fm_log_softmax(logits[e->id], norm);
     e->n_top = find_top(l, logits, vocab, norm);
     e->top_ids = l->top_ids;
     e->top_logprobs = l->top_logprobs;
@@ -104,13 +95,27 @@ static bool ends(const fm_generation *g, int32_t id)
     return false;
 }
 
+/* A token that was given out belongs to the sequence, whatever the session's callback says meanwhile. */
+static fm_status append_said(fm_session *s, fm_seq seq, int32_t id, fm_error *err)
+{
+    bool (*const cancel)(void *ctx) = s->cancel;
+    s->cancel = NULL;
+    const fm_status status = fm_seq_append(s, seq, &id, 1, err);
+    s->cancel = cancel;
+    return status;
+}
+
 /* One token; *going says whether another one follows. */
 static fm_status advance(loop *l, bool *going, fm_error *err)
 {
     const float *logits = fm_seq_logits(l->s, l->seq);
     fm_token_event e = {.i = l->out->n, .choice = l->g->choice};
-    e.id = fm_sampler_choose(l->sampler, logits, l->g->choice, fm_seq_tokens(l->s, l->seq));
     *going = false;
+    if (l->s->cancel && l->s->cancel(l->s->cancel_ctx)) {
+        l->out->stop = FM_STOP_CANCELLED;
+        return FM_OK;
+    }
+    e.id = fm_sampler_choose(l->sampler, logits, l->g->choice, fm_seq_tokens(l->s, l->seq));
     if (ends(l->g, e.id)) {
         l->out->stop = FM_STOP_EOS;
         return FM_OK;
@@ -119,34 +124,39 @@ static fm_status advance(loop *l, bool *going, fm_error *err)
     const bool stopped = say(l, &e);
     const bool wanted = !l->g->on_token || l->g->on_token(l->g->ctx, &e);
     fm_sampler_accept(l->sampler, e.id, false);
-    const fm_status status = fm_seq_append(l->s, l->seq, &e.id, 1, err);
+    FM_TRY(append_said(l->s, l->seq, e.id, err));
     l->out->n++;
     if (stopped)
         l->out->stop = FM_STOP_STRING;
-    else if (!wanted || status == FM_ERR_CANCELLED)
+    else if (!wanted)
         l->out->stop = FM_STOP_CANCELLED;
     else
         *going = l->out->n != l->g->n;
-    return status == FM_ERR_CANCELLED ? FM_OK : status;
+    return FM_OK;
 }
 
-/* More than any usual token needs. */
-static fm_status reserve_text(loop *l, fm_error *err)
+/* The most text that one token can give: its bytes and those held back before, each of which may become a U+FFFD. */
+static size_t longest_text(const fm_tokenizer *t, bool special)
 {
-    static const char blank[512];
-    fm_str_put(&l->text, blank, sizeof blank);
-    fm_str_reset(&l->text);
-    return fm_str_ok(&l->text, "the text of a token", err);
+    const size_t vocab = t ? fm_tokenizer_vocab(t) : 0;
+    size_t longest = 0;
+    for (size_t id = 0; id < vocab; id++) {
+        size_t n;
+        fm_token_text(t, (int32_t)id, special, &n);
+        longest = n > longest ? n : longest;
+    }
+    return 3 * (longest + sizeof((fm_detok *)0)->tail);
 }
 
 static fm_status run(loop *l, fm_error *err)
 {
-    FM_TRY(fm_stopper_init(&l->stopper, l->g->stops, l->g->n_stops, l->g->allocator, err));
-    FM_TRY(reserve_text(l, err));
+    const size_t room = longest_text(l->g->tokenizer, l->g->special);
+    FM_TRY(fm_stopper_init(&l->stopper, l->g->stops, l->g->n_stops, room, l->g->allocator, err));
+    fm_str_reserve(&l->text, room);
+    FM_TRY(fm_str_ok(&l->text, "the text of a token", err));
     for (bool going = true; going;) FM_TRY(advance(l, &going, err));
     if (l->out->stop != FM_STOP_STRING) say_rest(l);
-    FM_TRY(fm_str_ok(&l->text, "the text of a token", err));
-    return fm_str_ok(&l->stopper.held, "the text of a generation", err);
+    return FM_OK;
 }
 
 FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, const fm_generation *g, fm_generated *out,
@@ -156,6 +166,8 @@ FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, con
     if (!fm_session_find(s, seq, err)) return FM_ERR_ARGUMENT;
     if (g->n_top > TOP_MAX)
         return fm_fail(err, FM_ERR_ARGUMENT, "%zu alternatives per token, expected 0 .. %d", g->n_top, TOP_MAX);
+    if (g->n_stops && !g->tokenizer)
+        return fm_fail(err, FM_ERR_ARGUMENT, "stop strings are looked for in text: give a tokenizer too, or no stop strings");
     if (sampler->vocab != s->m->config.vocab)
         return fm_fail(err, FM_ERR_ARGUMENT, "the sampler was opened for %zu tokens, the model has %zu", sampler->vocab,
                        s->m->config.vocab);

@@ -92,7 +92,7 @@ static fm_status check_same_model(const fm_session *s, const fm_state *st, bool 
     if (force) return FM_OK;
     return fm_fail(err, FM_ERR_MISMATCH,
                    "the state was made by %s in %s (id %.12s), the model is %s in %s (id %.12s) of the same "
-                   "shapes: open the model that made it, or force the state on this one",
+                   "shapes: open the model that made it, or force it (--force) upon this one",
                    st->name, st->weight_type, st->model_id, ours.name, ours.weight_type, id);
 }
 

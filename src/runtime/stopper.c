@@ -3,14 +3,13 @@
 
 #include <string.h>
 
-#define ROOM 4096 /* bytes: longer than any token and stop string in use */
-
-fm_status fm_stopper_init(fm_stopper *s, const char *const *stops, size_t n_stops, const fm_allocator *a, fm_error *err)
+fm_status fm_stopper_init(fm_stopper *s, const char *const *stops, size_t n_stops, size_t longest, const fm_allocator *a,
+                          fm_error *err)
 {
-    static const char blank[ROOM];
+    size_t held = 0; /* never as much as a stop string */
     *s = (fm_stopper){.stops = stops, .n_stops = n_stops, .held = {.a = a}};
-    fm_str_put(&s->held, blank, sizeof blank);
-    fm_str_reset(&s->held);
+    for (size_t i = 0; i < n_stops; i++) held = strlen(stops[i]) > held ? strlen(stops[i]) : held;
+    fm_str_reserve(&s->held, held + longest);
     return fm_str_ok(&s->held, "the text of a generation", err);
 }
 

@@ -11,8 +11,9 @@ typedef struct fm_stopper {
     size_t given; /* its first bytes, which were given out by the last call */
 } fm_stopper;
 
-/* Room so that the calls below rarely allocate. */
-fm_status fm_stopper_init(fm_stopper *s, const char *const *stops, size_t n_stops, const fm_allocator *a, fm_error *err);
+/* Makes room so that the calls below allocate nothing, as long as no text is longer than `longest` bytes. */
+fm_status fm_stopper_init(fm_stopper *s, const char *const *stops, size_t n_stops, size_t longest, const fm_allocator *a,
+                          fm_error *err);
 void fm_stopper_deinit(fm_stopper *s);
 
 /* Adds text; *out is what became certain, valid until the next call.  Returns the number of the stop string that the text reached

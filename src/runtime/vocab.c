@@ -5,20 +5,6 @@
 
 #define JSON_BYTES_MAX ((size_t)256 << 20) /* of a tokenizer.json; the largest in use have 33 MB */
 
-/* Names of pre-tokenisers as GGUF files have them.  Those of the NeoX family stand for NFC too, which GGUF has no key for. */
-static const struct {
-    const char *name;
-    fm_pretok pretok;
-    bool nfc, ignore_merges, add_bos;
-} known[] = {
-    {"falcon", FM_PRETOK_FALCON, false, false, false},  {"gpt-2", FM_PRETOK_GPT2, false, false, false},
-    {"phi-2", FM_PRETOK_GPT2, false, false, false},     {"mpt", FM_PRETOK_GPT2, true, false, false},
-    {"olmo", FM_PRETOK_GPT2, true, false, false},       {"gpt-neox", FM_PRETOK_GPT2, true, false, false},
-    {"llama-bpe", FM_PRETOK_LLAMA3, false, true, true}, {"llama3", FM_PRETOK_LLAMA3, false, true, true},
-    {"llama-v3", FM_PRETOK_LLAMA3, false, true, true},  {"falcon3", FM_PRETOK_LLAMA3, false, true, true},
-    {"falcon-h1", FM_PRETOK_LLAMA3, false, true, true},
-};
-
 typedef struct arrays {
     fm_view *tokens, *merges;
     int32_t *types;
@@ -94,34 +80,23 @@ static fm_status read_merges(arrays *s, fm_vocab *v, const fm_gguf *g, fm_error 
 
 static fm_status choose_pretok(fm_vocab *v, const fm_gguf *g, fm_error *err)
 {
-    fm_view model = {NULL, 0}, name = FM_VIEW("gpt-2"), arch = {NULL, 0};
-    bool found = false;
+    fm_view model = {NULL, 0}, name = {NULL, 0}, arch = {NULL, 0};
+    const fm_pretok_kind *kind;
     FM_TRY(fm_gguf_get_string(g, "tokenizer.ggml.model", &model, NULL, err));
+    FM_TRY(fm_gguf_get_string(g, "tokenizer.ggml.pre", &name, NULL, err));
     FM_TRY(fm_gguf_get_string(g, "general.architecture", &arch, NULL, err));
     if (!fm_view_is(model, "gpt2"))
         return fm_fail(err, FM_ERR_UNSUPPORTED,
                        "%s: its tokenizer is of the type \"%.*s\" (tokenizer.ggml.model); this version reads byte-level BPE, "
                        "\"gpt2\"",
                        g->paths[0], (int)(model.n < 40 ? model.n : 40), model.p != NULL ? model.p : "");
-    FM_TRY(fm_gguf_get_string(g, "tokenizer.ggml.pre", &name, &found, err));
-    /* Files from before that key existed, or "default": the architecture tells the two families apart. */
-    if (!found || fm_view_is(name, "default"))
-        name = fm_view_starts(arch, "falcon") ? FM_VIEW("falcon")
-               : fm_view_is(arch, "gptneox")  ? FM_VIEW("mpt")
-                                              : FM_VIEW("gpt-2");
-    for (size_t i = 0; i < FM_COUNT(known); i++)
-        if (fm_view_is(name, known[i].name)) {
-            v->pretok = known[i].pretok;
-            v->pretok_name = known[i].name;
-            v->nfc = known[i].nfc;
-            v->ignore_merges = known[i].ignore_merges;
-            v->add_bos = known[i].add_bos;
-            return FM_OK;
-        }
-    return fm_fail(err, FM_ERR_UNSUPPORTED,
-                   "%s: its pre-tokeniser is \"%.*s\" (tokenizer.ggml.pre), which this version does not know; it knows falcon, "
-                   "gpt-2, mpt, olmo, llama-bpe, falcon3 and falcon-h1",
-                   g->paths[0], (int)(name.n < 60 ? name.n : 60), name.p);
+    FM_TRY(fm_pretok_find(&kind, name, arch, g->paths[0], err));
+    v->pretok = kind->pretok;
+    v->pretok_name = kind->name;
+    v->nfc = kind->nfc;
+    v->ignore_merges = kind->ignore_merges;
+    v->add_bos = kind->add_bos;
+    return FM_OK;
 }
 
 /* An id given as any integer; an absent one, and 0xFFFFFFFF, is none. */

@@ -6,25 +6,41 @@
 
 typedef enum fm_pretok { FM_PRETOK_FALCON, FM_PRETOK_GPT2, FM_PRETOK_LLAMA3 } fm_pretok;
 
+/* What a name in tokenizer.ggml.pre stands for. */
+typedef struct fm_pretok_kind {
+    const char *name;
+    fm_pretok pretok;
+    bool nfc, ignore_merges, add_bos;
+} fm_pretok_kind;
+
+/* An empty name (files from before the key existed) and "default" stand for what the architecture, general.architecture, uses.
+ * FM_ERR_UNSUPPORTED when nothing is called so; `path` is the file that says it. */
+fm_status fm_pretok_find(const fm_pretok_kind **out, fm_view name, fm_view arch, const char *path, fm_error *err);
+
 enum { /* token types as GGUF numbers them */
-    FM_TOKEN_NORMAL = 1, FM_TOKEN_UNKNOWN, FM_TOKEN_CONTROL, FM_TOKEN_USER_DEFINED, FM_TOKEN_UNUSED, FM_TOKEN_BYTE
+       FM_TOKEN_NORMAL = 1,
+       FM_TOKEN_UNKNOWN,
+       FM_TOKEN_CONTROL,
+       FM_TOKEN_USER_DEFINED,
+       FM_TOKEN_UNUSED,
+       FM_TOKEN_BYTE
 };
 
-enum { /* how an added token is matched; tokenizer.json says so, GGUF cannot */
-    FM_ADDED_RAW = 1,         /* before normalisation; control tokens of a GGUF are, user-defined ones are not */
-    FM_ADDED_LSTRIP = 2,      /* takes the white space before it along */
-    FM_ADDED_RSTRIP = 4,      /* ... and behind it */
-    FM_ADDED_SINGLE_WORD = 8  /* only where no word character touches it */
+enum {                          /* how an added token is matched; tokenizer.json says so, GGUF cannot */
+       FM_ADDED_RAW = 1,        /* before normalisation; control tokens of a GGUF are, user-defined ones are not */
+       FM_ADDED_LSTRIP = 2,     /* takes the white space before it along */
+       FM_ADDED_RSTRIP = 4,     /* ... and behind it */
+       FM_ADDED_SINGLE_WORD = 8 /* only where no word character touches it */
 };
 
 /* A vocabulary as it comes out of a file, the same from GGUF and from tokenizer.json.  Everything is borrowed during
  * fm_tokenizer_build(), which copies. */
 typedef struct fm_vocab {
-    const fm_view *tokens;     /* (n_tokens) spelled in the printable byte alphabet; control and added tokens verbatim */
-    const int32_t *types;      /* (n_tokens) FM_TOKEN_*, or NULL: all normal */
-    const uint8_t *added;      /* (n_tokens) FM_ADDED_* of control and user-defined tokens, or NULL: as in a GGUF */
+    const fm_view *tokens; /* (n_tokens) spelled in the printable byte alphabet; control and added tokens verbatim */
+    const int32_t *types;  /* (n_tokens) FM_TOKEN_*, or NULL: all normal */
+    const uint8_t *added;  /* (n_tokens) FM_ADDED_* of control and user-defined tokens, or NULL: as in a GGUF */
     size_t n_tokens;
-    const fm_view *merges;     /* (2 * n_merges): left, right */
+    const fm_view *merges; /* (2 * n_merges): left, right */
     size_t n_merges;
     fm_pretok pretok;
     bool ignore_merges, add_bos, add_eos, nfc;

@@ -1,8 +1,11 @@
 """Converting, quantising, making up."""
+import json
 import pathlib
+import struct
 import tempfile
 import unittest
 
+import gguf
 from fmamba import GOLDEN, TALES, Case, good, good_json, read_npy
 
 
@@ -34,6 +37,52 @@ class Conversions(Case):
             self.assertTrue(pathlib.Path(self.d, "tales", name).exists())
         args = ("-p", "Once upon a time", "-n", 8, "--temp", 0, "--json")
         self.assertEqual(good_json("generate", "-m", f"{self.d}/tales", *args), good_json("generate", *args))
+
+    def test_shards(self):
+        """A directory of several files gives what one file does, and every tensor is where the index says."""
+        good("convert", TALES, f"{self.d}/one", "--type", "f32")
+        good("convert", TALES, f"{self.d}/many", "--type", "f32", "--shard-size", 2)
+        index = json.loads(pathlib.Path(self.d, "many/model.safetensors.index.json").read_text())
+        files = sorted(p.name for p in pathlib.Path(self.d, "many").glob("*.safetensors"))
+        self.assertGreater(len(files), 2)
+        self.assertEqual(files[0], f"model-00001-of-{len(files):05d}.safetensors")
+        self.assertEqual(sorted(set(index["weight_map"].values())), files)
+        sizes = 0
+        for name in files:
+            data = pathlib.Path(self.d, "many", name).read_bytes()
+            n = struct.unpack("<Q", data[:8])[0]
+            tensors = json.loads(data[8:8 + n])
+            tensors.pop("__metadata__", None)
+            self.assertEqual({index["weight_map"][t] for t in tensors}, {name})
+            self.assertTrue(len(tensors) == 1 or len(data) - 8 - n <= 2000000)
+            sizes += len(data) - 8 - n
+        self.assertEqual(index["metadata"]["total_size"], sizes)
+        self.assertEqual(self.logits(f"{self.d}/many"), self.logits(f"{self.d}/one"))
+
+    def test_split_files(self):
+        gguf.split(TALES, f"{self.d}/t", 3)
+        first = f"{self.d}/t-00001-of-00003.gguf"
+        self.assertEqual(self.logits(first), self.logits(TALES))
+        good("convert", first, f"{self.d}/joined.gguf")
+        good("convert", TALES, f"{self.d}/whole.gguf")
+        self.assertEqual(pathlib.Path(self.d, "joined.gguf").read_bytes(), pathlib.Path(self.d, "whole.gguf").read_bytes())
+        self.fails(("inspect", f"{self.d}/t-00002-of-00003.gguf"), 1, "00001-of-00003")
+        pathlib.Path(self.d, "t-00003-of-00003.gguf").unlink()
+        self.fails(("inspect", first), 1, "t-00003-of-00003.gguf")
+
+    def test_importance(self):
+        """An importance matrix changes the matrices that it names, and only those."""
+        good("convert", TALES, f"{self.d}/f.gguf", "--type", "f32")
+        _, tensors = gguf.read(f"{self.d}/f.gguf")
+        name, (columns, _), _, _ = next(t for t in tensors if t[0] == b"blk.0.ssm_in.weight")
+        sums = struct.pack(f"<{columns}f", *(1 + i % 7 * 30 for i in range(columns)))
+        gguf.write(f"{self.d}/im.gguf", [gguf.kv("general.type", gguf.STRING, "imatrix")],
+                   [(name + b".in_sum2", [columns, 1], 0, sums), (name + b".counts", [1, 1], 0, struct.pack("<f", 4))])
+        good("quantize", f"{self.d}/f.gguf", f"{self.d}/plain.gguf", "q4_k")
+        good("quantize", f"{self.d}/f.gguf", f"{self.d}/weighted.gguf", "q4_k", "--imatrix", f"{self.d}/im.gguf")
+        plain, weighted = (gguf.read(f"{self.d}/{n}.gguf")[1] for n in ("plain", "weighted"))
+        self.assertEqual([a[0] for a, b in zip(plain, weighted) if a != b], [name])
+        self.fails(("quantize", f"{self.d}/f.gguf", f"{self.d}/x.gguf", "q4_k", "--imatrix", f"{self.d}/f.gguf"), 1, "imatrix")
 
     def test_types(self):
         for wanted, shown in (("q4_k", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q4_k_s", "Q4_K"), ("iq4_xs", "IQ4_XS"), ("F16", "F16")):

@@ -48,6 +48,17 @@ class Interfaces(Case):
         again = good_json("generate", "--ids", ",".join(map(str, by_ids)), "-n", 12, "--temp", 0, "--ignore-eos", "--json")
         self.assertEqual(again["ids"], j["ids"])
 
+    def test_ways_to_hold_the_weights(self):
+        args = ("generate", "-p", "The king", "-n", 6, "--temp", 0, "--json")
+        want = good_json(*args)
+        self.assertEqual(good_json(*args, "--no-mmap"), want)
+        self.assertEqual(good_json(*args, env={"FM_MMAP": "off"}), want)
+        p = run(*args, "--mlock")
+        if p.returncode == 0:
+            self.assertEqual(json.loads(p.stdout), want)
+        else:  # the limit on locked memory is below five megabytes here
+            self.assertIn(b"ulimit -l", p.stderr)
+
     def test_generate_without_a_tokenizer(self):
         j = good_json("generate", "-m", GOLDEN / "mamba-small", "--ids", "1,2,3", "-n", 4, "--temp", 0, "--json")
         self.assertEqual((len(j["ids"]), j["text"]), (4, None))

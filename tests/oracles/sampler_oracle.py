@@ -9,7 +9,8 @@ by less than MARGIN is left out, since single precision may decide it otherwise;
 Needs numpy.
 
 A case is a line "case NAME", lines "KEYWORD values..." and "end".  Keywords: set NAME VALUE, order LIST, mu VALUE, bias ID VALUE,
-allowed, eos, breakers, prompt, output IDS, logits VALUES; expected: survive ID P ID P ..., logprob ID VALUE ...
+allowed, eos, breakers, prompt, output IDS, logits VALUES; expected: survive ID P ID P ..., with
+mirostat also uncut ID P ... (before its cut), logprob ID VALUE ...
 """
 import math
 import pathlib
@@ -37,6 +38,7 @@ class Chain:
         self.ids = np.arange(VOCAB)
         raw = np.array(case["logits"], np.float32).astype(np.float64)
         self.real = np.isfinite(raw)
+        self.uncut = None  # probabilities before mirostat's cut
         self.z = np.nan_to_num(raw, nan=-1e30, posinf=1e30, neginf=-1e30)
 
     def __getitem__(self, name):
@@ -62,13 +64,12 @@ class Chain:
         before = self.z.copy()
         for i, b in self.case.get("bias", []):
             self.z[i] += np.float32(b)
-        if self.case.get("allowed"):
-            self.z[[i for i in range(VOCAB) if i not in self.case["allowed"]]] = -np.inf
         if len(self.case.get("output", [])) < self["min_tokens"]:
             self.z[self.case["eos"]] = -np.inf
-        if np.all(self.z == -np.inf):
+        allowed = np.isin(self.ids, self.case.get("allowed", self.ids))
+        if np.all(self.z[allowed] == -np.inf):
             self.z = before
-        self.take(self.z > -np.inf)
+        self.take(allowed & (self.z > -np.inf))
 
     def penalties(self):
         out, n = self.case.get("output", []), self["repeat_last_n"]
@@ -169,6 +170,9 @@ class Chain:
     def mirostat(self):
         mu = self.case.get("mu", 2 * self["mirostat_tau"])
         p, best = self.p(), self.best_first()
+        self.uncut = dict(zip(self.ids.tolist(), p))
+        if len(p) == 1:
+            return None
         if self["mirostat"] == 2:
             self.decide(-np.log2(p) - mu)
             which = -np.log2(p) <= mu
@@ -178,7 +182,8 @@ class Chain:
         t = np.log(ranks[1:] / ranks[:-1])
         b = np.log(p[best[:len(ranks) - 1]] / p[best[1:len(ranks)]])
         s = np.sum(t * b) / np.sum(t * t)
-        k = ((s - 1) * 2 ** mu / (1 - VOCAB ** -(s - 1))) ** (1 / s)
+        factor = 1 / math.log(VOCAB) if abs(s - 1) < 1e-9 else (s - 1) / (1 - VOCAB ** -(s - 1))
+        k = (factor * 2 ** mu) ** (1 / s)
         self.decide((k - round(k)) / 10)
         return self.take(np.sort(best[:max(1, min(int(k), len(p)))]))
 
@@ -187,7 +192,7 @@ class Chain:
         for name in self.case.get("order", ORDER).split(";"):
             if name and name != "bias" and not (self["mirostat"] and name in ("top_k", "top_p", "typical")):
                 getattr(self, name)()
-        if self["mirostat"] and len(self.ids) > 1:
+        if self["mirostat"]:
             self.mirostat()
         return [(int(i), float(x)) for i, x in zip(self.ids, self.p()) if x > 1e-12]
 
@@ -254,6 +259,7 @@ def named_cases():
     add("bias_huge", bias=[(3, 3e38), (3, 3e38), (4, 100.0)], temperature=2.0, repeat_penalty=0.01, output=[3])
     add("allowed", allowed=[0, 7, 7, 39])
     add("allowed_one", allowed=[7])
+    add("allowed_but_banned", allowed=[7, 8], bias=[(7, -math.inf), (8, -math.inf), (9, 5.0)])
     add("everything_banned", bias=[(i, -math.inf) for i in range(VOCAB)])
     add("eos_only_too_early", allowed=[2], eos=[2], min_tokens=5, temperature=0)
     add("min_tokens_open", eos=[2, 3], min_tokens=2, output=[1], prompt=[4, 4])
@@ -308,7 +314,9 @@ def number(v):
     return f"{v:.9g}"
 
 
-def spell(case, survivors):
+def spell(case):
+    chain = Chain(case)
+    survivors = chain.run()
     lines = [f"case {case['name']}"]
     lines += [f"set {n} {number(v)}" for n, v in case["set"].items()]
     lines += [f"bias {i} {number(b)}" for i, b in case.get("bias", [])]
@@ -317,6 +325,8 @@ def spell(case, survivors):
     lines += [f"mu {number(case['mu'])}"] if "mu" in case else []
     lines.append("logits " + " ".join(number(x) for x in case["logits"]))
     lines.append("survive " + " ".join(f"{i} {number(p)}" for i, p in survivors))
+    if chain.uncut:
+        lines.append("uncut " + " ".join(f"{i} {number(chain.uncut[i])}" for i, _ in survivors))
     z = np.array(case["logits"], np.float32).astype(np.float64)
     if np.all(np.isfinite(z)):
         norm = z.max() + np.log(np.exp(z - z.max()).sum())
@@ -327,11 +337,11 @@ def spell(case, survivors):
 def main():
     lines, rng, kept = [f"vocab {VOCAB}"], np.random.default_rng(2), 0
     for case in named_cases():
-        lines += spell(case, Chain(case).run())
+        lines += spell(case)
     while kept < 80:
         case = random_case(rng, kept)
         try:
-            lines += spell(case, Chain(case).run())
+            lines += spell(case)
             kept += 1
         except Close:
             pass

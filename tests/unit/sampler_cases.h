@@ -27,6 +27,7 @@ typedef struct recorded {
     double mu; /* NaN: as it begins */
     float logits[VOCAB];
     double survive[VOCAB]; /* 0: gone */
+    double uncut[VOCAB];   /* before mirostat's cut */
     int32_t rated[3];
     double logprobs[3];
     size_t n_rated;
@@ -99,8 +100,8 @@ static double next_number(char **rest)
 static void read_pairs(recorded *r, const char *word, char **rest)
 {
     for (int32_t id = next_id(rest); id >= 0; id = next_id(rest)) {
-        if (strcmp(word, "survive") == 0) {
-            r->survive[id] = next_number(rest);
+        if (strcmp(word, "survive") == 0 || strcmp(word, "uncut") == 0) {
+            (*word == 's' ? r->survive : r->uncut)[id] = next_number(rest);
             continue;
         }
         assert_true(r->n_rated < FM_COUNT(r->rated));

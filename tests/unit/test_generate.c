@@ -189,9 +189,46 @@ static void test_cancelled(void **state)
     assert_memory_equal(h.ids, all.ids, 4 * sizeof *h.ids);
 }
 
+/* The session's own callback: what was given out stays in the sequence, and the text stops before the next choice. */
+typedef struct impatience {
+    size_t asked, patience;
+} impatience;
+
+static bool tire(void *ctx)
+{
+    impatience *c = ctx;
+    return c->asked++ >= c->patience;
+}
+
+static void test_cancelled_by_session(void **state)
+{
+    const world *w = *state;
+    heard all = {0};
+    once(w, 0.8f, (fm_generation){.n = 20}, &all);
+    for (size_t after = 0; after < 6; after++) {
+        impatience c = {.patience = SIZE_MAX};
+        const fm_session_options o = {.threads = 1, .cancel = tire, .ctx = &c};
+        heard h = {0};
+        fm_session *s;
+        fm_sampler *chooser = sampler(w->tiny, 0.8f);
+        assert_ok(fm_session_open(&s, w->tiny, &o, NULL));
+        const fm_seq seq = prompted(s);
+        c = (impatience){.patience = after};
+        const fm_generated out = generate(s, seq, chooser, (fm_generation){.n = 20}, &h);
+        assert_int_equal(out.stop, FM_STOP_CANCELLED);
+        assert_int_equal(out.n, after);
+        assert_int_equal(h.n, after);
+        assert_int_equal(fm_seq_tokens(s, seq), FM_COUNT(prompt) + after);
+        assert_memory_equal(h.ids, all.ids, after * sizeof *h.ids);
+        fm_sampler_free(chooser);
+        fm_session_free(s);
+    }
+}
+
 static void test_refused(void **state)
 {
     const world *w = *state;
+    static const char *const stops[] = {"x"};
     fm_session *s = session(w->tiny);
     fm_sampler *chooser = sampler(w->tiny, 1), *other = sampler(w->tales, 1);
     fm_seq seq;
@@ -204,8 +241,10 @@ static void test_refused(void **state)
     assert_fails(fm_generate(s, seq, other, &g, &out, &err), FM_ERR_ARGUMENT, err, "sampler");
     g.n_top = 21;
     assert_fails(fm_generate(s, seq, chooser, &g, &out, &err), FM_ERR_ARGUMENT, err, "21 alternatives");
+    g = (fm_generation){.n = 3, .stops = stops, .n_stops = 1};
+    assert_fails(fm_generate(s, seq, chooser, &g, &out, &err), FM_ERR_ARGUMENT, err, "tokenizer");
+    g = (fm_generation){.n = 3};
     fm_seq_free(s, seq);
-    g.n_top = 0;
     assert_int_equal(fm_generate(s, seq, chooser, &g, &out, &err), FM_ERR_ARGUMENT);
     assert_int_equal(out.n, 0);
     fm_sampler_free(chooser);
@@ -435,14 +474,16 @@ static fm_status generate_from_mark(const fm_allocator *a, void *ctx)
     return fm_generate(r->s, r->seq, r->chooser, &r->g, &out, NULL);
 }
 
-/* Memory is taken before the first token, and no more of it for a longer text. */
+/* Memory is taken before the first token, and no more of it for a longer text or a long stop string. */
 static void test_memory(void **state)
 {
     const world *w = *state;
-    static const char *const stops[] = {"\n\n\n\n"};
+    static char endless[10000];
+    const char *const stops[] = {"\n\n\n\n", endless};
+    memset(endless, ' ', sizeof endless - 1);
     const int32_t begin = 1;
     reopened r = {.s = session(w->tales),
-                  .g = {.tokenizer = fm_model_tokenizer(w->tales), .n = 20, .stops = stops, .n_stops = 1}};
+                  .g = {.tokenizer = fm_model_tokenizer(w->tales), .n = 20, .stops = stops, .n_stops = 2}};
     const fm_sampling p = fm_sampling_defaults(NULL);
     assert_ok(fm_sampler_open(&r.chooser, &p, fm_model_get_info(w->tales).vocab, NULL, NULL, NULL));
     assert_ok(fm_seq_new(r.s, &r.seq, NULL));
@@ -458,10 +499,13 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_length),    cmocka_unit_test(test_eos),      cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_logprobs), cmocka_unit_test(test_choices),
-        cmocka_unit_test(test_continued), cmocka_unit_test(test_text),     cmocka_unit_test(test_stop_string),
-        cmocka_unit_test(test_held_back), cmocka_unit_test(test_special),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_length),    cmocka_unit_test(test_eos),
+        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_cancelled_by_session),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_choices),   cmocka_unit_test(test_continued),
+        cmocka_unit_test(test_text),      cmocka_unit_test(test_stop_string),
+        cmocka_unit_test(test_held_back), cmocka_unit_test(test_special),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, open_world, close_world);
 }

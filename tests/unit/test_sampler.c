@@ -57,12 +57,16 @@ static bool check_survivors(const recorded *r, fm_sampler *s)
     return true;
 }
 
-/* Version 1 and 2 learn the same way from what they drew. */
-static void check_learning(const recorded *r, const fm_sampler *s, double before, int32_t id)
+/* Both versions of mirostat learn the same way from what they drew, when it is accepted and only then. */
+static void check_learning(const recorded *r, fm_sampler *s, double before, int32_t id)
 {
-    const double surprise = -log2(r->survive[id]);
     if (!(r->survive[id] > 0)) fail_msg("%s: token %d was drawn, which is gone", r->name, (int)id);
+    const double surprise = r->p.mirostat ? -log2(r->uncut[id]) : 0;
     const double want = r->p.mirostat ? before - (double)r->p.mirostat_eta * (surprise - (double)r->p.mirostat_tau) : before;
+    assert_true(s->mu == before);
+    fm_sampler_accept(s, id, false);
+    assert_true(fabs(s->mu - want) < 1e-4);
+    fm_sampler_accept(s, id, false);
     assert_true(fabs(s->mu - want) < 1e-4);
 }
 
@@ -188,6 +192,10 @@ static void test_logprob_edges(void **state)
     assert_true(fm_logprob(z, 4, -1) == -(double)INFINITY);
     assert_true(fm_logprob(z, 4, 4) == -(double)INFINITY);
     assert_true(fm_logprob(z, 1, 0) == 0);
+    const float odd[] = {NAN, INFINITY, 0, -NAN}, none[] = {NAN, -INFINITY};
+    assert_true(fm_logprob(odd, 4, 0) == -(double)INFINITY && fm_logprob(odd, 4, 3) == -(double)INFINITY);
+    assert_true(fm_logprob(odd, 4, 1) == 0 && fm_logprob(odd, 4, 2) < -1e38);
+    assert_true(fm_logprob(none, 2, 0) == -(double)INFINITY && fm_logprob(none, 2, 1) == -(double)INFINITY);
 }
 
 /* ---- Parameters ---- */
@@ -221,8 +229,8 @@ static void test_ranges(void **state)
         {"xtc_probability", 0, 1, -0.1, 1.1},
         {"xtc_threshold", 0, 1, -0.1, 1.1},
         {"repeat_penalty", 0.01, 1e3, 0, 1001},
-        {"presence_penalty", -1e3, 1e3, -1001, 1001},
-        {"frequency_penalty", -1e3, 1e3, -1001, 1001},
+        {"presence_penalty", -2, 2, -2.1, 2.1},
+        {"frequency_penalty", -2, 2, -2.1, 2.1},
         {"repeat_last_n", -1, 65536, -2, 65537},
         {"dry_multiplier", 0, 1e3, -1, 1001},
         {"dry_base", 0, 1e3, -1, 1001},
@@ -502,8 +510,8 @@ static void test_mirostat_converges(void **state)
         double surprise = 0;
         for (uint64_t i = 0; i < 2000; i++) {
             const int32_t id = fm_sampler_choose(s, z, 0, i);
-            for (size_t k = 0; k < s->candidates.n; k++)
-                if (s->candidates.c[k].id == id) surprise -= log2(s->candidates.p[k]);
+            surprise -= fm_logprob(z, FM_COUNT(z), id) / log(2);
+            fm_sampler_accept(s, id, false);
         }
         assert_true(fabs(surprise / 2000 - 3) < 0.1);
         fm_sampler_free(s);
@@ -554,6 +562,57 @@ static void test_breakers(void **state)
     p.n_dry_breakers = 0;
     check_breakers(&p, t, "00000000");
     fm_tokenizer_free(t);
+}
+
+/* A breaker that no token holds: "b\n\"" is spread over three of them. */
+static void test_breaker_of_several_tokens(void **state)
+{
+    static const char *const own[] = {"zzz", "b\n\"", "ax:a"};
+    static const int32_t text[] = {1, 2, 4, 0, 3, 1, 2, 2, 4, 0, 3, 0, 1, 2, 4};
+    static const uint64_t broken[] = {0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 12, 12, 12, 15};
+    fm_tokenizer *t = small_tokenizer();
+    fm_sampling p = neutral();
+    fm_sampler *s;
+    (void)state;
+    p.dry_multiplier = 1;
+    p.dry_breakers = own;
+    p.n_dry_breakers = FM_COUNT(own);
+    assert_ok(fm_sampler_open(&s, &p, 8, t, NULL, NULL));
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < FM_COUNT(text); i++) {
+            fm_sampler_accept(s, text[i], i % 2);
+            assert_int_equal(s->broken_at, broken[i]);
+        }
+        fm_sampler_reset(s);
+    }
+    fm_sampler_free(s);
+    fm_tokenizer_free(t);
+}
+
+/* A text longer than what is remembered of it still shows a breaker at its end; a longer breaker is refused. */
+static void test_long_breakers(void **state)
+{
+    char longest[FM_BREAKER_MAX + 2], *spread[] = {longest};
+    fm_tokenizer *t = small_tokenizer();
+    fm_sampling p = neutral();
+    fm_sampler *s;
+    (void)state;
+    memset(longest, 'a', sizeof longest);
+    longest[FM_BREAKER_MAX - 1] = 'b';
+    longest[FM_BREAKER_MAX] = 0;
+    p.dry_multiplier = 1;
+    p.dry_breakers = (const char *const *)spread;
+    p.n_dry_breakers = 1;
+    assert_ok(fm_sampler_open(&s, &p, 8, t, NULL, NULL));
+    for (size_t i = 0; i < 1000; i++) fm_sampler_accept(s, 0, true);
+    assert_int_equal(s->broken_at, 0);
+    fm_sampler_accept(s, 1, true);
+    assert_int_equal(s->broken_at, 1001);
+    fm_sampler_free(s);
+    fm_tokenizer_free(t);
+    longest[FM_BREAKER_MAX] = 'a';
+    longest[FM_BREAKER_MAX + 1] = 0;
+    refuse(&p, FM_ERR_LIMIT, "breaker 0 has 257 bytes");
 }
 
 /* ---- Memory ---- */
@@ -646,6 +705,8 @@ int main(void)
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_mirostat_converges),
         cmocka_unit_test(test_breakers),
+        cmocka_unit_test(test_breaker_of_several_tokens),
+        cmocka_unit_test(test_long_breakers),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_choose_takes_none),
     };

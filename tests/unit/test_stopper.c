@@ -9,7 +9,7 @@
 static fm_stopper open_stopper(const char *const *stops, size_t n)
 {
     fm_stopper s;
-    assert_ok(fm_stopper_init(&s, stops, n, NULL, NULL));
+    assert_ok(fm_stopper_init(&s, stops, n, 64, NULL, NULL));
     return s;
 }
 
@@ -191,7 +191,7 @@ static fm_status open_and_add(const fm_allocator *a, void *ctx)
     fm_stopper s;
     fm_view out;
     (void)ctx;
-    const fm_status status = fm_stopper_init(&s, stops, 1, a, NULL);
+    const fm_status status = fm_stopper_init(&s, stops, 1, 64, a, NULL);
     if (status == FM_OK) {
         assert_int_equal(fm_stopper_add(&s, FM_VIEW("this is the e"), &out), -1);
         assert_int_equal(fm_stopper_add(&s, FM_VIEW("nd"), &out), 0);

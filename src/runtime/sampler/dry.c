@@ -1,10 +1,104 @@
 /* dry.c - DRY ("don't repeat yourself"): a token that would extend a suffix of the text that was already seen, of length n, loses
- * multiplier * base^(n - allowed_length).  Matches do not cross breakers, and breakers are not punished. */
+ * multiplier * base^(n - allowed_length).  Matches do not cross breakers, and tokens that hold a breaker are not punished. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "runtime/sampler/internal.h"
+
+/* ---- Breakers ---- */
+
+static const char *const usual[] = {"\n", ":", "\"", "*"};
+
+static fm_view given_breaker(const fm_sampling *p, size_t i)
+{
+    return fm_view_of(p->dry_breakers ? p->dry_breakers[i] : usual[i]);
+}
+
+static size_t count_given(const fm_sampling *p)
+{
+    return p->dry_breakers ? p->n_dry_breakers : FM_COUNT(usual);
+}
+
+fm_status fm_dry_check(const fm_sampling *p, fm_error *err)
+{
+    for (size_t i = 0; i < count_given(p); i++)
+        if (given_breaker(p, i).n > FM_BREAKER_MAX)
+            return fm_fail(err, FM_ERR_LIMIT, "DRY's breaker %zu has %zu bytes, expected at most %d", i, given_breaker(p, i).n,
+                           FM_BREAKER_MAX);
+    return FM_OK;
+}
+
+void fm_dry_place(fm_arena *a, struct fm_sampler *s, const fm_sampling *p)
+{
+    const size_t n = count_given(p);
+    s->breaker = FM_PUSH(a, bool, s->vocab);
+    s->match = FM_PUSH(a, uint32_t, s->n_history);
+    s->reach = FM_PUSH(a, uint32_t, s->vocab);
+    s->breakers = FM_PUSH(a, fm_view, n);
+    s->n_breakers = 0;
+    for (size_t i = 0; i < n; i++) {
+        const fm_view given = given_breaker(p, i);
+        char *copy = FM_PUSH(a, char, given.n);
+        if (!a->base || !given.n) continue; /* the first call only counts */
+        memcpy(copy, given.p, given.n);
+        s->breakers[s->n_breakers++] = (fm_view){copy, given.n};
+    }
+}
+
+static bool contains(fm_view text, fm_view part)
+{
+    for (size_t i = 0; i + part.n <= text.n; i++)
+        if (!memcmp(text.p + i, part.p, part.n)) return true;
+    return false;
+}
+
+static fm_view text_of(const struct fm_sampler *s, int32_t id)
+{
+    fm_view text = {NULL, 0};
+    if (s->t) text.p = fm_token_text(s->t, id, true, &text.n);
+    return text;
+}
+
+void fm_dry_prepare(struct fm_sampler *s, const fm_sampling *p, const fm_tokenizer *t)
+{
+    if (p->dry_multiplier == 0.0f) return;
+    s->t = t;
+    for (size_t id = 0; id < s->vocab; id++)
+        for (size_t i = 0; i < s->n_breakers; i++) s->breaker[id] |= contains(text_of(s, (int32_t)id), s->breakers[i]);
+}
+
+/* Whether `text`, put behind the tail, completes this breaker: its first k bytes end the tail, the others begin the text. */
+static bool completes(const struct fm_sampler *s, fm_view text, fm_view breaker)
+{
+    for (size_t k = 1; k < breaker.n && k <= s->n_tail; k++)
+        if (breaker.n - k <= text.n && !memcmp(s->tail + s->n_tail - k, breaker.p, k) &&
+            !memcmp(text.p, breaker.p + k, breaker.n - k))
+            return true;
+    return false;
+}
+
+static void extend_tail(struct fm_sampler *s, fm_view text)
+{
+    const size_t taken = text.n < FM_BREAKER_MAX ? text.n : FM_BREAKER_MAX;
+    const size_t kept = s->n_tail + taken <= FM_BREAKER_MAX ? s->n_tail : FM_BREAKER_MAX - taken;
+    if (!taken) return;
+    memmove(s->tail, s->tail + s->n_tail - kept, kept);
+    memcpy(s->tail + kept, text.p + text.n - taken, taken);
+    s->n_tail = kept + taken;
+}
+
+void fm_dry_follow(struct fm_sampler *s, int32_t id)
+{
+    if (!s->breaker) return;
+    const fm_view text = text_of(s, id);
+    bool broken = s->breaker[id];
+    for (size_t i = 0; i < s->n_breakers && !broken; i++) broken = completes(s, text, s->breakers[i]);
+    if (broken) s->broken_at = s->n_seen;
+    extend_tail(s, text);
+}
+
+/* ---- Matches ---- */
 
 static size_t window_of(const struct fm_sampler *s)
 {
@@ -16,9 +110,8 @@ static size_t window_of(const struct fm_sampler *s)
 /* Tokens after the last breaker: no match is longer. */
 static size_t match_limit(const struct fm_sampler *s, size_t n)
 {
-    size_t limit = 0;
-    while (limit < n && !s->breaker[fm_sampler_recent(s, limit)]) limit++;
-    return limit;
+    const uint64_t since = s->n_seen - s->broken_at;
+    return since < n ? (size_t)since : n;
 }
 
 /* match[i]: how long the text ending i tokens ago agrees with the text's end (the Z function of the reversed window). */

@@ -1,6 +1,6 @@
 /* mirostat.c - keeps the surprise of the text near tau (Basu et al. 2021), in the place of top_k, top_p and typical.  Version
  * 2 drops tokens more surprising than mu; version 1 estimates how long the tail is from the likeliest tokens and cuts it
- * there. */
+ * there.  Both learn when the token that was drawn is accepted, from its probability before the cut. */
 #include <math.h>
 
 #include "runtime/sampler/internal.h"
@@ -19,35 +19,48 @@ static double zipf(const fm_candidates *c, size_t m)
     return tt > 0 ? tb / tt : 1;
 }
 
+/* eps / (1 - n^-eps), which tends to 1 / log n where eps is 0. */
+static double tail_factor(double eps, double n)
+{
+    return fabs(eps) < 1e-9 ? 1 / log(n) : eps / (1 - pow(n, -eps));
+}
+
 static void truncate_v1(struct fm_sampler *s, fm_candidates *c)
 {
     const size_t m = c->n < TAIL ? c->n : TAIL;
     fm_candidates_sort(c, m);
-    const double exponent = zipf(c, m), eps = exponent - 1, n = (double)s->vocab;
-    const double k = pow(eps * pow(2, s->mu) / (1 - pow(n, -eps)), 1 / exponent);
+    const double exponent = zipf(c, m);
+    const double k = pow(tail_factor(exponent - 1, (double)s->vocab) * pow(2, s->mu), 1 / exponent);
     const size_t keep = k >= 1 && k < (double)c->n ? (size_t)k : k >= (double)c->n ? c->n : 1;
     fm_candidates_sort(c, keep);
     c->n = c->sorted = keep;
 }
 
-static void truncate_v2(struct fm_sampler *s, fm_candidates *c)
+static double log_sum(const fm_candidates *c)
 {
     const double max = (double)fm_candidates_max(c);
     double sum = 0;
     for (size_t i = 0; i < c->n; i++) sum += exp((double)c->c[i].logit - max);
-    /* -log2 p <= mu in logits */
-    fm_candidates_keep(c, (float)(max + log(sum) - s->mu * log(2)));
+    return max + log(sum);
 }
 
 void fm_mirostat_truncate(struct fm_sampler *s, fm_candidates *c)
 {
+    s->norm = log_sum(c);
     if (s->p.mirostat == 1)
         truncate_v1(s, c);
     else
-        truncate_v2(s, c);
+        fm_candidates_keep(c, (float)(s->norm - s->mu * log(2))); /* -log2 p <= mu, in logits */
 }
 
-void fm_mirostat_learn(struct fm_sampler *s, double p)
+void fm_mirostat_remember(struct fm_sampler *s, const fm_candidate *drawn)
 {
-    s->mu -= (double)s->p.mirostat_eta * (-log2(p) - (double)s->p.mirostat_tau);
+    s->drawn = drawn->id;
+    s->surprise = (s->norm - (double)drawn->logit) / log(2);
+}
+
+void fm_mirostat_learn(struct fm_sampler *s, int32_t id)
+{
+    if (id == s->drawn) s->mu -= (double)s->p.mirostat_eta * (s->surprise - (double)s->p.mirostat_tau);
+    s->drawn = -1;
 }

@@ -62,8 +62,8 @@ static fm_status check_numbers(const fm_sampling *p, fm_error *err)
         {"xtc_probability", (double)p->xtc_probability, 0, 1},
         {"xtc_threshold", (double)p->xtc_threshold, 0, 1},
         {"repeat_penalty", (double)p->repeat_penalty, 1e-3, 1e3},
-        {"presence_penalty", (double)p->presence_penalty, -1e3, 1e3},
-        {"frequency_penalty", (double)p->frequency_penalty, -1e3, 1e3},
+        {"presence_penalty", (double)p->presence_penalty, -2, 2},
+        {"frequency_penalty", (double)p->frequency_penalty, -2, 2},
         {"repeat_last_n", p->repeat_last_n, -1, FM_HISTORY_MAX},
         {"dry_multiplier", (double)p->dry_multiplier, 0, 1e3},
         {"dry_base", (double)p->dry_base, 0, 1e3},
@@ -118,9 +118,8 @@ static fm_status read_order(fm_sampler *s, const char *order, fm_error *err)
 
 /* ---- Opening ---- */
 
-static void place(fm_arena *a, fm_sampler *s)
+static void place(fm_arena *a, fm_sampler *s, const fm_sampling *p)
 {
-    const bool dry = s->p.dry_multiplier != 0.0f;
     s->candidates.c = FM_PUSH(a, fm_candidate, s->vocab);
     s->candidates.p = FM_PUSH(a, double, s->vocab);
     if (s->p.typical_p < 1) s->scored = FM_PUSH(a, fm_scored, s->vocab);
@@ -129,10 +128,7 @@ static void place(fm_arena *a, fm_sampler *s)
     s->ring = FM_PUSH(a, int32_t, s->n_history);
     s->window = FM_PUSH(a, uint32_t, s->vocab);
     s->generated = FM_PUSH(a, uint32_t, s->vocab);
-    if (!dry) return;
-    s->breaker = FM_PUSH(a, bool, s->vocab);
-    s->match = FM_PUSH(a, uint32_t, s->n_history);
-    s->reach = FM_PUSH(a, uint32_t, s->vocab);
+    if (p->dry_multiplier != 0.0f) fm_dry_place(a, s, p);
 }
 
 static size_t history_of(const fm_sampling *p)
@@ -144,42 +140,21 @@ static size_t history_of(const fm_sampling *p)
     return n ? n : 1;
 }
 
-static bool contains(const char *text, size_t n, const char *part)
-{
-    const size_t m = strlen(part);
-    for (size_t i = 0; m && i + m <= n; i++)
-        if (!memcmp(text + i, part, m)) return true;
-    return false;
-}
-
-/* Tokens that hold a breaker. */
-static void find_breakers(fm_sampler *s, const fm_sampling *p, const fm_tokenizer *t)
-{
-    static const char *const usual[] = {"\n", ":", "\"", "*"};
-    const char *const *breakers = p->dry_breakers ? p->dry_breakers : usual;
-    const size_t n_breakers = p->dry_breakers ? p->n_dry_breakers : FM_COUNT(usual);
-    const size_t vocab = !s->breaker || !t ? 0 : fm_tokenizer_vocab(t) < s->vocab ? fm_tokenizer_vocab(t) : s->vocab;
-    for (size_t id = 0; id < vocab; id++) {
-        size_t n;
-        const char *text = fm_token_text(t, (int32_t)id, true, &n);
-        for (size_t i = 0; i < n_breakers; i++) s->breaker[id] |= contains(text, n, breakers[i]);
-    }
-}
-
 static fm_status fill(fm_sampler *s, const fm_sampling *p, const fm_tokenizer *t, fm_error *err)
 {
     FM_TRY(check_numbers(p, err));
     FM_TRY(check_ids(p, s->vocab, err));
+    FM_TRY(fm_dry_check(p, err));
     FM_TRY(read_order(s, p->samplers, err));
     s->n_history = history_of(p);
     fm_arena a = {0};
-    place(&a, s);
+    place(&a, s, p);
     FM_TRY(fm_alloc(&s->memory, s->a, a.used, 1, "a sampler", err));
     a = (fm_arena){.base = s->memory, .size = a.used};
-    place(&a, s);
+    place(&a, s, p);
     for (size_t i = 0; i < p->n_biases; i++) s->biases[i] = p->biases[i];
     for (size_t i = 0; i < p->n_allowed; i++) s->allowed[p->allowed[i]] = true;
-    find_breakers(s, p, t);
+    fm_dry_prepare(s, p, t);
     fm_sampler_reset(s);
     return FM_OK;
 }
@@ -228,7 +203,9 @@ FM_API void fm_sampler_set_eos(fm_sampler *s, const int32_t *eos, size_t n_eos)
 FM_API void fm_sampler_reset(fm_sampler *s)
 {
     s->n_seen = s->n_generated = 0;
+    s->broken_at = s->n_tail = 0;
     s->mu = 2 * (double)s->p.mirostat_tau;
+    s->drawn = -1;
     memset(s->window, 0, s->vocab * sizeof *s->window);
     memset(s->generated, 0, s->vocab * sizeof *s->generated);
 }
@@ -240,7 +217,9 @@ FM_API void fm_sampler_accept(fm_sampler *s, int32_t id, bool prompt)
     if (last_n > 0 && s->n_seen >= (uint64_t)last_n) s->window[fm_sampler_recent(s, (size_t)last_n - 1)]--;
     if (last_n != 0) s->window[id]++;
     s->ring[s->n_seen++ % s->n_history] = id;
+    fm_dry_follow(s, id);
     if (prompt) return;
+    fm_mirostat_learn(s, id);
     s->generated[id]++;
     s->n_generated++;
 }
@@ -289,24 +268,18 @@ FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t ch
     s->position = position;
     take_logits(s, logits);
     fm_sampler_bias.apply(s, c);
-    if (c->n == 0) take_logits(s, logits); /* a mask that leaves nothing is no mask */
+    if (c->n == 0) { /* bans that leave nothing are not heeded; `allowed` is */
+        take_logits(s, logits);
+        fm_sampler_keep_allowed(s, c);
+    }
     for (size_t i = 0; i < s->n_order; i++)
         if (takes_part(s, s->order[i])) s->order[i]->apply(s, c);
     if (s->p.temperature == 0.0f) {
         fm_candidates_sort(c, 1);
         c->n = 1;
     }
-    if (s->p.mirostat && c->n > 1) fm_mirostat_truncate(s, c);
-    const size_t i = c->n > 1 ? draw(s) : 0;
-    if (s->p.mirostat) fm_mirostat_learn(s, c->n > 1 ? c->p[i] : 1);
-    return c->c[i].id;
-}
-
-FM_API double fm_logprob(const float *logits, size_t vocab, int32_t id)
-{
-    double max = -INFINITY, sum = 0;
-    if (id < 0 || (size_t)id >= vocab) return -INFINITY;
-    for (size_t i = 0; i < vocab; i++) max = fmax(max, (double)logits[i]);
-    for (size_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - max);
-    return (double)logits[id] - max - log(sum);
+    if (s->p.mirostat) fm_mirostat_truncate(s, c);
+    const fm_candidate *drawn = &c->c[c->n > 1 ? draw(s) : 0];
+    if (s->p.mirostat) fm_mirostat_remember(s, drawn);
+    return drawn->id;
 }
