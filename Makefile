@@ -26,7 +26,7 @@ test: deps tidy all ## style, unit, kernel, golden, command-line, install and fu
 test-slow: all ## the tests that take minutes
 	ctest --test-dir build -C slow -L slow --output-on-failure
 
-test-oracles: all ## ask jinja2, tokenizers, gguf ... again, in a virtual environment outside the tree
+test-oracles: all ## ask transformers, llama.cpp, tokenizers, gguf ... again, in an environment outside the tree
 	@tests/oracles/run
 
 check-asan: ## all tests under the address and undefined-behaviour sanitizers

@@ -40,12 +40,12 @@ function(fm_add_folder name)
     endif()
 endfunction()
 
-# fm_unit_test(name [SOURCES ...] LINKS module ... [TIMEOUT seconds] [SLOW | ORACLE])
+# fm_unit_test(name [SOURCES ...] LINKS module ... [TIMEOUT seconds] [SLOW])
 #
-# A cmocka program, tests/unit/<name>.c unless SOURCES say otherwise.  SLOW and ORACLE tests are built with the rest, but run
-# only by "make test-slow" and "make test-oracles" (ctest -C slow, ctest -C oracle).
+# A cmocka program, tests/unit/<name>.c unless SOURCES say otherwise.  SLOW tests are built with the rest, but run only by
+# "make test-slow" (ctest -C slow).
 function(fm_unit_test name)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "SLOW;ORACLE" "TIMEOUT" "SOURCES;LINKS")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "SLOW" "TIMEOUT" "SOURCES;LINKS")
     if(arg_UNPARSED_ARGUMENTS)
         message(FATAL_ERROR "fm_unit_test(${name}): '${arg_UNPARSED_ARGUMENTS}' is not an argument of it")
     endif()
@@ -60,20 +60,17 @@ function(fm_unit_test name)
     target_link_libraries(${name} PRIVATE ${links} fm_cmocka)
     target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/include)
     target_compile_definitions(${name} PRIVATE FM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-    fm_register_test(${name} LABEL unit TIMEOUT "${arg_TIMEOUT}" SLOW ${arg_SLOW} ORACLE ${arg_ORACLE} COMMAND ${name})
+    fm_register_test(${name} LABEL unit TIMEOUT "${arg_TIMEOUT}" SLOW ${arg_SLOW} COMMAND ${name})
 endfunction()
 
-# One ctest with our defaults: 120 seconds, a label, and left out of the daily run when it is slow or needs an oracle.
+# One ctest with our defaults: 120 seconds, a label, and left out of the daily run when it is slow.
 function(fm_register_test name)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;TIMEOUT;SLOW;ORACLE" "COMMAND")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;TIMEOUT;SLOW" "COMMAND")
     set(configurations "")
     set(labels ${arg_LABEL})
     if(arg_SLOW)
         set(configurations CONFIGURATIONS slow)
         list(APPEND labels slow)
-    elseif(arg_ORACLE)
-        set(configurations CONFIGURATIONS oracle)
-        list(APPEND labels oracle)
     endif()
     if(NOT arg_TIMEOUT)
         set(arg_TIMEOUT 120)

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/common.h"
@@ -30,25 +29,18 @@ typedef struct job {
     size_t n_rows;
 } job;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* One pass: prefill appends `length` tokens to each sequence at once and wants the last logits; decode appends one at a time. */
 static fm_status pass(job *j, bool prefill, size_t length, size_t batch, double *rate, fm_error *err)
 {
     const size_t steps = prefill ? 1 : length;
     for (size_t i = 0; i < batch; i++) FM_TRY(fm_seq_reset(j->s, j->seqs[i], err));
-    const double begun = now();
+    const double begun = fm_cli_now();
     for (size_t k = 0; k < steps; k++) {
         for (size_t i = 0; i < batch; i++)
             j->spans[i] = (fm_span){.seq = j->seqs[i], .tokens = j->tokens + (prefill ? 0 : k), .n = prefill ? length : 1};
         FM_TRY(fm_step(j->s, j->spans, batch, err));
     }
-    *rate = (double)(length * batch) / (now() - begun);
+    *rate = (double)(length * batch) / (fm_cli_now() - begun);
     return FM_OK;
 }
 

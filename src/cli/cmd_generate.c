@@ -1,7 +1,6 @@
 /* cmd_generate.c - continue a text or ids; one answer or several of one prompt. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/common.h"
@@ -26,14 +25,9 @@ typedef struct job {
     size_t n_choices;
     bool stream; /* text goes out as it comes */
     answer *now;
-    struct timespec begun, prefilled, first, done;
+    double begun, prefilled, first, done;
     fm_status status;
 } job;
-
-static double seconds(struct timespec a, struct timespec b)
-{
-    return (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
-}
 
 /* ---- Tokens as they come ---- */
 
@@ -67,7 +61,7 @@ static bool on_token(void *ctx, const fm_token_event *e)
 {
     job *j = ctx;
     answer *a = j->now;
-    if (e->i == 0) clock_gettime(CLOCK_MONOTONIC, &j->first);
+    if (e->i == 0) j->first = fm_cli_now();
     fm_str_put(&a->text, e->text, e->text_n);
     if (e->id >= 0) {
         j->status = fm_grow((void **)&a->ids, &a->cap, a->n + 1, sizeof *a->ids, NULL, "the answer", NULL);
@@ -90,7 +84,7 @@ static fm_status prefill(job *j, fm_error *err)
     const fm_cli *c = j->c;
     const char *state = fm_opt_str(&c->options, FM_OPT_STATE);
     if (state) FM_TRY(fm_cli_state_load(&j->e, c, state, NULL, err));
-    clock_gettime(CLOCK_MONOTONIC, &j->begun);
+    j->begun = fm_cli_now();
     if (state && !fm_cli_input_given(c)) return FM_OK; /* goes on from the state's own logits */
     const uint64_t before = fm_seq_tokens(j->e.session, j->e.seq);
     FM_TRY(fm_cli_read_input(&j->in, c, j->t, before == 0, fm_model_get_info(j->e.model).vocab, err));
@@ -160,10 +154,10 @@ static fm_status generate(job *j, fm_error *err)
     const size_t vocab = fm_model_get_info(j->e.model).vocab;
     FM_TRY(fm_sampler_open(&sampler, &j->sampling.p, vocab, j->t, NULL, err));
     fm_status status = prefill(j, err);
-    clock_gettime(CLOCK_MONOTONIC, &j->prefilled);
+    j->prefilled = fm_cli_now();
     if (status == FM_OK && j->stream) echo(j);
     if (status == FM_OK) status = run_choices(j, sampler, err);
-    clock_gettime(CLOCK_MONOTONIC, &j->done);
+    j->done = fm_cli_now();
     fm_sampler_free(sampler);
     return status;
 }
@@ -245,11 +239,11 @@ static void print_timings(const job *j)
 {
     size_t n = 0;
     for (size_t i = 0; i < j->n_choices; i++) n += j->answers[i].n;
-    const double prompt = seconds(j->begun, j->prefilled), rest = seconds(j->prefilled, j->done);
+    const double prompt = j->prefilled - j->begun, rest = j->done - j->prefilled;
     if (!fm_opt_flag(&j->c->options, FM_OPT_VERBOSE)) return;
     fm_cli_style(j->c, stderr, "2");
     fprintf(stderr, "prompt: %zu tokens, %.1f tok/s; first token after %.0f ms; generated: %zu tokens, %.2f tok/s\n", j->in.n,
-            prompt > 0 ? (double)j->in.n / prompt : 0.0, n ? 1e3 * seconds(j->begun, j->first) : 0.0, n,
+            prompt > 0 ? (double)j->in.n / prompt : 0.0, n ? 1e3 * (j->first - j->begun) : 0.0, n,
             rest > 0 ? (double)n / rest : 0.0);
     fm_cli_style(j->c, stderr, "0");
 }

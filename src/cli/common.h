@@ -24,6 +24,7 @@ int fm_cli_put(fm_str *s);
 int fm_cli_finish(int code);
 
 bool fm_cli_is_terminal(int fd);
+double fm_cli_now(void); /* seconds, by a clock that only goes forward */
 /* From here on f is bold ("1"), dim ("2") or as usual ("0"): at a terminal only, and not with NO_COLOR, TERM=dumb, --no-color. */
 void fm_cli_style(const fm_cli *c, FILE *f, const char *style);
 

@@ -1,7 +1,6 @@
 /* talk.c - a turn of a talk: the prompt is rendered, what is new in it is appended to the state, and the answer is written. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/repl.h"
 
@@ -11,13 +10,6 @@ typedef struct writing {
     size_t n;
     bool failed;
 } writing;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void drop_turn(fm_talk *k)
 {
@@ -210,7 +202,7 @@ static void print_timings(const fm_talk *k, size_t n_prompt, double prompt, size
 static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelled, fm_error *err)
 {
     fm_generated end = {0};
-    const double begun = now();
+    const double begun = fm_cli_now();
     const size_t before = k->n_said;
     if (k->plain) { /* text is not said again: what fails is taken back */
         FM_TRY(fm_seq_mark(k->session, k->seq, err));
@@ -223,12 +215,12 @@ static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelle
         *cancelled = status == FM_ERR_CANCELLED;
         return *cancelled ? FM_OK : status;
     }
-    const double prefilled = now();
+    const double prefilled = fm_cli_now();
     const size_t n_prompt = k->n_said - (before < k->n_said ? before : 0);
     FM_TRY(write_answer(k, w, &end, err));
     putchar('\n');
     *cancelled = end.stop == FM_STOP_CANCELLED;
-    if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, now() - prefilled, end.stop);
+    if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, fm_cli_now() - prefilled, end.stop);
     return k->plain ? FM_OK : add_turn(k, "assistant", w->text.p, w->text.n, err);
 }
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/common.h"
@@ -75,6 +76,13 @@ int fm_cli_finish(int code)
     const bool failed = ferror(stdout) != 0;
     if (fflush(stdout) == 0 && !failed) return code;
     return failed && code != FM_EXIT_OK ? code : stdout_failed();
+}
+
+double fm_cli_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 bool fm_cli_is_terminal(int fd)

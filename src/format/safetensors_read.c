@@ -241,8 +241,8 @@ static fm_status make_order(size_t **out, size_t n, fm_order_cmp cmp, const fm_s
 /* The tensors from `first` on must fill the section without gap and overlap, as the official library asks. */
 static fm_status check_filled(const st_builder *b, size_t first, const section *at, fm_error *err)
 {
-    const fm_st_tensor *tensors = b->s->tensors + first;
     const size_t n = b->s->n_tensors - first;
+    const fm_st_tensor *tensors = n ? b->s->tensors + first : NULL; /* of none there may be no list */
     size_t *order = NULL;
     FM_TRY(make_order(&order, n, cmp_data, tensors, b->s->a, err));
     const unsigned char *expected = at->data;
