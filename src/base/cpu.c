@@ -2,9 +2,12 @@
 #define _GNU_SOURCE /* sched_getaffinity */
 #include "base/cpu.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 
@@ -120,13 +123,11 @@ static unsigned affinity_count(void)
 /* The first line of a small file of the system, cut to `n` bytes; an empty one when it cannot be read. */
 static fm_view read_line(char *line, size_t n, const char *path)
 {
-    fm_str s = {0};
     fm_view v = {line, 0};
-    if (fm_file_read(&s, path, 65536, NULL) == FM_OK && s.p != NULL) {
-        while (v.n < n && v.n < s.n && s.p[v.n] != '\n') v.n++;
-        memcpy(line, s.p, v.n);
-    }
-    fm_str_free(&s);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd < 0 ? 0 : read(fd, line, n); /* the system gives such files in one piece */
+    if (fd >= 0) close(fd);
+    while ((ssize_t)v.n < got && line[v.n] != '\n') v.n++;
     return v;
 }
 
@@ -142,11 +143,9 @@ static unsigned quota_cpus(fm_view quota, fm_view period)
 /* cgroup v2, "<quota or max> <period>". */
 static unsigned cpu_max(const char *dir)
 {
-    char line[64];
-    fm_str path = {0};
-    fm_str_printf(&path, "%s/cpu.max", dir);
-    const fm_view v = path.failed ? (fm_view){line, 0} : read_line(line, sizeof(line), path.p);
-    fm_str_free(&path);
+    char line[64], path[512];
+    if (snprintf(path, sizeof path, "%s/cpu.max", dir) >= (int)sizeof path) return 0;
+    const fm_view v = read_line(line, sizeof(line), path);
     const char *blank = v.n == 0 ? NULL : memchr(v.p, ' ', v.n);
     if (blank == NULL) return 0;
     const size_t n = (size_t)(blank - v.p);
@@ -192,5 +191,5 @@ unsigned fm_cpu_count(void)
 {
     const unsigned limit = smaller_limit(cgroup2_cpus(), cgroup1_cpus());
     const unsigned n = smaller_limit(affinity_count(), limit);
-    return n > 0 ? n : 1;
+    return n == 0 ? 1 : n < FM_THREADS_MAX ? n : FM_THREADS_MAX;
 }

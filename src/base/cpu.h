@@ -20,7 +20,9 @@ unsigned fm_cpu_features(void);
  * that one, NULL or "auto" all.  *out is 0 and err filled when the name is unknown or the machine lacks it. */
 fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err);
 
-/* CPUs this process may use: affinity mask and cgroup cpu.max, at least 1.  Physical cores when `physical`. */
+#define FM_THREADS_MAX 1024u /* of a pool */
+
+/* CPUs this process may use: affinity mask and cgroup cpu.max, 1 .. FM_THREADS_MAX. */
 unsigned fm_cpu_count(void);
 
 #endif

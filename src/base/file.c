@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The most one read() is asked for: Linux moves at most 2 GiB less a page per call anyway. */
-#define READ_MAX ((size_t)1 << 30)
+/* The most one read() is asked for; between two of them a caller hears of the progress. */
+#define READ_MAX ((size_t)1 << 26)
 
 /* Opens a regular file; O_NONBLOCK so that a FIFO is refused below instead of waited for. */
 static fm_status open_regular(int *fd, size_t *n, const char *path, fm_error *err)
@@ -39,7 +39,7 @@ static fm_status fail_map(const char *path, size_t n, fm_error *err)
     return fm_fail_errno(err, "cannot map the %zu bytes of %s", n, path);
 }
 
-static fm_status read_all(int fd, unsigned char *p, size_t n, const char *path, fm_error *err)
+static fm_status read_all(int fd, unsigned char *p, size_t n, fm_map_mode mode, const char *path, fm_error *err)
 {
     size_t got = 0;
     while (got < n) {
@@ -54,18 +54,20 @@ static fm_status read_all(int fd, unsigned char *p, size_t n, const char *path, 
                            path, got, n);
         }
         got += (size_t)r;
+        if (mode.progress && !mode.progress(mode.ctx, (double)got / (double)n))
+            return fm_fail(err, FM_ERR_CANCELLED, "stopped after %zu of the %zu bytes of %s", got, n, path);
     }
     return FM_OK;
 }
 
-static fm_status read_to_memory(fm_map *m, int fd, size_t n, const char *path, fm_error *err)
+static fm_status read_to_memory(fm_map *m, int fd, size_t n, fm_map_mode mode, const char *path, fm_error *err)
 {
     void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return fail_map(path, n, err);
 #ifdef MADV_HUGEPAGE
     madvise(p, n, MADV_HUGEPAGE); /* a wish: without huge pages everything works, more slowly */
 #endif
-    const fm_status status = read_all(fd, p, n, path, err);
+    const fm_status status = read_all(fd, p, n, mode, path, err);
     if (status != FM_OK) {
         munmap(p, n);
         return status;
@@ -92,8 +94,8 @@ fm_status fm_map_open(fm_map *m, const char *path, fm_map_mode mode, fm_error *e
     FM_TRY(open_regular(&fd, &n, path, err));
     if (n == 0) {
         m->p = (const unsigned char *)""; /* the system maps no empty range; a pointer spares callers the case */
-    } else if (mode == FM_MAP_READ) {
-        status = read_to_memory(m, fd, n, path, err);
+    } else if (mode.read) {
+        status = read_to_memory(m, fd, n, mode, path, err);
     } else {
         status = map_file(m, fd, n, path, err);
     }
@@ -144,6 +146,17 @@ static fm_status read_stream(fm_str *s, int fd, const char *name, size_t max, fm
 
 fm_status fm_file_read(fm_str *s, const char *path, size_t max, fm_error *err)
 {
+    int fd;
+    size_t n;
+    fm_str_reset(s);
+    FM_TRY(open_regular(&fd, &n, path, err));
+    const fm_status status = read_stream(s, fd, path, max, err);
+    close(fd);
+    return status;
+}
+
+fm_status fm_stream_read(fm_str *s, const char *path, size_t max, fm_error *err)
+{
     fm_str_reset(s);
     if (strcmp(path, "-") == 0) return read_stream(s, STDIN_FILENO, "standard input", max, err);
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -165,9 +178,9 @@ bool fm_path_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-char *fm_path_join(const char *dir, const char *name, fm_error *err)
+char *fm_path_join(const char *dir, const char *name, const fm_allocator *a, fm_error *err)
 {
-    fm_str s = {0};
+    fm_str s = {.a = a};
     const size_t n = strlen(dir);
     fm_str_put(&s, dir, n);
     if (n > 0 && dir[n - 1] != '/') fm_str_putc(&s, '/');

@@ -14,15 +14,25 @@ typedef struct fm_map {
     bool mapped; /* false: anonymous memory */
 } fm_map;
 
-typedef enum fm_map_mode { FM_MAP_SHARED, FM_MAP_READ } fm_map_mode;
+/* How a file comes into memory: mapped and shared between processes, or read. */
+typedef struct fm_map_mode {
+    bool read;
+    fm_progress_fn progress; /* while reading, with the fraction of this file; may be NULL */
+    void *ctx;
+} fm_map_mode;
+#define FM_MAP_SHARED ((fm_map_mode){0})
+#define FM_MAP_READ   ((fm_map_mode){.read = true})
 
-/* Errors  FM_ERR_IO (missing, a directory, unreadable, not a regular file), FM_ERR_MEMORY.  An empty file gives n = 0. */
+/* Errors  FM_ERR_IO (missing, a directory, unreadable, not a regular file), FM_ERR_MEMORY, FM_ERR_CANCELLED.  An empty file gives
+ * n = 0. */
 fm_status fm_map_open(fm_map *m, const char *path, fm_map_mode mode, fm_error *err);
 fm_status fm_map_lock(const fm_map *m, const char *path, fm_error *err); /* mlock; the error says which limit to raise */
 void fm_map_close(fm_map *m);
 
-/* The whole of a small file (at most `max` bytes) as a terminated string in s; "-" reads standard input. */
+/* The whole of a small regular file (at most `max` bytes) as a terminated string in s. */
 fm_status fm_file_read(fm_str *s, const char *path, size_t max, fm_error *err);
+/* The same of whatever a person names: a FIFO or a device too, and "-" for standard input.  May wait for its writer. */
+fm_status fm_stream_read(fm_str *s, const char *path, size_t max, fm_error *err);
 
 /* An output file that appears under its name only when complete: written to "<path>.tmp.<pid>", fsync'ed, renamed, its
  * directory fsync'ed.  After any failure call fm_out_abort(); the target is then as it was before. */
@@ -32,9 +42,10 @@ typedef struct fm_out {
     char *path, *tmp;
     unsigned char *buf;
     size_t buf_n;
+    const fm_allocator *a;
 } fm_out;
 
-fm_status fm_out_open(fm_out *o, const char *path, fm_error *err);
+fm_status fm_out_open(fm_out *o, const char *path, const fm_allocator *a, fm_error *err);
 fm_status fm_out_write(fm_out *o, const void *p, size_t n, fm_error *err);
 fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err); /* zeros up to a multiple of align */
 fm_status fm_out_commit(fm_out *o, fm_error *err);            /* frees o in either case */
@@ -42,7 +53,7 @@ void fm_out_abort(fm_out *o);                                 /* harmless after 
 
 bool fm_path_is_dir(const char *path);
 bool fm_path_exists(const char *path);
-char *fm_path_join(const char *dir, const char *name, fm_error *err); /* free with fm_free(NULL, p) */
-fm_status fm_dir_make(const char *path, fm_error *err);               /* one level; existing is fine */
+char *fm_path_join(const char *dir, const char *name, const fm_allocator *a, fm_error *err); /* NULL: no memory */
+fm_status fm_dir_make(const char *path, fm_error *err);                                      /* one level; existing is fine */
 
 #endif

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,13 +26,11 @@ static bool is_descriptor_path(const char *path)
 }
 
 /* Path of the file itself when `path` is a link to one, so that the link stays. */
-static char *target_of(const char *path, fm_error *err)
+static char *target_of(const char *path, const fm_allocator *a, fm_error *err)
 {
-    char *real = realpath(path, NULL);
-    const char *target = real == NULL ? path : real;
-    char *copy = fm_strdup(NULL, target, strlen(target), err);
-    free(real);
-    return copy;
+    char real[PATH_MAX];
+    const char *target = realpath(path, real) == NULL ? path : real;
+    return fm_strdup(a, target, strlen(target), err);
 }
 
 static fm_status open_direct(fm_out *o, fm_error *err)
@@ -42,7 +41,7 @@ static fm_status open_direct(fm_out *o, fm_error *err)
 
 static fm_status tmp_name(fm_out *o, int attempt, fm_error *err)
 {
-    fm_str s = {0};
+    fm_str s = {.a = o->a};
     fm_str_printf(&s, "%s.tmp.%ld", o->path, (long)getpid());
     if (attempt > 0) fm_str_printf(&s, ".%d", attempt);
     if (fm_str_ok(&s, "the name of a temporary file", err) != FM_OK) {
@@ -60,7 +59,7 @@ static fm_status open_beside(fm_out *o, fm_error *err)
         o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (o->fd >= 0) return FM_OK;
         const int number = errno;
-        fm_free(NULL, o->tmp);
+        fm_free(o->a, o->tmp);
         o->tmp = NULL;
         errno = number;
         if (number != EEXIST) break;
@@ -74,10 +73,10 @@ static fm_status open_target(fm_out *o, const char *path, fm_error *err)
     const bool exists = stat(path, &st) == 0;
     if (exists && S_ISDIR(st.st_mode)) return fm_fail(err, FM_ERR_IO, "cannot write %s: it is a directory; name a file", path);
     void *buf = NULL;
-    FM_TRY(fm_alloc(&buf, NULL, BUFFER_BYTES, 1, "the write buffer of a file", err));
+    FM_TRY(fm_alloc(&buf, o->a, BUFFER_BYTES, 1, "the write buffer of a file", err));
     o->buf = buf;
     const bool direct = is_descriptor_path(path) || (exists && !S_ISREG(st.st_mode));
-    o->path = direct ? fm_strdup(NULL, path, strlen(path), err) : target_of(path, err);
+    o->path = direct ? fm_strdup(o->a, path, strlen(path), err) : target_of(path, o->a, err);
     if (o->path == NULL) return FM_ERR_MEMORY;
     if (direct) return open_direct(o, err);
     FM_TRY(open_beside(o, err));
@@ -87,9 +86,9 @@ static fm_status open_target(fm_out *o, const char *path, fm_error *err)
     return FM_OK;
 }
 
-fm_status fm_out_open(fm_out *o, const char *path, fm_error *err)
+fm_status fm_out_open(fm_out *o, const char *path, const fm_allocator *a, fm_error *err)
 {
-    *o = (fm_out){.fd = -1};
+    *o = (fm_out){.fd = -1, .a = a};
     const fm_status status = open_target(o, path, err);
     if (status != FM_OK) fm_out_abort(o);
     return status;
@@ -173,10 +172,10 @@ static void sync_directory(const char *path)
 {
     const char *slash = strrchr(path, '/');
     const size_t n = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    char *dir = n == 0 ? fm_strdup(NULL, ".", 1, NULL) : fm_strdup(NULL, path, n, NULL);
-    if (dir == NULL) return;
+    char dir[PATH_MAX] = ".";
+    if (n >= sizeof dir) return;
+    if (n > 0) memcpy(dir, path, n), dir[n] = '\0';
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    fm_free(NULL, dir);
     if (fd < 0) return;
     fsync(fd);
     close(fd);
@@ -192,7 +191,7 @@ static fm_status publish(fm_out *o, fm_error *err)
     if (close(fd) != 0) return fail_out(o, "close", err);
     if (o->tmp == NULL) return FM_OK;
     if (rename(o->tmp, o->path) != 0) return fail_out(o, "put the finished file in place of", err);
-    fm_free(NULL, o->tmp);
+    fm_free(o->a, o->tmp);
     o->tmp = NULL;
     sync_directory(o->path);
     return FM_OK;
@@ -208,8 +207,8 @@ fm_status fm_out_commit(fm_out *o, fm_error *err)
 void fm_out_abort(fm_out *o)
 {
     if (o->path != NULL) discard(o);
-    fm_free(NULL, o->buf);
-    fm_free(NULL, o->path);
-    fm_free(NULL, o->tmp);
+    fm_free(o->a, o->buf);
+    fm_free(o->a, o->path);
+    fm_free(o->a, o->tmp);
     *o = (fm_out){.fd = -1};
 }

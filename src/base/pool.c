@@ -22,7 +22,6 @@
 
 #define SPIN_NS     30000 /* how long a wait inside a job spins before it sleeps */
 #define STACK_BYTES ((size_t)1 << 20)
-#define THREADS_MAX 1024u
 
 /* A word that threads wait on, on a cache line of its own. */
 typedef struct gate {
@@ -178,11 +177,11 @@ fm_status fm_pool_open(fm_pool **out, unsigned n_threads, const fm_allocator *a,
     *out = NULL;
     const unsigned n_cpus = fm_cpu_count();
     if (n_threads == 0) n_threads = n_cpus;
-    if (n_threads > THREADS_MAX) {
+    if (n_threads > FM_THREADS_MAX) {
         return fm_fail(err, FM_ERR_LIMIT,
                        "%u threads were asked for; the most is %u, and more than "
                        "the %u CPUs here only costs time",
-                       n_threads, THREADS_MAX, n_cpus);
+                       n_threads, FM_THREADS_MAX, n_cpus);
     }
     void *memory = NULL, *workers = NULL;
     FM_TRY(fm_alloc(&memory, a, 1, sizeof(fm_pool), "a thread pool", err));

@@ -37,6 +37,18 @@ bool fm_view_ends(fm_view a, const char *suffix)
     return n == 0 || (a.n >= n && memcmp(a.p + (a.n - n), suffix, n) == 0);
 }
 
+fm_quote fm_quote_of(fm_view name)
+{
+    fm_quote q;
+    const size_t room = sizeof(q.text) - 4, n = name.n < room ? name.n : room;
+    size_t at = 0;
+    for (; at < n; at++) q.text[at] = name.p[at] >= ' ' && name.p[at] <= '~' ? name.p[at] : '?';
+    if (name.n > n)
+        for (int dot = 0; dot < 3; dot++) q.text[at++] = '.';
+    q.text[at] = '\0';
+    return q;
+}
+
 /* Room for n more bytes and the 0 after them. */
 static bool reserve(fm_str *s, size_t n)
 {

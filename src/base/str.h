@@ -20,6 +20,12 @@ bool fm_view_is(fm_view a, const char *s);
 bool fm_view_starts(fm_view a, const char *prefix);
 bool fm_view_ends(fm_view a, const char *suffix);
 
+/* A name from a file made fit for an error sentence: at most 80 bytes, control and non-ASCII bytes as '?'. */
+typedef struct fm_quote {
+    char text[84];
+} fm_quote;
+fm_quote fm_quote_of(fm_view name);
+
 /* A builder.  An allocation that fails sets `failed` and later calls do nothing, so that a caller checks once at the end with
  * fm_str_ok().  p is always terminated when not NULL.  Zero-initialise; set `a` for a caller's allocator. */
 typedef struct fm_str {

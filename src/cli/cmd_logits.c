@@ -97,7 +97,7 @@ static fm_status begin(sink *s, const fm_cli *c, const fm_model *m, const fm_cli
 static fm_status write_text(const char *path, const fm_str *text, fm_error *err)
 {
     fm_out o;
-    FM_TRY(fm_out_open(&o, path, err));
+    FM_TRY(fm_out_open(&o, path, NULL, err));
     fm_status status = fm_out_write(&o, text->p, text->n, err);
     if (status == FM_OK) status = fm_out_commit(&o, err);
     if (status != FM_OK) fm_out_abort(&o);

@@ -11,7 +11,7 @@ static fm_status open_chat(fm_talk *k, fm_error *err)
     fm_str text = {0};
     fm_status status = FM_OK;
     if (source && strcmp(source, "chatml") != 0 && strcmp(source, "falcon3") != 0) {
-        status = fm_file_read(&text, source, (size_t)1 << 24, err);
+        status = fm_stream_read(&text, source, (size_t)1 << 24, err);
         source = text.p ? text.p : "";
     }
     if (status == FM_OK) status = fm_chat_open(&k->chat, k->model, source, err);

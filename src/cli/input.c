@@ -88,7 +88,7 @@ fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
     else if (prompt)
         fm_str_puts(out, prompt);
     else
-        FM_TRY(fm_file_read(out, file ? file : "-", TEXT_BYTES_MAX, err));
+        FM_TRY(fm_stream_read(out, file ? file : "-", TEXT_BYTES_MAX, err));
     FM_TRY(fm_str_ok(out, "the text", err));
     if (fm_opt_flag(&c->options, FM_OPT_ANY_BYTES)) return FM_OK;
     return check_utf8(out, prompt ? "the text of -p" : file && strcmp(file, "-") ? file : "standard input", err);
@@ -129,7 +129,7 @@ fm_status fm_cli_parse_ids(int32_t **ids, size_t *n, const char *text, fm_error 
     if (looks_like_list(text)) {
         status = read_ids(ids, n, text, "--ids", err);
     } else {
-        status = fm_file_read(&file, text, TEXT_BYTES_MAX, err);
+        status = fm_stream_read(&file, text, TEXT_BYTES_MAX, err);
         if (status == FM_OK && file.p) status = read_ids(ids, n, file.p, strcmp(text, "-") ? text : "standard input", err);
     }
     fm_str_free(&file);

@@ -49,11 +49,11 @@ static fm_config config_of(const struct shape *s)
                        .pad_vocab_multiple = 1, .bos = 0, .eos = {0}, .n_eos = 1};
 }
 
-/* Every weight of the tables but the projections' biases and a tied head. */
+/* Every weight of the tables that the configuration asks for. */
 static bool has_weight(const fm_job *j, const fm_weight_def *def)
 {
     if (def == &j->arch->globals[FM_GLOBAL_HEAD]) return !j->config.tie;
-    return !def->optional || strcmp(def->name, "conv1d.bias") == 0;
+    return fm_weight_needed(def, &j->config) == FM_NEEDED;
 }
 
 static void add_item(fm_job *j, fm_model_weight w)

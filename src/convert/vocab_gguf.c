@@ -14,7 +14,7 @@ static fm_status from_files(fm_tok *t, const char *dir, const char *file, fm_err
     const size_t n = dir ? strlen(dir) : slash ? (size_t)(slash - file) : 1;
     t->dir = fm_strdup(t->a, n ? from : "/", n ? n : 1, err);
     if (!t->dir) return FM_ERR_MEMORY;
-    char *path = file ? NULL : fm_path_join(t->dir, "tokenizer.json", err);
+    char *path = file ? NULL : fm_path_join(t->dir, "tokenizer.json", t->a, err);
     if (!file && !path) return FM_ERR_MEMORY;
     fm_status status = FM_OK;
     const char *json = file ? file : path;
@@ -22,7 +22,7 @@ static fm_status from_files(fm_tok *t, const char *dir, const char *file, fm_err
         t->json = fm_strdup(t->a, json, strlen(json), err);
         if (!t->json) status = FM_ERR_MEMORY;
     }
-    fm_free(NULL, path);
+    fm_free(t->a, path);
     return status;
 }
 

@@ -128,7 +128,7 @@ fm_status fm_write_gguf(fm_job *j, const char *path, fm_error *err)
 {
     fm_gguf_writer w;
     warn_llama(j);
-    FM_TRY(fm_gguf_create(&w, path, err));
+    FM_TRY(fm_gguf_create(&w, path, j->a, err));
     const fm_status status = write_all(&w, j, err);
     fm_gguf_abort(&w);
     return status;

@@ -12,24 +12,24 @@
 
 fm_status fm_read_beside(fm_str *text, const char *dir, const char *name, fm_error *err)
 {
-    char *path = fm_path_join(dir, name, err);
+    char *path = fm_path_join(dir, name, text->a, err);
     fm_str_reset(text);
     if (!path) return FM_ERR_MEMORY;
     const fm_status status = fm_path_exists(path) ? fm_file_read(text, path, (size_t)256 << 20, err) : FM_OK;
-    fm_free(NULL, path);
+    fm_free(text->a, path);
     return status;
 }
 
-fm_status fm_write_text(const char *dir, const char *name, fm_view text, fm_error *err)
+fm_status fm_write_text(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err)
 {
     fm_out out = {0};
-    char *path = fm_path_join(dir, name, err);
+    char *path = fm_path_join(dir, name, a, err);
     if (!path) return FM_ERR_MEMORY;
-    fm_status status = fm_out_open(&out, path, err);
+    fm_status status = fm_out_open(&out, path, a, err);
     if (status == FM_OK) status = fm_out_write(&out, text.p, text.n, err);
     if (status == FM_OK) status = fm_out_commit(&out, err);
     fm_out_abort(&out);
-    fm_free(NULL, path);
+    fm_free(a, path);
     return status;
 }
 
@@ -105,14 +105,14 @@ static fm_status write_shard(fm_job *j, const shards *s, size_t shard, const cha
     char name[64];
     fm_st_writer w;
     shard_name(name, s, shard);
-    char *path = fm_path_join(dir, name, err);
+    char *path = fm_path_join(dir, name, j->a, err);
     if (!path) return FM_ERR_MEMORY;
-    fm_status status = fm_st_create(&w, path, err);
+    fm_status status = fm_st_create(&w, path, j->a, err);
     if (status == FM_OK) {
         status = fill_shard(&w, j, s, shard, err);
         fm_st_abort(&w);
     }
-    fm_free(NULL, path);
+    fm_free(j->a, path);
     return status;
 }
 
@@ -137,7 +137,7 @@ static fm_status write_index(const fm_job *j, const shards *s, const char *dir, 
     fm_jsonw_end(&w, '}');
     fm_status status = fm_str_ok(&name, "a tensor name", err);
     if (status == FM_OK) status = fm_str_ok(&text, "the index", err);
-    if (status == FM_OK) status = fm_write_text(dir, "model.safetensors.index.json", (fm_view){text.p, text.n}, err);
+    if (status == FM_OK) status = fm_write_text(dir, "model.safetensors.index.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     fm_str_free(&name);
     return status;
@@ -163,7 +163,7 @@ static fm_status write_config(const fm_job *j, const char *dir, fm_error *err)
     if (j->m && j->m->source.kind == FM_SOURCE_HF) own = (fm_view){j->m->source.config.p, j->m->source.config.n};
     else if (j->m) status = fm_gguf_get_string(&j->m->source.gguf, "fmamba.config_json", &own, NULL, err);
     if (status == FM_OK) status = own.n ? fm_config_edit(&text, j, own, err) : fm_config_make(&text, j, err);
-    if (status == FM_OK) status = fm_write_text(dir, "config.json", (fm_view){text.p, text.n}, err);
+    if (status == FM_OK) status = fm_write_text(dir, "config.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     return status;
 }

@@ -1,18 +1,6 @@
 /* common.c - what the readers of this folder share: see internal.h. */
 #include "format/internal.h"
 
-fm_quote fm_quote_of(fm_view name)
-{
-    fm_quote q;
-    const size_t room = sizeof(q.text) - 4, n = name.n < room ? name.n : room;
-    size_t at = 0;
-    for (; at < n; at++) q.text[at] = name.p[at] >= ' ' && name.p[at] <= '~' ? name.p[at] : '?';
-    if (name.n > n)
-        for (int dot = 0; dot < 3; dot++) q.text[at++] = '.';
-    q.text[at] = '\0';
-    return q;
-}
-
 int fm_view_cmp(fm_view a, fm_view b)
 {
     const size_t n = a.n < b.n ? a.n : b.n;

@@ -95,7 +95,7 @@ typedef struct fm_gguf_writer {
     size_t alignment;                 /* 32 */
 } fm_gguf_writer;
 
-fm_status fm_gguf_create(fm_gguf_writer *w, const char *path, fm_error *err);
+fm_status fm_gguf_create(fm_gguf_writer *w, const char *path, const fm_allocator *a, fm_error *err);
 void fm_gguf_put_u32(fm_gguf_writer *w, const char *key, uint32_t v);
 void fm_gguf_put_u64(fm_gguf_writer *w, const char *key, uint64_t v);
 void fm_gguf_put_f32(fm_gguf_writer *w, const char *key, float v);

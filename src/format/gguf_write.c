@@ -40,10 +40,10 @@ static void begin_array(fm_gguf_writer *w, const char *key, fm_gguf_kv_type elem
     put_u64(&w->kv, n);
 }
 
-fm_status fm_gguf_create(fm_gguf_writer *w, const char *path, fm_error *err)
+fm_status fm_gguf_create(fm_gguf_writer *w, const char *path, const fm_allocator *a, fm_error *err)
 {
-    *w = (fm_gguf_writer){.alignment = ALIGNMENT};
-    return fm_out_open(&w->out, path, err);
+    *w = (fm_gguf_writer){.kv = {.a = a}, .infos = {.a = a}, .sizes = {.a = a}, .alignment = ALIGNMENT};
+    return fm_out_open(&w->out, path, a, err);
 }
 
 void fm_gguf_put_u32(fm_gguf_writer *w, const char *key, uint32_t v)

@@ -40,12 +40,6 @@ static inline bool fm_add_u64(uint64_t a, uint64_t b, uint64_t *out)
     return !__builtin_add_overflow(a, b, out);
 }
 
-/* A name from a file made fit for an error sentence: at most 80 bytes, control and non-ASCII bytes as '?'. */
-typedef struct fm_quote {
-    char text[84];
-} fm_quote;
-fm_quote fm_quote_of(fm_view name);
-
 /* Sorts order[0..n) by cmp(ctx, order[i], order[j]) in O(n log n) worst case and without memory: counts and names come from
  * files that may be made to hurt, which rules out the C library's qsort. */
 typedef int (*fm_order_cmp)(const void *ctx, size_t i, size_t j);

@@ -27,7 +27,7 @@ fm_status fm_npy_create_f32(fm_out *o, const char *path, const size_t *shape, un
 {
     fm_str s = {.p = NULL};
     FM_ASSERT(n_dims <= DIMS_MAX);
-    FM_TRY(fm_out_open(o, path, err));
+    FM_TRY(fm_out_open(o, path, NULL, err));
     put_header(&s, shape, n_dims);
     const fm_status status = write_header(o, &s, err);
     fm_str_free(&s);

@@ -62,7 +62,7 @@ typedef struct fm_st_writer {
     uint64_t data_begin;        /* where in the file they begin */
 } fm_st_writer;
 
-fm_status fm_st_create(fm_st_writer *w, const char *path, fm_error *err);
+fm_status fm_st_create(fm_st_writer *w, const char *path, const fm_allocator *a, fm_error *err);
 fm_status fm_st_put_tensor(fm_st_writer *w, const char *name, fm_st_type type, const uint64_t *dims, unsigned n_dims,
                            fm_error *err);
 fm_status fm_st_begin_data(fm_st_writer *w, fm_error *err); /* metadata {"format": "pt"}, header padded to 8 bytes */

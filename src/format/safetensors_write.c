@@ -2,10 +2,10 @@
 #include "base/json.h"
 #include "format/safetensors_internal.h"
 
-fm_status fm_st_create(fm_st_writer *w, const char *path, fm_error *err)
+fm_status fm_st_create(fm_st_writer *w, const char *path, const fm_allocator *a, fm_error *err)
 {
-    *w = (fm_st_writer){.n_tensors = 0};
-    FM_TRY(fm_out_open(&w->out, path, err));
+    *w = (fm_st_writer){.header = {.a = a}};
+    FM_TRY(fm_out_open(&w->out, path, a, err));
     fm_str_puts(&w->header, "{\"__metadata__\":{\"format\":\"pt\"}");
     return FM_OK;
 }

@@ -1,6 +1,7 @@
 /* load.c - from an open source to a checked model.  Matrices stay where they lie in the mapped file; norms, biases, convolution
  * and A (a thousandth of the weights) are copied as f32 in the layout the kernels want. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/model.h"
@@ -16,9 +17,10 @@ static fm_status check_config(const fm_model *m, fm_error *err)
     const struct {
         const char *name;
         size_t v, max;
-    } sizes[] = {{"d_model", c->d_model, DIM_MAX}, {"d_inner", c->d_inner, DIM_MAX}, {"d_state", c->d_state, STATE_MAX},
-                 {"d_conv", c->d_conv, 64},        {"dt_rank", c->dt_rank, DIM_MAX}, {"n_layer", c->n_layer, LAYER_MAX},
-                 {"vocab", c->vocab, DIM_MAX}};
+    } sizes[] = {{"d_model", c->d_model, DIM_MAX},   {"d_inner", c->d_inner, DIM_MAX},
+                 {"d_state", c->d_state, STATE_MAX}, {"d_conv", c->d_conv, 64},
+                 {"dt_rank", c->dt_rank, DIM_MAX},   {"n_layer", c->n_layer, LAYER_MAX},
+                 {"vocab", c->vocab, DIM_MAX},       {"pad_vocab_size_multiple", c->pad_vocab_multiple, 1 << 16}};
     for (size_t i = 0; i < FM_COUNT(sizes); i++)
         if (sizes[i].v == 0 || sizes[i].v > sizes[i].max)
             return fm_fail(err, FM_ERR_FORMAT, "%s: %s is %zu, expected 1 .. %zu: the configuration is damaged", m->source.path,
@@ -42,6 +44,17 @@ static fm_status fail_missing(const fm_model *m, const fm_model_weight *w, fm_er
     fm_str name = {.a = m->a};
     fm_fail(err, FM_ERR_SHAPE, "%s: tensor %s (%s, %s) is missing: the checkpoint is incomplete or not %s", m->source.path,
             weight_full_name(m, w, &name), fm_dim_name(w->def->rows), fm_dim_name(w->def->cols), m->arch->name);
+    fm_str_free(&name);
+    return FM_ERR_SHAPE;
+}
+
+static fm_status fail_unwanted(const fm_model *m, const fm_model_weight *w, fm_error *err)
+{
+    fm_str name = {.a = m->a};
+    fm_fail(err, FM_ERR_SHAPE,
+            "%s: there is a tensor %s, but the configuration says that the model has none: they do not belong "
+            "together",
+            m->source.path, weight_full_name(m, w, &name));
     fm_str_free(&name);
     return FM_ERR_SHAPE;
 }
@@ -105,6 +118,14 @@ static bool all_finite(const float *p, size_t n)
     return true;
 }
 
+static fm_status fail_small(const fm_model *m, const fm_model_weight *w, fm_status status, const char *what, fm_error *err)
+{
+    fm_str name = {.a = m->a};
+    fm_fail(err, status, "%s: tensor %s %s", m->source.path, weight_full_name(m, w, &name), what);
+    fm_str_free(&name);
+    return status;
+}
+
 static fm_status place_small(fm_model *m, const fm_model_weight *w, const fm_source_tensor *t, fm_tensor *out, fm_arena *arena,
                              fm_error *err)
 {
@@ -113,32 +134,42 @@ static fm_status place_small(fm_model *m, const fm_model_weight *w, const fm_sou
     float *dst = FM_PUSH(arena, float, rows *cols), *row;
     if (!arena->base) return FM_OK;
     fm_tensor src = t->t;
-    if (src.type != FM_F32 && !fm_dtype_get(src.type)->is_float)
-        return fm_fail(err, FM_ERR_UNSUPPORTED,
-                       "%s: layer %zu: %s is %s, expected F32, F16 or BF16: small tensors are not "
-                       "quantised in any known file",
-                       m->source.path, w->layer, def->name, fm_dtype_get(src.type)->name);
+    if (!fm_dtype_get(src.type)->is_float)
+        return fail_small(m, w, FM_ERR_UNSUPPORTED,
+                          "is quantised, which small tensors never "
+                          "are: expected F32, F16 or BF16",
+                          err);
     src.rows = rows, src.cols = cols;
     src.stride = cols * fm_dtype_get(src.type)->bytes;
     FM_TRY(fm_alloc((void **)&row, m->a, cols, sizeof(float), "a row", err));
     copy_small(dst, &src, def, m->source.kind, row);
     fm_free(m->a, row);
     if (!all_finite(dst, rows * cols))
-        return fm_fail(err, FM_ERR_FORMAT, "%s: layer %zu: %s holds NaN or infinity: the file is damaged, get it again",
-                       m->source.path, w->layer, def->name);
+        return fail_small(m, w, FM_ERR_FORMAT, "holds NaN or infinity: the file is damaged, get it again", err);
     const bool t_kind = def->kind == FM_WEIGHT_SMALL_T;
     *out = (fm_tensor){dst, FM_F32, t_kind ? cols : rows, t_kind ? rows : cols, (t_kind ? rows : cols) * sizeof(float)};
     return FM_OK;
 }
 
-/* A matrix is used where it lies; only one that is not aligned for its type (odd safetensors headers) is copied. */
-static void place_matrix(const fm_source_tensor *t, fm_tensor *out, fm_arena *arena)
+/* A matrix is used where it lies; only one that is not aligned for its type (odd safetensors headers) is copied.  Axes of size 1
+ * may have made other rows of it, which do not matter as long as no block of a quantised type lies across two of ours. */
+static fm_status place_matrix(const fm_model *m, const fm_model_weight *w, const fm_source_tensor *t, fm_tensor *out,
+                              fm_arena *arena, fm_error *err)
 {
-    *out = t->t;
-    if (aligned_for(&t->t)) return;
-    unsigned char *dst = FM_PUSH(arena, unsigned char, t->t.rows * t->t.stride);
-    if (arena->base) memcpy(dst, t->t.data, t->t.rows * t->t.stride);
-    out->data = dst;
+    const fm_dtype_traits *type = fm_dtype_get(t->t.type);
+    const size_t rows = fm_dim_of(&m->config, w->def->rows), cols = fm_dim_of(&m->config, w->def->cols);
+    if (!type->is_float && (t->t.rows != rows || t->t.cols != cols)) return fail_shape(m, w, t, err);
+    fm_tensor view = t->t;
+    view.rows = rows;
+    view.cols = cols;
+    if (type->is_float) view.stride = cols * type->bytes;
+    if (!aligned_for(&view)) {
+        unsigned char *dst = FM_PUSH(arena, unsigned char, rows *view.stride);
+        if (arena->base) memcpy(dst, view.data, rows * view.stride);
+        view.data = dst;
+    }
+    if (arena->base) *out = view;
+    return FM_OK;
 }
 
 static fm_status place_weight(fm_model *m, const fm_model_weight *w, fm_tensor *out, fm_arena *arena, fm_error *err)
@@ -146,13 +177,12 @@ static fm_status place_weight(fm_model *m, const fm_model_weight *w, fm_tensor *
     fm_source_tensor t;
     bool found;
     FM_TRY(fm_model_weight_source(m, w, &t, &found, err));
-    if (!found) return w->def->optional ? FM_OK : fail_missing(m, w, err);
+    if (!found) return fm_weight_needed(w->def, &m->config) == FM_NEEDED ? fail_missing(m, w, err) : FM_OK;
+    if (fm_weight_needed(w->def, &m->config) == FM_UNWANTED) return fail_unwanted(m, w, err);
     if (!shape_fits(&t, fm_dim_of(&m->config, w->def->rows), fm_dim_of(&m->config, w->def->cols)))
         return fail_shape(m, w, &t, err);
     if (w->def->kind != FM_WEIGHT_MATRIX) return place_small(m, w, &t, out, arena, err);
-    fm_tensor ignored;
-    place_matrix(&t, arena->base ? out : &ignored, arena);
-    return FM_OK;
+    return place_matrix(m, w, &t, out, arena, err);
 }
 
 /* ---- The whole ---- */
@@ -161,12 +191,13 @@ static fm_status place_layers(fm_model *m, fm_arena *arena, fm_error *err)
 {
     const fm_config *c = &m->config;
     fm_layer *layers = FM_PUSH(arena, fm_layer, c->n_layer);
-    size_t state = 0;
+    size_t state = 0, n_weights = 0;
     for (size_t l = 0; l < c->n_layer; l++) {
         const fm_block *block = m->arch->block(c, l);
         fm_tensor *w = FM_PUSH(arena, fm_tensor, block->n_weights);
-        if (arena->base) layers[l] = (fm_layer){block, w, state};
+        if (arena->base) layers[l] = (fm_layer){block, w, state, n_weights};
         state += block->state_floats(c);
+        n_weights += block->n_weights;
         for (size_t i = 0; i < block->n_weights; i++) {
             const fm_model_weight mw = {.def = &block->weights[i], .layer = l};
             FM_TRY(place_weight(m, &mw, w ? &w[i] : NULL, arena, err));
@@ -186,6 +217,10 @@ static fm_status place_globals(fm_model *m, fm_arena *arena, fm_error *err)
     fm_config *c = &m->config;
     fm_tensor *head = &m->globals[FM_GLOBAL_HEAD];
     if (!arena->base) return FM_OK;
+    if (!head->data && c->tie_stated && !c->tie) {
+        const fm_model_weight w = {.def = &m->arch->globals[FM_GLOBAL_HEAD], .global = true};
+        return fail_missing(m, &w, err);
+    }
     c->tie = !head->data || (c->tie_stated && c->tie);
     if (c->tie) *head = m->globals[FM_GLOBAL_EMBED];
     return FM_OK;
@@ -200,28 +235,58 @@ static fm_status adopt_vocab(fm_model *m, fm_error *err)
     FM_TRY(fm_model_weight_source(m, &w, &t, &found, err));
     if (found && t.n_dims == 2 && t.dims[0] > m->config.vocab &&
         t.dims[0] == fm_round_up(m->config.vocab, m->config.pad_vocab_multiple))
-        m->config.vocab = t.dims[0];
+        m->config.vocab = t.dims[0]; /* <= DIM_MAX + 2^16 */
     return FM_OK;
 }
 
-/* A tensor that no table names would be silently left out of the model: refuse, naming the first. */
-static fm_status check_extra(const fm_model *m, fm_error *err)
+static int by_address(const void *a, const void *b)
 {
-    size_t known = 0;
+    const void *const *x = a, *const *y = b;
+    return (uintptr_t)*x < (uintptr_t)*y ? -1 : (uintptr_t)*x > (uintptr_t)*y;
+}
+
+/* The data of every tensor that a table names, ascending; returns how many. */
+static fm_status list_known(const fm_model *m, const void **known, size_t *n_known, fm_error *err)
+{
     const size_t n = fm_model_weight_count(m);
     for (size_t i = 0; i < n; i++) {
         const fm_model_weight w = fm_model_weight_at(m, i);
         fm_source_tensor t;
         bool found;
         FM_TRY(fm_model_weight_source(m, &w, &t, &found, err));
-        known += found;
+        if (found) known[(*n_known)++] = t.t.data;
     }
-    if (known == fm_source_count(&m->source)) return FM_OK;
-    return fm_fail(err, FM_ERR_SHAPE,
-                   "%s: %zu of its %zu tensors are not known to architecture %s (a model of %zu layers): file "
-                   "and configuration do not belong together",
-                   m->source.path, fm_source_count(&m->source) - known, fm_source_count(&m->source), m->arch->name,
-                   m->config.n_layer);
+    qsort(known, *n_known, sizeof *known, by_address);
+    return FM_OK;
+}
+
+static fm_status fail_extra(const fm_model *m, const void *const *known, size_t n_known, fm_error *err)
+{
+    const size_t n = fm_source_count(&m->source);
+    for (size_t i = 0; i < n; i++) {
+        fm_source_tensor t;
+        bool found;
+        FM_TRY(fm_source_find(&m->source, m->tensors[i].name, &t, &found, err));
+        if (found && bsearch(&t.t.data, known, n_known, sizeof *known, by_address)) continue;
+        return fm_fail(err, FM_ERR_SHAPE,
+                       "%s: %zu of its %zu tensors are not known to architecture %s (a model of %zu layers), the first is %s: "
+                       "file and configuration do not belong together",
+                       m->source.path, n - n_known, n, m->arch->name, m->config.n_layer,
+                       fm_quote_of(fm_view_of(m->tensors[i].name)).text);
+    }
+    return FM_OK;
+}
+
+/* A tensor that no table names would be silently left out of the model: refuse, naming the first. */
+static fm_status check_extra(const fm_model *m, fm_error *err)
+{
+    const void **known;
+    size_t n_known = 0;
+    FM_TRY(fm_alloc((void **)&known, m->a, fm_model_weight_count(m), sizeof *known, "the list of tensors", err));
+    fm_status status = list_known(m, known, &n_known, err);
+    if (status == FM_OK && n_known != fm_source_count(&m->source)) status = fail_extra(m, known, n_known, err);
+    fm_free(m->a, known);
+    return status;
 }
 
 static fm_status place_all(fm_model *m, fm_error *err)
@@ -265,7 +330,7 @@ static fm_status load(fm_model *m, const char *path, const fm_model_options *o, 
 {
     FM_TRY(fm_alloc((void **)&m->identity, m->a, 1, sizeof *m->identity, "a model", err));
     pthread_mutex_init(&m->identity->lock, NULL);
-    FM_TRY(fm_source_open(&m->source, path, o->no_mmap ? FM_MAP_READ : FM_MAP_SHARED, m->a, err));
+    FM_TRY(fm_source_open(&m->source, path, (fm_map_mode){o->no_mmap, o->progress, o->ctx}, m->a, err));
     FM_TRY(fm_arch_find(&m->arch, &m->source, err));
     FM_TRY(m->arch->read_config(&m->config, &m->source, err));
     override_eps(m, o);

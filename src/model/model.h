@@ -92,7 +92,7 @@ typedef struct fm_forward {
     void *ctx;
 } fm_forward;
 
-/* Scratch for passes of at most n_tokens rows, n_seq sequences and n_out rows of logits; 0 on overflow. */
+/* Scratch for passes of at most n_tokens rows of n_seq sequences; 0 on overflow. */
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads);
 /* Runs the pass on all threads of the pool.  false: cancelled; states are then part way through the layers. */
 bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes);

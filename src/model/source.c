@@ -6,7 +6,7 @@
 #define CONFIG_BYTES_MAX ((size_t)16 << 20)
 
 /* Files whose presence says what a directory without safetensors is. */
-static fm_status explain_directory(const char *path, fm_error *err)
+static fm_status explain_directory(const char *path, const fm_allocator *a, fm_error *err)
 {
     static const struct {
         const char *file, *what;
@@ -22,10 +22,10 @@ static fm_status explain_directory(const char *path, fm_error *err)
         {"tokenizer.json", "has a tokenizer but no config.json and no weights: download those too"},
     };
     for (size_t i = 0; i < FM_COUNT(known); i++) {
-        char *file = fm_path_join(path, known[i].file, err);
+        char *file = fm_path_join(path, known[i].file, a, err);
         if (!file) return FM_ERR_MEMORY;
         const bool there = fm_path_exists(file);
-        fm_free(NULL, file);
+        fm_free(a, file);
         if (there) return fm_fail(err, FM_ERR_UNSUPPORTED, "%s %s", path, known[i].what);
     }
     return fm_fail(err, FM_ERR_FORMAT,
@@ -36,26 +36,26 @@ static fm_status explain_directory(const char *path, fm_error *err)
 /* Opens the weights under one of the two names they have; *found says whether there were any. */
 static fm_status open_weights(fm_source *s, const char *name, fm_map_mode mode, bool *found, fm_error *err)
 {
-    char *file = fm_path_join(s->path, name, err);
+    char *file = fm_path_join(s->path, name, s->a, err);
     if (!file) return FM_ERR_MEMORY;
     *found = fm_path_exists(file);
     const fm_status status = *found ? fm_st_open(&s->st, file, mode, s->a, err) : FM_OK;
-    fm_free(NULL, file);
+    fm_free(s->a, file);
     return status;
 }
 
 static fm_status open_hf(fm_source *s, fm_map_mode mode, fm_error *err)
 {
     bool found = false;
-    char *file = fm_path_join(s->path, "config.json", err);
+    char *file = fm_path_join(s->path, "config.json", s->a, err);
     if (!file) return FM_ERR_MEMORY;
     fm_status status = fm_path_exists(file) ? fm_file_read(&s->config, file, CONFIG_BYTES_MAX, err) : FM_OK;
-    fm_free(NULL, file);
+    fm_free(s->a, file);
     FM_TRY(status);
-    if (!s->config.p) return explain_directory(s->path, err);
+    if (!s->config.p) return explain_directory(s->path, s->a, err);
     FM_TRY(open_weights(s, "model.safetensors", mode, &found, err));
     if (!found) FM_TRY(open_weights(s, "model.safetensors.index.json", mode, &found, err));
-    return found ? FM_OK : explain_directory(s->path, err);
+    return found ? FM_OK : explain_directory(s->path, s->a, err);
 }
 
 /* A lone .safetensors file: its directory is the model. */

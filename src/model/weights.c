@@ -6,23 +6,33 @@
 
 size_t fm_model_weight_count(const fm_model *m)
 {
-    size_t n = FM_GLOBAL_COUNT;
-    for (size_t l = 0; l < m->config.n_layer; l++) n += m->layers[l].block->n_weights;
-    return n;
+    const fm_layer *last = &m->layers[m->config.n_layer - 1];
+    return FM_GLOBAL_COUNT + last->first_weight + last->block->n_weights;
+}
+
+/* The last layer whose first weight is not behind weight i. */
+static size_t layer_of(const fm_model *m, size_t i)
+{
+    size_t begin = 0, end = m->config.n_layer;
+    while (end - begin > 1) {
+        const size_t middle = begin + (end - begin) / 2;
+        if (m->layers[middle].first_weight <= i)
+            begin = middle;
+        else
+            end = middle;
+    }
+    return begin;
 }
 
 fm_model_weight fm_model_weight_at(const fm_model *m, size_t i)
 {
     if (i < FM_GLOBAL_COUNT) return (fm_model_weight){.def = &m->arch->globals[i], .loaded = &m->globals[i], .global = true};
     i -= FM_GLOBAL_COUNT;
-    for (size_t l = 0; l < m->config.n_layer; l++) {
-        const fm_layer *layer = &m->layers[l];
-        if (i < layer->block->n_weights)
-            return (fm_model_weight){.def = &layer->block->weights[i], .loaded = &layer->w[i], .layer = l};
-        i -= layer->block->n_weights;
-    }
-    FM_ASSERT(!"weight index out of range");
-    return (fm_model_weight){0};
+    const size_t l = layer_of(m, i);
+    const fm_layer *layer = &m->layers[l];
+    i -= layer->first_weight;
+    FM_ASSERT(i < layer->block->n_weights);
+    return (fm_model_weight){.def = &layer->block->weights[i], .loaded = &layer->w[i], .layer = l};
 }
 
 void fm_model_weight_name(const fm_model_weight *w, fm_source_kind kind, fm_str *out)
@@ -38,7 +48,6 @@ void fm_model_weight_name(const fm_model_weight *w, fm_source_kind kind, fm_str 
 /* The spellings an HF file may use for a weight (spec 3): variant 0 is the usual one. */
 static bool hf_spelling(const fm_model_weight *w, size_t variant, fm_str *out)
 {
-    static const char *const prefixes[] = {"backbone.layers.%zu.", "model.layers.%zu."};
     const fm_weight_def *def = w->def;
     fm_str_reset(out);
     if (w->global) {
@@ -46,11 +55,8 @@ static bool hf_spelling(const fm_model_weight *w, size_t variant, fm_str *out)
         if (name) fm_str_puts(out, name);
         return name != NULL;
     }
-    if (variant >= 2 * FM_COUNT(prefixes)) return false;
-    if (variant / 2 == 0)
-        fm_str_printf(out, "backbone.layers.%zu.", w->layer);
-    else
-        fm_str_printf(out, "model.layers.%zu.", w->layer);
+    if (variant >= 4) return false;
+    fm_str_printf(out, "%s.layers.%zu.", variant / 2 ? "model" : "backbone", w->layer);
     const bool bare = variant % 2 == 1 && fm_view_starts(fm_view_of(def->hf), "mixer.");
     fm_str_puts(out, def->hf + (bare ? strlen("mixer.") : 0));
     return true;

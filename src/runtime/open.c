@@ -10,10 +10,10 @@
 /* Reads a file of a Hugging Face directory; an absent one leaves *text empty. */
 static fm_status read_beside(fm_str *text, const fm_model *m, const char *name, fm_error *err)
 {
-    char *path = fm_path_join(m->source.path, name, err);
+    char *path = fm_path_join(m->source.path, name, m->a, err);
     if (!path) return FM_ERR_MEMORY;
     const fm_status status = fm_path_exists(path) ? fm_file_read(text, path, TEXT_BYTES_MAX, err) : FM_OK;
-    fm_free(NULL, path);
+    fm_free(m->a, path);
     return status;
 }
 
@@ -22,9 +22,9 @@ static fm_status read_beside(fm_str *text, const fm_model *m, const char *name, 
 static bool has_tokenizer(const fm_model *m)
 {
     if (m->source.kind == FM_SOURCE_GGUF) return fm_gguf_find(&m->source.gguf, "tokenizer.ggml.tokens") != NULL;
-    char *path = fm_path_join(m->source.path, "tokenizer.json", NULL);
+    char *path = fm_path_join(m->source.path, "tokenizer.json", m->a, NULL);
     const bool there = path && fm_path_exists(path);
-    fm_free(NULL, path);
+    fm_free(m->a, path);
     return there;
 }
 

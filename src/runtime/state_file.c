@@ -135,7 +135,7 @@ FM_API fm_status fm_state_save(const fm_state *st, const fm_state *mark, const c
     if (mark && strcmp(mark->model_id, st->model_id))
         return fm_fail(err, FM_ERR_ARGUMENT, "the mark is a state of another model: both snapshots of a file are of one");
     writer w = {0};
-    FM_TRY(fm_out_open(&w.out, path, err));
+    FM_TRY(fm_out_open(&w.out, path, st->a, err));
     const fm_status status = save(&w, st, mark, type, err);
     if (status != FM_OK) fm_out_abort(&w.out);
     return status;

@@ -68,8 +68,8 @@ static fm_status read_merges(arrays *s, fm_vocab *v, const fm_gguf *g, fm_error 
     for (; v->n_merges < merges->count && fm_gguf_string_next(merges, &cursor, &both); v->n_merges++) {
         const char *blank = both.n > 1 ? memchr(both.p + 1, ' ', both.n - 1) : NULL;
         if (blank == NULL)
-            return fm_fail(err, FM_ERR_FORMAT, "%s: merge %zu is \"%.*s\", expected two tokens with a blank between",
-                           g->paths[0], v->n_merges, (int)(both.n < 60 ? both.n : 60), both.p);
+            return fm_fail(err, FM_ERR_FORMAT, "%s: merge %zu is \"%s\", expected two tokens with a blank between", g->paths[0],
+                           v->n_merges, fm_quote_of(both).text);
         fm_view *side = &s->merges[2 * v->n_merges];
         side[0] = (fm_view){both.p, (size_t)(blank - both.p)};
         side[1] = (fm_view){blank + 1, both.n - side[0].n - 1};
@@ -87,9 +87,9 @@ static fm_status choose_pretok(fm_vocab *v, const fm_gguf *g, fm_error *err)
     FM_TRY(fm_gguf_get_string(g, "general.architecture", &arch, NULL, err));
     if (!fm_view_is(model, "gpt2"))
         return fm_fail(err, FM_ERR_UNSUPPORTED,
-                       "%s: its tokenizer is of the type \"%.*s\" (tokenizer.ggml.model); this version reads byte-level BPE, "
+                       "%s: its tokenizer is of the type \"%s\" (tokenizer.ggml.model); this version reads byte-level BPE, "
                        "\"gpt2\"",
-                       g->paths[0], (int)(model.n < 40 ? model.n : 40), model.p != NULL ? model.p : "");
+                       g->paths[0], fm_quote_of(model).text);
     FM_TRY(fm_pretok_find(&kind, name, arch, g->paths[0], err));
     v->pretok = kind->pretok;
     v->pretok_name = kind->name;
@@ -155,16 +155,16 @@ static fm_status open_json(fm_tokenizer **out, const char *path, const char *con
 
 static fm_status open_folder(fm_tokenizer **out, const char *dir, const char *json_path, const fm_allocator *a, fm_error *err)
 {
-    char *path = json_path != NULL ? NULL : fm_path_join(dir, "tokenizer.json", err);
+    char *path = json_path != NULL ? NULL : fm_path_join(dir, "tokenizer.json", a, err);
     if (json_path == NULL && path == NULL) return FM_ERR_MEMORY;
-    char *config = fm_path_join(dir, "tokenizer_config.json", err);
+    char *config = fm_path_join(dir, "tokenizer_config.json", a, err);
     fm_status status = FM_ERR_MEMORY;
     if (config != NULL && path != NULL && !fm_path_exists(path))
         status = fm_fail(err, FM_ERR_IO, "%s: no tokenizer.json in this folder; give one, or a GGUF file", dir);
     else if (config != NULL)
         status = open_json(out, path != NULL ? path : json_path, config, a, err);
-    fm_free(NULL, path);
-    fm_free(NULL, config);
+    fm_free(a, path);
+    fm_free(a, config);
     return status;
 }
 
@@ -184,9 +184,9 @@ fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, const fm_alloc
     if (fm_path_is_dir(path)) return open_folder(out, path, NULL, a, err);
     if (!fm_view_ends(fm_view_of(path), ".json")) return open_gguf(out, path, a, err);
     const char *slash = strrchr(path, '/');
-    char *dir = slash == NULL ? fm_strdup(NULL, ".", 1, err) : fm_strdup(NULL, path, (size_t)(slash - path) + 1, err);
+    char *dir = slash == NULL ? fm_strdup(a, ".", 1, err) : fm_strdup(a, path, (size_t)(slash - path) + 1, err);
     if (dir == NULL) return FM_ERR_MEMORY;
     const fm_status status = open_folder(out, dir, path, a, err);
-    fm_free(NULL, dir);
+    fm_free(a, dir);
     return status;
 }

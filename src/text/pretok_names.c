@@ -25,7 +25,7 @@ fm_status fm_pretok_find(const fm_pretok_kind **out, fm_view name, fm_view arch,
         if (fm_view_is(name, kinds[i].name)) *out = &kinds[i];
     if (*out) return FM_OK;
     return fm_fail(err, FM_ERR_UNSUPPORTED,
-                   "%s: its pre-tokeniser is \"%.*s\" (tokenizer.ggml.pre), which this version does not know; it knows falcon, "
+                   "%s: its pre-tokeniser is \"%s\" (tokenizer.ggml.pre), which this version does not know; it knows falcon, "
                    "gpt-2, mpt, olmo, llama-bpe, falcon3 and falcon-h1",
-                   path, (int)(name.n < 60 ? name.n : 60), name.p);
+                   path, fm_quote_of(name).text);
 }

@@ -62,12 +62,17 @@ class Terminal:
         return text
 
     def leave(self):
-        """Ctrl-D, again where libedit had not yet switched the terminal to single keys; gives the exit code."""
-        for _ in range(10 * PATIENCE):
-            os.write(self.master, b"\x04")
-            if select.select([self.master], [], [], 0.1)[0] and not self.read():
-                break
-        return self.process.wait(PATIENCE)
+        """Ctrl-D on an empty line, again where libedit had not yet switched the terminal to single keys; gives the exit code.
+
+        A Ctrl-D typed before the switch arrives as a zero byte in the line, which Ctrl-U clears.  Only the process says that
+        it is over: the terminal echoes, and may be silent while it changes its mode."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < deadline:
+            os.write(self.master, b"\x15\x04")
+            time.sleep(0.05)
+            while self.process.poll() is None and select.select([self.master], [], [], 0)[0] and self.read():
+                pass
+        return self.process.wait(1)
 
     def end(self):
         """All the rest, and the exit code."""

@@ -51,7 +51,7 @@ static void check_copy(const fm_gguf *g)
     memory_file f = memory_file_make(NULL, 0);
     fm_gguf_writer w;
     fm_gguf copy;
-    if (fm_gguf_create(&w, f.path, NULL) == FM_OK) {
+    if (fm_gguf_create(&w, f.path, NULL, NULL) == FM_OK) {
         for (size_t i = 0; i < g->n_kv; i++) fm_gguf_put_copy(&w, &g->kv[i]);
         check(fm_gguf_begin_data(&w, NULL) == FM_OK && fm_gguf_commit(&w, NULL) == FM_OK);
         check(fm_gguf_open(&copy, f.path, FM_MAP_READ, NULL, NULL) == FM_OK);

@@ -46,7 +46,7 @@ FM_UNUSED static void write_imatrix(const char *path, size_t cols)
 {
     static const char *const names[] = {"blk.0.ssm_in.weight", "blk.1.ssm_in.weight"};
     fm_gguf_writer w;
-    assert_ok(fm_gguf_create(&w, path, NULL));
+    assert_ok(fm_gguf_create(&w, path, NULL, NULL));
     const fm_view dataset = FM_VIEW("made up");
     fm_gguf_put_string(&w, "general.type", FM_VIEW("imatrix"));
     fm_gguf_put_strings(&w, "imatrix.datasets", &dataset, 1);

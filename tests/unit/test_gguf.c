@@ -369,7 +369,7 @@ static void test_write_then_read(void **state)
     fm_tensor t;
     fm_error err = {FM_OK, ""};
     assert_ok(open_bytes(&from, &f, &b, &err));
-    assert_ok(fm_gguf_create(&w, test_path(path, &f, "w.gguf"), &err));
+    assert_ok(fm_gguf_create(&w, test_path(path, &f, "w.gguf"), NULL, &err));
     write_sample(&w, &from);
     assert_int_equal(test_folder_count(&f), 2);
     assert_ok(fm_gguf_open(&g, path, FM_MAP_READ, NULL, &err));
@@ -409,7 +409,7 @@ static void test_writer_refuses(void **state)
     fm_gguf_writer w;
     fm_error err = {FM_OK, ""};
     const uint64_t d[] = {32, 1, 1, 1, 1}, zero[] = {0}, odd[] = {33}, huge[] = {1ull << 33, 1ull << 33};
-    assert_ok(fm_gguf_create(&w, test_path(path, &f, "w.gguf"), &err));
+    assert_ok(fm_gguf_create(&w, test_path(path, &f, "w.gguf"), NULL, &err));
     assert_fails(fm_gguf_put_tensor(&w, name, FM_F32, d, 1, &err), FM_ERR_LIMIT, err, "64 bytes, a GGUF file takes 1 to 63");
     assert_fails(fm_gguf_put_tensor(&w, "", FM_F32, d, 1, &err), FM_ERR_LIMIT, err, "0 bytes");
     assert_fails(fm_gguf_put_tensor(&w, "x", FM_F32, d, 5, &err), FM_ERR_SHAPE, err, "5 dimensions");
@@ -423,7 +423,7 @@ static void test_writer_refuses(void **state)
     assert_fails(fm_gguf_end_tensor(&w, &err), FM_ERR_ARGUMENT, err, "announced with 128 bytes, but 3 were written");
     assert_fails(fm_gguf_commit(&w, &err), FM_ERR_ARGUMENT, err, "0 of the 1 announced tensors");
     assert_int_equal(test_folder_count(&f), 0);
-    assert_ok(fm_gguf_create(&w, path, &err));
+    assert_ok(fm_gguf_create(&w, path, NULL, &err));
     fm_gguf_put_u32(&w, "k", 1);
     fm_gguf_abort(&w);
     assert_int_equal(test_folder_count(&f), 0);

@@ -331,7 +331,7 @@ static void test_write_then_read(void **state)
     fm_st_writer w;
     fm_st s;
     fm_error err = {FM_OK, ""};
-    assert_ok(fm_st_create(&w, test_path(path, &f, "w.safetensors"), &err));
+    assert_ok(fm_st_create(&w, test_path(path, &f, "w.safetensors"), NULL, &err));
     assert_ok(fm_st_put_tensor(&w, "b \"quoted\" \xC3\xA9", FM_ST_F32, (const uint64_t[]){2, 2}, 2, &err));
     assert_ok(fm_st_put_tensor(&w, "a", FM_ST_BF16, (const uint64_t[]){3}, 1, &err));
     assert_ok(fm_st_put_tensor(&w, "none", FM_ST_I64, (const uint64_t[]){0}, 1, &err));
@@ -360,7 +360,7 @@ static void test_writer_refuses(void **state)
     fm_st_writer w;
     fm_error err = {FM_OK, ""};
     const uint64_t dims[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1}, huge[] = {1ull << 40, 1ull << 40};
-    assert_ok(fm_st_create(&w, test_path(path, &f, "w.safetensors"), &err));
+    assert_ok(fm_st_create(&w, test_path(path, &f, "w.safetensors"), NULL, &err));
     assert_fails(fm_st_put_tensor(&w, "x", FM_ST_F32, dims, 9, &err), FM_ERR_SHAPE, err, "9 dimensions");
     assert_fails(fm_st_put_tensor(&w, "", FM_ST_F32, dims, 1, &err), FM_ERR_SHAPE, err, "takes names");
     assert_fails(fm_st_put_tensor(&w, "x", FM_ST_F32, huge, 2, &err), FM_ERR_SHAPE, err, "too large");
@@ -369,7 +369,7 @@ static void test_writer_refuses(void **state)
     assert_ok(fm_st_write(&w, "abc", 3, &err));
     assert_fails(fm_st_commit(&w, &err), FM_ERR_ARGUMENT, err, "4 bytes were announced, but 3 were written");
     assert_int_equal(test_folder_count(&f), 0);
-    assert_ok(fm_st_create(&w, path, &err));
+    assert_ok(fm_st_create(&w, path, NULL, &err));
     fm_st_abort(&w);
     assert_int_equal(test_folder_count(&f), 0);
     test_folder_remove(&f);

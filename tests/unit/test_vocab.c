@@ -96,7 +96,7 @@ static void write_gguf(const keys *k, const vocab_data *d)
     fm_view *merges = calloc(d->v.n_merges + 1, sizeof *merges);
     assert_non_null(merges);
     fm_str *all = join_merges(d, merges);
-    assert_int_equal(fm_gguf_create(&w, SCRATCH, NULL), FM_OK);
+    assert_int_equal(fm_gguf_create(&w, SCRATCH, NULL, NULL), FM_OK);
     if (k->arch != NULL) fm_gguf_put_string(&w, "general.architecture", fm_view_of(k->arch));
     if (k->model != NULL) fm_gguf_put_string(&w, "tokenizer.ggml.model", fm_view_of(k->model));
     if (k->pre != NULL) fm_gguf_put_string(&w, "tokenizer.ggml.pre", fm_view_of(k->pre));

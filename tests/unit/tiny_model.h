@@ -62,7 +62,7 @@ FM_UNUSED static void tiny_model_write(const char *path, fm_dtype type)
         {"blk.0.ssm_out.weight", type, TINY_D, TINY_INNER, 0, 0.1f},
     };
     fm_gguf_writer w;
-    assert_ok(fm_gguf_create(&w, path, NULL));
+    assert_ok(fm_gguf_create(&w, path, NULL, NULL));
     tiny_keys(&w);
     for (size_t i = 0; i < FM_COUNT(tensors); i++) {
         const tiny_tensor *t = &tensors[i];

@@ -32,7 +32,8 @@ static fm_status stated_name(fm_view *out, const fm_source *s, fm_error *err)
             else
                 fm_json_skip(&j);
         }
-    return fm_json_finish(&j, err);
+    const fm_status status = fm_json_finish(&j, err);
+    return status == FM_OK ? FM_OK : fm_fail_prefix(err, status, "%s", s->path);
 }
 
 fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err)
@@ -46,6 +47,6 @@ fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err)
             return FM_OK;
         }
     return fm_fail(err, FM_ERR_UNSUPPORTED,
-                   "%s: architecture \"%.*s\" is not one of those this version runs (falcon_mamba, mamba): use a Mamba-1 model",
-                   s->path, (int)(name.n < 64 ? name.n : 64), name.p ? name.p : "");
+                   "%s: architecture \"%s\" is not one of those this version runs (falcon_mamba, mamba): use a Mamba-1 model",
+                   s->path, fm_quote_of(name).text);
 }

@@ -16,7 +16,8 @@ typedef struct fm_arch {
     const char *hf_class;         /* architectures[0] */
     const char *gguf;             /* general.architecture */
     const fm_weight_def *globals; /* (FM_GLOBAL_COUNT) */
-    /* Whether this source is of this architecture (two may share a GGUF name).  Errors only for unreadable metadata. */
+    /* Whether this source is of this architecture (two may share a GGUF name), by what it says of itself; that everything else in
+     * its configuration is as it should be is read_config()'s to find out. */
     bool (*claims)(const fm_source *s);
     fm_status (*read_config)(fm_config *c, const fm_source *s, fm_error *err);
     /* The mixer of layer l. */

@@ -31,7 +31,7 @@ const fm_weight_def fm_mamba_globals[FM_GLOBAL_COUNT] = {
                         .cols = FM_DIM_MODEL,
                         .kind = FM_WEIGHT_MATRIX,
                         .shard = FM_SHARD_ROWS,
-                        .optional = true},
+                        .presence = FM_MAYBE},
 };
 
 const fm_block *fm_mamba_block(const fm_config *c, size_t layer)
@@ -45,16 +45,15 @@ const fm_block *fm_mamba_block(const fm_config *c, size_t layer)
 /* Keys as they come; rules that need several of them are applied by settle(). */
 typedef struct raw_config {
     uint64_t d_model, d_inner, d_state, d_conv, dt_rank, n_layer, vocab, expand, pad_multiple, trained;
-    bool rank_auto, quantized, mixer_eps_stated, falcon, mamba, has_ssm_cfg;
+    bool quantized, mixer_eps_stated, falcon, has_ssm_cfg, other_activation;
     double norm_eps, mixer_eps;
 } raw_config;
 
-/* One id or a list of ids; null leaves the list empty. */
+/* One id or a list of ids. */
 static void read_ids(fm_json *j, int32_t *ids, size_t *n, size_t max)
 {
     uint64_t id;
     *n = 0;
-    if (fm_json_null(j)) return;
     if (fm_json_peek(j) != FM_JSON_ARRAY) {
         if (fm_json_u64(j, &id) && id <= INT32_MAX) ids[(*n)++] = (int32_t)id;
         return;
@@ -69,10 +68,10 @@ static void read_ids(fm_json *j, int32_t *ids, size_t *n, size_t max)
 static void read_rank(fm_json *j, raw_config *r)
 {
     fm_view v;
-    if (fm_json_peek(j) == FM_JSON_STRING && fm_json_string(j, &v))
-        r->rank_auto = fm_view_is(v, "auto");
-    else
+    if (fm_json_peek(j) != FM_JSON_STRING)
         fm_json_u64(j, &r->dt_rank);
+    else if (fm_json_string(j, &v) && !fm_view_is(v, "auto"))
+        fm_json_fail(j, "a whole number or \"auto\"");
 }
 
 /* ssm_cfg of state-spaces' own configurations. */
@@ -115,7 +114,7 @@ static bool read_number_key(fm_json *j, fm_view key, raw_config *r)
     };
     for (size_t i = 0; i < FM_COUNT(numbers); i++)
         if (fm_view_is(key, numbers[i].key)) {
-            if (!fm_json_null(j)) fm_json_u64(j, (uint64_t *)((char *)r + numbers[i].offset));
+            fm_json_u64(j, (uint64_t *)((char *)r + numbers[i].offset));
             return true;
         }
     return false;
@@ -127,7 +126,7 @@ static void read_key(fm_json *j, fm_view key, raw_config *r, raw_config *old, fm
 {
     size_t n;
     fm_view v;
-    if (read_number_key(j, key, r)) return;
+    if (fm_json_null(j) || read_number_key(j, key, r)) return;
     if (fm_view_is(key, "d_model"))
         fm_json_u64(j, &old->d_model);
     else if (fm_view_is(key, "n_layer"))
@@ -153,7 +152,9 @@ static void read_key(fm_json *j, fm_view key, raw_config *r, raw_config *old, fm
     else if (fm_view_is(key, "eos_token_id"))
         read_ids(j, c->eos, &c->n_eos, FM_EOS_MAX);
     else if (fm_view_is(key, "model_type")) {
-        if (fm_json_string(j, &v)) r->falcon = fm_view_is(v, "falcon_mamba"), r->mamba = fm_view_is(v, "mamba");
+        if (fm_json_string(j, &v)) r->falcon = fm_view_is(v, "falcon_mamba");
+    } else if (fm_view_is(key, "hidden_act")) {
+        if (fm_json_string(j, &v)) r->other_activation = !fm_view_is(v, "silu") && !fm_view_is(v, "swish");
     } else
         fm_json_skip(j);
 }
@@ -204,6 +205,11 @@ static fm_status read_json(fm_config *c, const fm_source *s, fm_error *err)
             "%s/config.json has a quantization_config (bitsandbytes, GPTQ or the like), whose packed weights cannot be "
             "read: use the original checkpoint and `fmamba quantize`",
             s->path);
+    if (r.other_activation)
+        return fm_fail(err, FM_ERR_UNSUPPORTED,
+                       "%s/config.json: hidden_act is not \"silu\", the only activation that Mamba models "
+                       "are trained with and that this version computes",
+                       s->path);
     settle(c, &r, &old);
     return FM_OK;
 }
@@ -275,6 +281,29 @@ fm_status fm_mamba_read_config(fm_config *c, const fm_source *s, fm_error *err)
     return s->kind == FM_SOURCE_GGUF ? read_gguf(c, s, err) : read_json(c, s, err);
 }
 
+/* What of a config.json tells the family: no values, which may be wrong and are for read_config() to refuse. */
+typedef struct identity {
+    bool falcon, mamba, mixer_eps, ssm_cfg, d_model;
+} identity;
+
+static identity read_identity(const fm_source *s)
+{
+    identity who = {0};
+    fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
+    fm_view key, type;
+    if (!fm_json_enter_object(&j)) return who;
+    while (fm_json_key(&j, &key)) {
+        who.mixer_eps |= fm_view_is(key, "mixer_rms_eps");
+        who.ssm_cfg |= fm_view_is(key, "ssm_cfg");
+        who.d_model |= fm_view_is(key, "d_model");
+        if (!fm_view_is(key, "model_type"))
+            fm_json_skip(&j);
+        else if (fm_json_string(&j, &type))
+            who.falcon = fm_view_is(type, "falcon_mamba"), who.mamba = fm_view_is(type, "mamba");
+    }
+    return who;
+}
+
 bool fm_mamba_claims(const fm_source *s, bool *mixer_norms)
 {
     *mixer_norms = false;
@@ -284,11 +313,9 @@ bool fm_mamba_claims(const fm_source *s, bool *mixer_norms)
         fm_gguf_get_bool(&s->gguf, "mamba.ssm.dt_b_c_rms", mixer_norms, NULL, NULL);
         return fm_view_is(name, "mamba");
     }
-    raw_config r = {0}, old = {0};
-    fm_config c = {0};
-    if (parse_json(&r, &old, &c, s, NULL) != FM_OK) return false;
-    *mixer_norms = r.falcon || (r.mamba && r.mixer_eps_stated);
-    return r.falcon || r.mamba || (old.has_ssm_cfg && old.d_model);
+    const identity who = read_identity(s);
+    *mixer_norms = who.falcon || (who.mamba && who.mixer_eps);
+    return who.falcon || who.mamba || (who.ssm_cfg && who.d_model);
 }
 
 /* ---- Saving ---- */

@@ -1,4 +1,4 @@
-/* block.c - the list of mixers. */
+/* block.c - the list of mixers, and what they share. */
 #include "model/block/block.h"
 
 #include <string.h>
@@ -12,4 +12,14 @@ const fm_block *fm_block_by_name(const char *name)
     for (size_t i = 0; i < FM_COUNT(blocks); i++)
         if (strcmp(blocks[i]->name, name) == 0) return blocks[i];
     return NULL;
+}
+
+fm_need fm_weight_needed(const fm_weight_def *def, const fm_config *c)
+{
+    switch (def->presence) {
+    case FM_WITH_BIAS: return c->use_bias ? FM_NEEDED : FM_UNWANTED;
+    case FM_WITH_CONV_BIAS: return c->use_conv_bias ? FM_NEEDED : FM_UNWANTED;
+    case FM_MAYBE: return FM_EITHER;
+    default: return FM_NEEDED;
+    }
 }

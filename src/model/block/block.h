@@ -22,6 +22,9 @@ typedef enum fm_weight_map {
     FM_MAP_A /* HF stores A_log, GGUF stores A = -exp(A_log); memory holds A */
 } fm_weight_map;
 
+/* When a model has a tensor. */
+typedef enum fm_presence { FM_ALWAYS, FM_WITH_BIAS, FM_WITH_CONV_BIAS, FM_MAYBE } fm_presence;
+
 typedef enum fm_shard { FM_SHARD_NONE, FM_SHARD_ROWS, FM_SHARD_COLS, FM_SHARD_ROW_HALVES } fm_shard;
 
 typedef struct fm_weight_def {
@@ -32,8 +35,12 @@ typedef struct fm_weight_def {
     fm_weight_kind kind;
     fm_weight_map map;
     fm_shard shard;
-    bool optional; /* the model is complete without it */
+    fm_presence presence;
 } fm_weight_def;
+
+/* What a configuration says about a weight: use_bias and use_conv_bias decide over biases. */
+typedef enum fm_need { FM_NEEDED, FM_UNWANTED, FM_EITHER } fm_need;
+fm_need fm_weight_needed(const fm_weight_def *def, const fm_config *c);
 
 typedef struct fm_block fm_block;
 
@@ -42,6 +49,7 @@ typedef struct fm_layer {
     const fm_block *block;
     fm_tensor *w;
     size_t state_offset; /* of this layer's memory in a sequence's state, in floats */
+    size_t first_weight; /* weights of the layers before this one */
 } fm_layer;
 
 /* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence. */
@@ -57,8 +65,6 @@ struct fm_block {
     const fm_weight_def *weights;
     size_t n_weights;
     size_t (*state_floats)(const fm_config *c);
-    /* Names of the parts of the state, for files and inspection: part i has floats[i] of them; returns how many parts. */
-    size_t (*state_parts)(const fm_config *c, const char *names[4], size_t floats[4]);
     /* Scratch of a forward of `n_tokens` rows, `n_seq` sequences and `n_parts` workers, pushed on a measuring arena. */
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */

@@ -8,9 +8,9 @@ enum { NORM, IN_PROJ, IN_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A, SKI
     {                                                                                                                          \
         .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_MATRIX, .shard = s                              \
     }
-#define VECTOR(n, h, g, c, s, o)                                                                                               \
+#define VECTOR(n, h, g, c, s, p)                                                                                               \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = c, .kind = FM_WEIGHT_SMALL, .shard = s, .optional = o         \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = c, .kind = FM_WEIGHT_SMALL, .shard = s, .presence = p         \
     }
 #define TABLE(n, h, g, r, c, m)                                                                                                \
     {                                                                                                                          \
@@ -18,18 +18,18 @@ enum { NORM, IN_PROJ, IN_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A, SKI
     }
 
 static const fm_weight_def weights[N_WEIGHTS] = {
-    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", FM_DIM_MODEL, FM_SHARD_NONE, false),
+    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", FM_DIM_MODEL, FM_SHARD_NONE, FM_ALWAYS),
     [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", FM_DIM_2INNER, FM_DIM_MODEL, FM_SHARD_ROW_HALVES),
-    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", FM_DIM_2INNER, FM_SHARD_ROW_HALVES, true),
+    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", FM_DIM_2INNER, FM_SHARD_ROW_HALVES, FM_WITH_BIAS),
     [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", FM_DIM_INNER, FM_DIM_CONV, FM_MAP_NONE),
-    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", FM_DIM_INNER, FM_SHARD_ROWS, true),
+    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_WITH_CONV_BIAS),
     [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", FM_DIM_RANK_2STATE, FM_DIM_INNER, FM_SHARD_COLS),
     [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", FM_DIM_INNER, FM_DIM_RANK, FM_SHARD_ROWS),
-    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", FM_DIM_INNER, FM_SHARD_ROWS, false),
+    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
     [A] = TABLE("A", "mixer.A_log", "ssm_a", FM_DIM_INNER, FM_DIM_STATE, FM_MAP_A),
-    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", FM_DIM_INNER, FM_SHARD_ROWS, false),
+    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
     [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", FM_DIM_MODEL, FM_DIM_INNER, FM_SHARD_COLS),
-    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", FM_DIM_MODEL, FM_SHARD_NONE, true),
+    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", FM_DIM_MODEL, FM_SHARD_NONE, FM_WITH_BIAS),
 };
 
 static size_t conv_floats(const fm_config *c)
@@ -40,15 +40,6 @@ static size_t conv_floats(const fm_config *c)
 static size_t state_floats(const fm_config *c)
 {
     return conv_floats(c) + c->d_state * c->d_inner;
-}
-
-static size_t state_parts(const fm_config *c, const char *names[4], size_t floats[4])
-{
-    names[0] = "conv"; /* (d_conv - 1, d_inner): the last inputs, oldest first */
-    floats[0] = conv_floats(c);
-    names[1] = "h"; /* (d_state, d_inner) */
-    floats[1] = c->d_state * c->d_inner;
-    return 2;
 }
 
 /* Shared by all workers but for the pointer lists, of which each has its own. */
@@ -153,7 +144,6 @@ const fm_block fm_block_mamba = {
     .weights = weights,
     .n_weights = N_WEIGHTS,
     .state_floats = state_floats,
-    .state_parts = state_parts,
     .scratch = measure,
     .forward = forward,
 };
