@@ -53,12 +53,14 @@ typedef struct fm_conv_args {
     const float *bias;   /* (d_inner) or NULL */
     const fm_ragged *ragged;
     size_t d_inner, d_conv; /* d_conv >= 1 */
+    bool hold;              /* leave state as it was: a draft may be taken back */
 } fm_conv_args;
 
 /* Selective scan with everything around it that is element-wise (spec 2.1 steps 9-13):
- *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z). */
+ *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
+ * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
 typedef struct fm_scan_args {
-    float *y;         /* (T, d_inner); may alias u or z */
+    float *y;         /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
     size_t y_stride;
     float *const *h;  /* n_seq x (d_state, d_inner): channels fastest; read and written */
     const float *u;   /* (T, d_inner) */
@@ -74,6 +76,7 @@ typedef struct fm_scan_args {
     size_t z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state;
+    bool hold; /* leave h as it was */
 } fm_scan_args;
 
 typedef struct fm_kernels {
