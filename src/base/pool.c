@@ -1,10 +1,10 @@
 /* pool.c - the thread pool of pool.h, on Linux futexes and C11 atomics.
  *
- * A job is published by raising `job`; workers sleep on that word.  Each worker that has returned from the job lowers
- * `running`; the caller waits for it to reach 0.  Inside a job, fm_pool_sync() is a barrier that counts `arrived` and raises
- * `round`.  In all three places the waiter announces itself (a sleeper count) before it looks at the word one last time, and
- * the waker changes the word before it looks at the count, both sequentially consistent: so a system call is made only when
- * somebody sleeps, and no wake-up is lost (the futex compares the word again in the kernel). */
+ * A job is published by raising `job`; workers spin a moment, then sleep on that word.  Each worker that has returned from the
+ * job lowers `running`; the caller waits for it to reach 0.  Inside a job, fm_pool_sync() is a barrier that counts `arrived`
+ * and raises `round`.  In all three places the waiter announces itself (a sleeper count) before it looks at the word one last
+ * time, and the waker changes the word before it looks at the count, both sequentially consistent: so a system call is made
+ * only when somebody sleeps, and no wake-up is lost (the futex compares the word again in the kernel). */
 #define _GNU_SOURCE
 #include "base/pool.h"
 
@@ -20,7 +20,8 @@
 
 #include "base/cpu.h"
 
-#define SPIN_NS     30000 /* how long a wait inside a job spins before it sleeps */
+#define SPIN_NS     30000  /* how long a wait inside a job spins before it sleeps */
+#define JOB_SPIN_NS 200000 /* and a wait for the next job: about what choosing a token takes */
 #define STACK_BYTES ((size_t)1 << 20)
 
 /* A word that threads wait on, on a cache line of its own. */
@@ -109,7 +110,7 @@ static void *worker_main(void *arg)
     worker *w = arg;
     fm_pool *p = w->pool;
     for (;;) {
-        sleep_while(&p->job, w->job);
+        if (!spin_while(&p->job, w->job, p->spin_ns > 0 ? JOB_SPIN_NS : 0)) sleep_while(&p->job, w->job);
         w->job = atomic_load(&p->job.word);
         if (p->stop) return NULL;
         p->fn(p->ctx, w->part, p->n_live);

@@ -1,8 +1,8 @@
 /* pool.h - our thread pool: persistent workers that run one function together (SPMD) and meet at barriers.
  *
- * Workers sleep on a futex between jobs and never spin while idle; inside a job a barrier spins for a few tens of
- * microseconds, then sleeps.  Fork-safe: in a child process the pool starts its workers anew at the first job.
- * One thread at a time may use a pool. */
+ * Workers that wait for a job spin for a fifth of a millisecond, so that the next token finds them awake, then sleep on a futex:
+ * idle, they cost nothing.  Inside a job a barrier spins for a few tens of microseconds, then sleeps.  Fork-safe: in a child
+ * process the pool starts its workers anew at the first job.  One thread at a time may use a pool. */
 #ifndef FM_BASE_POOL_H
 #define FM_BASE_POOL_H
 

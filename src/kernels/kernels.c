@@ -17,6 +17,10 @@ fm_xform fm_xform_of(fm_dtype weights)
 void fm_run_range(const fm_run *run, size_t n, size_t granule, size_t *begin, size_t *end)
 {
     FM_ASSERT(run->n_parts > 0 && run->part < run->n_parts && granule > 0);
+    if (run->granule) {
+        FM_ASSERT(run->granule % granule == 0);
+        granule = run->granule;
+    }
     const size_t granules = n / granule + (n % granule != 0);
     const size_t each = granules / run->n_parts, more = granules % run->n_parts;
     const size_t first = run->part * each + (run->part < more ? run->part : more);

@@ -10,12 +10,14 @@
 
 #include "tensor/tensor.h"
 
-/* Which share of a call this is. */
+/* Which share of a call this is.  Calls over the same number of items with the same `granule`, which is a multiple of every
+ * kernel's own, give a part the same items: what it computed itself it need not wait for. */
 typedef struct fm_run {
     unsigned part, n_parts;
+    size_t granule; /* 0: as fine as each kernel can */
 } fm_run;
 
-/* [*begin, *end): this part's share of n items, cut at multiples of `granule` (>= 1). */
+/* [*begin, *end): this part's share of n items, cut at multiples of `granule` (>= 1), or of the run's own. */
 void fm_run_range(const fm_run *run, size_t n, size_t granule, size_t *begin, size_t *end);
 
 /* How the tokens of a step belong to sequences: sequence s owns rows begin[s] .. begin[s + 1] - 1. */
@@ -33,24 +35,38 @@ typedef enum fm_xform { FM_X_F32, FM_X_Q8_32, FM_X_Q8_256, FM_XFORM_COUNT } fm_x
 
 fm_xform fm_xform_of(fm_dtype weights);
 
+/* A rectangle of an input to be packed. */
+typedef struct fm_pack_args {
+    void *out;      /* the pack of all n rows */
+    const float *x; /* (n, cols), and not only the rectangle */
+    size_t x_stride;
+    size_t n, cols;
+    size_t row, row_end; /* rows row .. row_end - 1 */
+    size_t col, col_end; /* of these columns; both multiples of FM_PACK_COLS, or the end of the row */
+} fm_pack_args;
+
+/* Channels are dealt out in runs of this many floats: four cache lines, a whole number of vectors of every instruction set, so
+ * that only the last part meets a partial vector.  Packing takes longer runs. */
+enum { FM_CHANNEL_GRANULE = 64, FM_PACK_COLS = 256 };
+
 typedef struct fm_linear_args {
-    float *y;           /* (n, rows) out: y = x . W^T (+ bias) (+ the old y when add), in this order */
+    float *y; /* (n, rows) out: y = x . W^T (+ bias) (+ the old y when add), in this order */
     size_t y_stride;
     const void *x;      /* n rows packed by pack_x[fm_xform_of(W->type)] of the same table */
     const fm_tensor *W; /* (rows, cols), rows as they lie in the file: no alignment beyond that of the type's fields */
     const float *bias;  /* (rows) or NULL */
     bool add;
-    size_t n;           /* tokens */
+    size_t n; /* tokens */
 } fm_linear_args;
 
 typedef struct fm_conv_args {
-    float *out;          /* (T, d_inner) = silu(conv(x) + bias) */
+    float *out; /* (T, d_inner) = silu(conv(x) + bias) */
     size_t out_stride;
     float *const *state; /* n_seq x (d_conv - 1, d_inner): the last inputs, oldest first; read and written */
     const float *x;      /* (T, d_inner) */
     size_t x_stride;
-    const float *w;      /* (d_conv, d_inner): w[d_conv - 1] meets the current token (spec 2.1 step 4) */
-    const float *bias;   /* (d_inner) or NULL */
+    const float *w;    /* (d_conv, d_inner): w[d_conv - 1] meets the current token (spec 2.1 step 4) */
+    const float *bias; /* (d_inner) or NULL */
     const fm_ragged *ragged;
     size_t d_inner, d_conv; /* d_conv >= 1 */
     bool hold;              /* leave state as it was: a draft may be taken back */
@@ -60,19 +76,19 @@ typedef struct fm_conv_args {
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
  * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
 typedef struct fm_scan_args {
-    float *y;         /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
+    float *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
     size_t y_stride;
-    float *const *h;  /* n_seq x (d_state, d_inner): channels fastest; read and written */
-    const float *u;   /* (T, d_inner) */
+    float *const *h; /* n_seq x (d_state, d_inner): channels fastest; read and written */
+    const float *u;  /* (T, d_inner) */
     size_t u_stride;
-    const float *dt;  /* (T, d_inner), before bias and softplus */
+    const float *dt; /* (T, d_inner), before bias and softplus */
     size_t dt_stride;
     const float *dt_bias; /* (d_inner) or NULL */
     const float *A;       /* (d_state, d_inner), negative: -exp(A_log) */
     const float *B, *C;   /* (T, d_state) each */
     size_t bc_stride;
-    const float *skip;    /* (d_inner): the paper's D */
-    const float *z;       /* (T, d_inner) gate, or NULL for none */
+    const float *skip; /* (d_inner): the paper's D */
+    const float *z;    /* (T, d_inner) gate, or NULL for none */
     size_t z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state;
@@ -89,9 +105,9 @@ typedef struct fm_kernels {
 
     /* Bytes that n packed rows of `cols` columns take; 0 on overflow. */
     size_t (*pack_x_bytes)(fm_xform form, size_t n, size_t cols);
-    /* Packs x (n, cols); cols is a multiple of the form's block.  Splits rows and blocks.  The layout is this table's business;
-     * row i of a pack of n rows holds the same numbers as a pack of that row alone. */
-    void (*pack_x[FM_XFORM_COUNT])(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols);
+    /* Packs a rectangle of x; cols is a multiple of the form's block.  The layout is this table's business; row i of a pack of n
+     * rows holds the same numbers as a pack of that row alone. */
+    void (*pack_x[FM_XFORM_COUNT])(const fm_pack_args *a);
 
     /* Splits rows of W.  Integer sums are exact; floats combine in an order fixed by cols. */
     void (*linear[FM_DTYPE_COUNT])(const fm_run *run, const fm_linear_args *a);

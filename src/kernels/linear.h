@@ -9,7 +9,7 @@
 #include "kernels/kernels.h"
 
 /* Inputs are packed in records of 256 columns, block-major: record (b, t) of an (n, cols) input lies at index b * n + t. */
-enum { FM_X_COLS = 256 };
+enum { FM_X_COLS = FM_PACK_COLS };
 
 /* FM_X_Q8_256: one block. */
 typedef struct fm_x256 {

@@ -9,11 +9,12 @@
 /* Memory of a pass.  Everything is shared between the workers. */
 typedef struct space {
     float *x;      /* (T, d_model) the residual stream */
-    float *normed; /* (T, d_model) after the final norm, only when somebody watches; else the rows that want logits */
+    float *normed; /* (T, d_model) after the final norm, when somebody watches; else the rows that want logits */
     float *logits; /* (FM_LOGIT_ROWS, vocab) */
     size_t *begin; /* (n_pieces + 1) */
     float **state; /* (n_pieces) */
     void *packed;
+    size_t packed_bytes;
     fm_arena blocks; /* what is left: scratch of the layer that runs */
 } space;
 
@@ -31,15 +32,21 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The largest packed input of any product; saturates on overflow. */
-static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T)
+static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
 {
-    size_t most = fm_op_linear_bytes(k, &m->globals[FM_GLOBAL_HEAD], T < FM_LOGIT_ROWS ? T : FM_LOGIT_ROWS);
+    const size_t bytes = fm_op_packed_bytes(k, W, T, n_parts);
+    return bytes ? bytes : SIZE_MAX;
+}
+
+/* Packed inputs of any product; saturates on overflow. */
+static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
+{
+    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, T < FM_LOGIT_ROWS ? T : FM_LOGIT_ROWS, n_parts);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_layer *layer = &m->layers[l];
         for (size_t i = 0; i < layer->block->n_weights; i++)
             if (layer->block->weights[i].kind == FM_WEIGHT_MATRIX)
-                most = max_size(most, fm_op_linear_bytes(k, &layer->w[i], T));
+                most = max_size(most, product_bytes(&layer->w[i], k, T, n_parts));
     }
     return most;
 }
@@ -59,11 +66,12 @@ static space place(fm_arena *a, const fm_model *m, const fm_kernels *k, size_t T
 {
     space s;
     s.x = FM_PUSH(a, float, T * m->config.d_model);
-    s.normed = FM_PUSH(a, float, max_size(T, FM_LOGIT_ROWS) * m->config.d_model);
+    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, FM_LOGIT_ROWS), n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, FM_LOGIT_ROWS * m->config.vocab);
     s.begin = FM_PUSH(a, size_t, n_seq + 1);
     s.state = FM_PUSH(a, float *, n_seq);
-    s.packed = fm_arena_push(a, packed_bytes(m, k, T), 1);
+    s.packed_bytes = packed_bytes(m, k, T, n_parts);
+    s.packed = fm_arena_push(a, s.packed_bytes, 1);
     const size_t bytes = block_bytes(m, T, n_seq, n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
     return s;
@@ -88,7 +96,7 @@ static void embed(const fm_ctx *c, const job *j)
             fm_op_embed(c, x, &m->globals[FM_GLOBAL_EMBED], p->tokens);
         } else {
             if (c->run.part == 0) memcpy(x.p, p->embeddings, p->n * d * sizeof(float));
-            fm_op_sync(c);
+            fm_op_meet(c);
         }
     }
 }
@@ -98,9 +106,9 @@ static bool cancelled(const fm_ctx *c, job *j)
 {
     if (!j->f->cancel) return false;
     if (c->run.part == 0) j->cancelled = j->f->cancel(j->f->ctx);
-    fm_op_sync(c);
+    fm_op_meet(c);
     const bool stop = j->cancelled;
-    fm_op_sync(c);
+    fm_op_meet(c);
     return stop;
 }
 
@@ -108,7 +116,7 @@ static void watch(const fm_ctx *c, const job *j, size_t layer, const float *rows
 {
     if (!j->f->on_hidden) return;
     if (c->run.part == 0) j->f->on_hidden(j->f->ctx, layer, j->T, rows);
-    fm_op_sync(c);
+    fm_op_meet(c);
 }
 
 /* Logits of the rows that want them, a few rows at a time. */
@@ -120,12 +128,13 @@ static void head(const fm_ctx *c, const job *j)
     const fm_rows x = fm_rows_of(j->s.x, j->T, d);
     for (size_t first = 0; first < f->n_out; first += FM_LOGIT_ROWS) {
         const size_t n = f->n_out - first < FM_LOGIT_ROWS ? f->n_out - first : FM_LOGIT_ROWS;
-        const fm_rows normed = fm_rows_of(j->s.normed, n, d);
+        const fm_rows normed = fm_op_rows(c, j->s.normed, n, d);
         fm_op_gather(c, normed, x, f->out_rows + first);
         fm_op_rmsnorm(c, normed, normed, m->globals[FM_GLOBAL_NORM].data, m->config.norm_eps);
-        fm_op_linear(c, fm_rows_of(j->s.logits, n, vocab), normed, &m->globals[FM_GLOBAL_HEAD], NULL);
+        const fm_packed packed = fm_op_pack_rows(c, normed, &m->globals[FM_GLOBAL_HEAD]);
+        fm_op_linear(c, fm_rows_of(j->s.logits, n, vocab), packed, &m->globals[FM_GLOBAL_HEAD], NULL);
         if (c->run.part == 0) f->on_logits(f->ctx, first, n, j->s.logits);
-        fm_op_sync(c);
+        fm_op_meet(c);
     }
 }
 
@@ -134,16 +143,18 @@ static void watch_last(const fm_ctx *c, const job *j)
     const fm_model *m = j->f->m;
     if (!j->f->on_hidden) return;
     watch(c, j, m->config.n_layer, j->s.x);
-    const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model), normed = fm_rows_of(j->s.normed, j->T, m->config.d_model);
+    const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model), normed = fm_op_rows(c, j->s.normed, j->T, m->config.d_model);
     fm_op_rmsnorm(c, normed, x, m->globals[FM_GLOBAL_NORM].data, m->config.norm_eps);
-    watch(c, j, m->config.n_layer + 1, j->s.normed);
+    fm_op_meet_rows(c, j->T);
+    watch(c, j, m->config.n_layer + 1, normed.p);
 }
 
 static void work(void *ctx, unsigned part, unsigned n_parts)
 {
     job *j = ctx;
     const fm_model *m = j->f->m;
-    const fm_ctx c = {.k = j->f->k, .pool = j->f->pool, .run = {part, n_parts}, .packed = j->s.packed};
+    const fm_ctx c = {
+        .k = j->f->k, .pool = j->f->pool, .run = {part, n_parts}, .packed = j->s.packed, .packed_bytes = j->s.packed_bytes};
     const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model);
     embed(&c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {

@@ -1,7 +1,9 @@
-/* ops.c - see ops.h.  Everything here is a shape check, a call of the kernel table and a barrier. */
+/* ops.c - see ops.h.  Everything here is a shape check, a share of the work, a call of the kernel table and perhaps a barrier. */
 #include "ops/ops.h"
 
 #include <string.h>
+
+#include "base/alloc.h"
 
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d)
 {
@@ -9,9 +11,69 @@ fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d)
     return (fm_rows){x.p + first, x.n, d, x.stride};
 }
 
-void fm_op_sync(const fm_ctx *c)
+void fm_op_meet(const fm_ctx *c)
 {
     fm_pool_sync(c->pool, c->run.part);
+}
+
+/* ---- Shares ---- */
+
+static bool few(size_t n)
+{
+    return n <= FM_FEW;
+}
+
+/* The share of an op on rows. */
+static fm_run rows_run(const fm_ctx *c, size_t n)
+{
+    return few(n) ? (fm_run){.n_parts = 1} : c->run;
+}
+
+/* The share of an op on d channels: in runs that packing can follow, unless that deals them out too unevenly. */
+static fm_run channels_run(const fm_ctx *c, size_t d)
+{
+    const size_t runs = d / FM_PACK_COLS, n = c->run.n_parts, most = (runs + n - 1) / n;
+    fm_run run = c->run;
+    run.granule = d % FM_PACK_COLS == 0 && most * n * 9 <= runs * 10 ? FM_PACK_COLS : FM_CHANNEL_GRANULE;
+    return run;
+}
+
+/* ---- Rows ---- */
+
+size_t fm_op_rows_count(size_t n, unsigned n_parts)
+{
+    const size_t copies = (size_t)n_parts * FM_FEW;
+    return n > copies ? n : copies;
+}
+
+fm_rows fm_op_rows(const fm_ctx *c, float *p, size_t n, size_t d)
+{
+    return fm_rows_of(few(n) ? p + c->run.part * FM_FEW * d : p, n, d);
+}
+
+void fm_op_meet_rows(const fm_ctx *c, size_t n)
+{
+    if (!few(n)) fm_op_meet(c);
+}
+
+void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps)
+{
+    FM_ASSERT(out.n == x.n && out.d == x.d);
+    const fm_run run = rows_run(c, x.n);
+    c->k->rmsnorm(&run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
+}
+
+void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index)
+{
+    FM_ASSERT(out.d == x.d);
+    const fm_run run = rows_run(c, out.n);
+    size_t begin, end;
+    fm_run_range(&run, out.n, 1, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        const size_t from = index ? index[i] : i;
+        FM_ASSERT(from < x.n);
+        memcpy(out.p + i * out.stride, x.p + from * x.stride, out.d * sizeof(float));
+    }
 }
 
 void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids)
@@ -24,62 +86,106 @@ void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int
         FM_ASSERT(ids[i] >= 0 && (size_t)ids[i] < table->rows);
         type->decode(out.p + i * out.stride, fm_tensor_row(table, (size_t)ids[i]), out.d);
     }
-    fm_op_sync(c);
+    fm_op_meet(c);
 }
 
-void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index)
+/* ---- Products ---- */
+
+/* Bytes of n packed rows as they lie beside others. */
+static size_t slot_bytes(const fm_kernels *k, const fm_tensor *W, size_t n)
 {
-    FM_ASSERT(out.d == x.d);
-    size_t begin, end;
-    fm_run_range(&c->run, out.n, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        const size_t from = index ? index[i] : i;
-        FM_ASSERT(from < x.n);
-        memcpy(out.p + i * out.stride, x.p + from * x.stride, out.d * sizeof(float));
+    return fm_round_up(k->pack_x_bytes(fm_xform_of(W->type), n, W->cols), FM_ALIGN);
+}
+
+/* Two places: rows, of which each worker may have its own few, and channels. */
+size_t fm_op_packed_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts)
+{
+    const size_t whole = slot_bytes(k, W, n), copy = slot_bytes(k, W, few(n) ? n : FM_FEW);
+    size_t copies, bytes;
+    if (!whole || !copy || __builtin_mul_overflow(copy, n_parts, &copies)) return 0;
+    return __builtin_mul_overflow(whole > copies ? whole : copies, 2, &bytes) ? 0 : bytes;
+}
+
+/* A rectangle of x goes to its place in `out`. */
+static fm_packed pack(const fm_ctx *c, void *out, fm_rows x, const fm_tensor *W, fm_pack_args a)
+{
+    FM_ASSERT(x.d == W->cols);
+    const fm_packed packed = {out, x.n, x.d, fm_xform_of(W->type)};
+    a.out = out;
+    a.x = x.p;
+    a.x_stride = x.stride;
+    a.n = x.n;
+    a.cols = x.d;
+    c->k->pack_x[packed.form](&a);
+    return packed;
+}
+
+fm_packed fm_op_pack_rows(const fm_ctx *c, fm_rows x, const fm_tensor *W)
+{
+    const fm_run run = rows_run(c, x.n);
+    fm_pack_args a = {.col_end = x.d};
+    unsigned char *out = c->packed;
+    if (few(x.n)) out += c->run.part * slot_bytes(c->k, W, x.n);
+    fm_run_range(&run, x.n, 1, &a.row, &a.row_end);
+    const fm_packed packed = pack(c, out, x, W, a);
+    fm_op_meet_rows(c, x.n);
+    return packed;
+}
+
+fm_packed fm_op_pack_channels(const fm_ctx *c, fm_rows x, const fm_tensor *W)
+{
+    fm_run run = channels_run(c, x.d);
+    fm_pack_args a = {.row_end = x.n};
+    if (run.granule < FM_PACK_COLS) { /* what is packed at once has several owners */
+        fm_op_meet(c);
+        run = c->run;
     }
-    fm_op_sync(c);
+    fm_run_range(&run, x.d, FM_PACK_COLS, &a.col, &a.col_end);
+    const fm_packed packed = pack(c, (unsigned char *)c->packed + c->packed_bytes / 2, x, W, a);
+    fm_op_meet(c);
+    return packed;
 }
 
-void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps)
+static void linear(const fm_ctx *c, const fm_run *run, fm_rows y, fm_packed x, const fm_linear_args *how)
 {
-    FM_ASSERT(out.n == x.n && out.d == x.d);
-    c->k->rmsnorm(&c->run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
-    fm_op_sync(c);
+    const fm_tensor *W = how->W;
+    FM_ASSERT(y.n == x.n && x.cols == W->cols && y.d == W->rows && x.form == fm_xform_of(W->type));
+    fm_linear_args a = *how;
+    a.y = y.p;
+    a.y_stride = y.stride;
+    a.x = x.p;
+    a.n = x.n;
+    c->k->linear[W->type](run, &a);
 }
 
-static void linear(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, const float *bias, bool add)
+void fm_op_linear(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias)
 {
-    FM_ASSERT(y.n == x.n && x.d == W->cols && y.d == W->rows);
-    c->k->pack_x[fm_xform_of(W->type)](&c->run, c->packed, x.p, x.stride, x.n, x.d);
-    fm_op_sync(c);
-    const fm_linear_args a = {.y = y.p, .y_stride = y.stride, .x = c->packed, .W = W, .bias = bias, .add = add, .n = x.n};
-    c->k->linear[W->type](&c->run, &a);
-    fm_op_sync(c);
+    linear(c, &c->run, y, x, &(fm_linear_args){.W = W, .bias = bias});
+    fm_op_meet(c);
 }
 
-void fm_op_linear(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, const float *bias)
+void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias)
 {
-    linear(c, y, x, W, bias, false);
+    linear(c, &c->run, y, x, &(fm_linear_args){.W = W, .bias = bias, .add = true});
+    fm_op_meet(c);
 }
 
-void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, const float *bias)
+void fm_op_linear_channels(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias)
 {
-    linear(c, y, x, W, bias, true);
+    const fm_run run = channels_run(c, W->rows);
+    linear(c, &run, y, x, &(fm_linear_args){.W = W, .bias = bias});
 }
 
-size_t fm_op_linear_bytes(const fm_kernels *k, const fm_tensor *W, size_t n)
-{
-    return k->pack_x_bytes(fm_xform_of(W->type), n, W->cols);
-}
+/* ---- The recurrence ---- */
 
 void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a)
 {
-    c->k->conv_silu(&c->run, a);
-    fm_op_sync(c);
+    const fm_run run = channels_run(c, a->d_inner);
+    c->k->conv_silu(&run, a);
 }
 
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a)
 {
-    c->k->scan(&c->run, a);
-    fm_op_sync(c);
+    const fm_run run = channels_run(c, a->d_inner);
+    c->k->scan(&run, a);
 }

@@ -1,20 +1,30 @@
-/* ops.h - matrices in, matrices out: checks shapes, gives each worker its share, and meets at a barrier after each op.
+/* ops.h - matrices in, matrices out: checks shapes, gives each worker its share, and meets the others where that is needed.
  *
  * A forward runs on all workers of a pool at once (SPMD): every worker calls the same ops in the same order with its own fm_ctx.
- * When an op returns, its output is complete for every worker.  Shapes that do not fit are bugs and assert: files and callers
- * were checked before. */
+ * A barrier costs as much as a small product, so an op only ends with one where others read what it wrote.  Three shares:
+ *
+ *   rows      a worker takes some tokens; of a few tokens (FM_FEW) each worker takes them all, in memory of its own, since
+ *             computing a row twice is cheaper than waiting for it.  What follows on the same rows needs no barrier.
+ *   channels  a worker owns a run of channels from one op to the next: products that make them, convolution, scan.
+ *   all       rows of a product's weights; everybody waits for the whole output.
+ *
+ * Each op says which share it takes and whether it MEETS: returns when the output is complete for every worker.  The share never
+ * changes a bit.  Shapes that do not fit are bugs and assert: files and callers were checked before. */
 #ifndef FM_OPS_OPS_H
 #define FM_OPS_OPS_H
 
 #include "base/pool.h"
 #include "kernels/kernels.h"
 
+enum { FM_FEW = 4 };
+
 /* One worker's view of the step that runs. */
 typedef struct fm_ctx {
     const fm_kernels *k;
     fm_pool *pool;
     fm_run run;
-    void *packed; /* scratch for packed input rows, shared: fm_op_linear_bytes() of the largest product */
+    void *packed; /* packed inputs: fm_op_packed_bytes() of the product that needs most */
+    size_t packed_bytes;
 } fm_ctx;
 
 /* n rows of d floats, `stride` floats apart; owned by someone else. */
@@ -30,21 +40,48 @@ static inline fm_rows fm_rows_of(float *p, size_t n, size_t d)
 /* Columns [first, first + d) of x. */
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d);
 
-void fm_op_sync(const fm_ctx *c);
+void fm_op_meet(const fm_ctx *c);
 
-/* out (n, d_model) = rows `ids` (n) of the embedding table, decoded. */
-void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids);
-/* out = rows of x; the rows to take are `index` (out.n), or the first ones when NULL. */
+/* ---- Rows ---- */
+
+/* Room for n rows in which each worker finds its own copy while they are few; fm_op_rows() is this worker's view of it. */
+size_t fm_op_rows_count(size_t n, unsigned n_parts);
+fm_rows fm_op_rows(const fm_ctx *c, float *p, size_t n, size_t d);
+/* Rows from here on are read by everybody: MEETS unless they are few and everyone has his own. */
+void fm_op_meet_rows(const fm_ctx *c, size_t n);
+
+/* out = x / rms(x) * w; w (d) may be NULL; out may be x unless x is shared.  Rows. */
+void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps);
+/* out = rows of x; the rows to take are `index` (out.n), or the first ones when NULL.  Rows. */
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index);
 
-/* out = x / rms(x) * w; w (d) may be NULL; out may be x. */
-void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps);
+/* out (n, d_model) = rows `ids` (n) of the embedding table, decoded.  MEETS. */
+void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids);
 
-/* y = x W^T (+ bias): packs x, then multiplies.  fm_op_linear_add adds to y instead (the residual stream). */
-void fm_op_linear(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, const float *bias);
-void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, const float *bias);
-/* Bytes of fm_ctx.packed that a product of n rows with W needs; 0 on overflow. */
-size_t fm_op_linear_bytes(const fm_kernels *k, const fm_tensor *W, size_t n);
+/* ---- Products: inputs are packed, then multiplied with as many matrices as want them ---- */
+
+/* An input as products of one form read it.  Rows and channels have a place each: it lasts until the next packing of its kind. */
+typedef struct fm_packed {
+    const void *p;
+    size_t n, cols;
+    fm_xform form;
+} fm_packed;
+
+/* Packs rows for products with W: what ops on rows made in this worker's share.  MEETS unless they are few. */
+fm_packed fm_op_pack_rows(const fm_ctx *c, fm_rows x, const fm_tensor *W);
+/* Packs channels, each worker those it owns.  MEETS. */
+fm_packed fm_op_pack_channels(const fm_ctx *c, fm_rows x, const fm_tensor *W);
+
+/* y = x W^T (+ bias).  fm_op_linear and fm_op_linear_add, which adds to y (the residual stream), MEET; fm_op_linear_channels
+ * leaves each worker with the channels that it owns. */
+void fm_op_linear(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
+void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
+void fm_op_linear_channels(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
+
+/* Bytes of fm_ctx.packed for products of at most n rows with W; 0 on overflow. */
+size_t fm_op_packed_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts);
+
+/* ---- The recurrence: channels ---- */
 
 void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a);
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a);

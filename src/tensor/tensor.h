@@ -17,4 +17,10 @@ static inline const void *fm_tensor_row(const fm_tensor *t, size_t r)
     return (const unsigned char *)t->data + r * t->stride;
 }
 
+/* Rows first .. first + n - 1. */
+static inline fm_tensor fm_tensor_rows(const fm_tensor *t, size_t first, size_t n)
+{
+    return (fm_tensor){fm_tensor_row(t, first), t->type, n, t->cols, t->stride};
+}
+
 #endif

@@ -21,10 +21,16 @@ typedef struct product {
 
 static fm_xform form_of(const product *p) { return fm_xform_of(p->W.type); }
 
+/* Even numbers of parts take columns, odd ones rows. */
 static void pack(void *ctx, const fm_run *run)
 {
     const product *p = ctx;
-    p->k->pack_x[form_of(p)](run, p->packed, p->x, p->W.cols, p->a.n, p->W.cols);
+    fm_pack_args a = {.out = p->packed, .x = p->x, .x_stride = p->W.cols, .n = p->a.n, .cols = p->W.cols};
+    a.row_end = a.n;
+    a.col_end = a.cols;
+    if (run->n_parts % 2) fm_run_range(run, a.n, 1, &a.row, &a.row_end);
+    else fm_run_range(run, a.cols, FM_PACK_COLS, &a.col, &a.col_end);
+    p->k->pack_x[form_of(p)](&a);
 }
 
 static void multiply(void *ctx, const fm_run *run)

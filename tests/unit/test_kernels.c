@@ -29,7 +29,7 @@ static void range_covers(void **state)
                 size_t at = 0, least = SIZE_MAX, most = 0;
                 for (unsigned part = 0; part < n_parts; part++) {
                     size_t begin, end;
-                    fm_run_range(&(fm_run){part, n_parts}, n, granule, &begin, &end);
+                    fm_run_range(&(fm_run){.part = part, .n_parts = n_parts}, n, granule, &begin, &end);
                     assert_int_equal(begin, at);
                     assert_true(end >= begin && (begin % granule == 0 || begin == n));
                     const size_t granules = (end - begin + granule - 1) / granule;
@@ -48,9 +48,24 @@ static void range_is_safe_near_the_limit(void **state)
 {
     (void)state;
     size_t begin, end;
-    fm_run_range(&(fm_run){1, 2}, SIZE_MAX, 64, &begin, &end);
+    fm_run_range(&(fm_run){.part = 1, .n_parts = 2}, SIZE_MAX, 64, &begin, &end);
     assert_int_equal(end, SIZE_MAX);
     assert_int_equal(begin, (size_t)1 << 63);
+}
+
+/* Calls that agree on a granule deal out the same items, whatever their own ones are. */
+static void range_obeys_the_run(void **state)
+{
+    (void)state;
+    for (unsigned part = 0; part < 3; part++) {
+        const fm_run run = {.part = part, .n_parts = 3, .granule = 256};
+        size_t begin, end, same_begin, same_end;
+        fm_run_range(&run, 1000, 16, &begin, &end);
+        fm_run_range(&run, 1000, 64, &same_begin, &same_end);
+        assert_int_equal(begin, part == 0 ? 0 : part == 1 ? 512 : 768);
+        assert_int_equal(begin, same_begin);
+        assert_int_equal(end, same_end);
+    }
 }
 
 static void forms(void **state)
@@ -163,7 +178,7 @@ static void softmax_by_hand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(range_covers),   cmocka_unit_test(range_is_safe_near_the_limit),
+        cmocka_unit_test(range_covers),   cmocka_unit_test(range_is_safe_near_the_limit), cmocka_unit_test(range_obeys_the_run),
         cmocka_unit_test(forms),          cmocka_unit_test(tables_are_full),
         cmocka_unit_test(rmsnorm_by_hand), cmocka_unit_test(conv_by_hand),
         cmocka_unit_test(scan_by_hand),   cmocka_unit_test(softmax_by_hand),

@@ -139,6 +139,11 @@ typedef struct how {
     bool bias, add;
 } how;
 
+static void pack(const fm_kernels *k, fm_xform form, void *out, const float *x, size_t n, size_t cols)
+{
+    k->pack_x[form](&(fm_pack_args){.out = out, .x = x, .x_stride = cols, .n = n, .cols = cols, .row_end = n, .col_end = cols});
+}
+
 /* y (n, rows) by one table. */
 static void compute(const fm_kernels *k, const product *p, how h, float *y)
 {
@@ -147,8 +152,8 @@ static void compute(const fm_kernels *k, const product *p, how h, float *y)
     const float *x = (const float *)p->x.p + h.first * p->W.cols;
     const fm_linear_args a = {
         .y = y, .y_stride = p->W.rows, .x = packed.p, .W = &p->W, .n = h.n, .bias = h.bias ? p->bias : NULL, .add = h.add};
-    for (unsigned i = 0; i < h.parts; i++) k->pack_x[form](&(fm_run){i, h.parts}, packed.p, x, p->W.cols, h.n, p->W.cols);
-    for (unsigned i = 0; i < h.parts; i++) k->linear[p->W.type](&(fm_run){i, h.parts}, &a);
+    pack(k, form, packed.p, x, h.n, p->W.cols);
+    for (unsigned i = 0; i < h.parts; i++) k->linear[p->W.type](&(fm_run){.part = i, .n_parts = h.parts}, &a);
     guarded_free(&packed);
 }
 
@@ -326,7 +331,7 @@ static void test_packing(void **state)
     x[0] = 127.0f;
     fm_kernels ref = {0};
     fm_linear_fill_ref(&ref);
-    ref.pack_x[FM_X_Q8_256](&(fm_run){0, 1}, o, x, 256, 2, 256);
+    pack(&ref, FM_X_Q8_256, o, x, 2, 256);
     assert_true(o[0].d == 1.0f);
     assert_int_equal(o[0].q[1], 0);
     assert_int_equal(o[0].q[2], 2);
@@ -336,7 +341,7 @@ static void test_packing(void **state)
         fm_x256 got[2];
         if ((fm_cpu_features() & tables[i].needs) != tables[i].needs) continue;
         tables[i].fill(&k);
-        k.pack_x[FM_X_Q8_256](&(fm_run){0, 1}, got, x, 256, 2, 256);
+        pack(&k, FM_X_Q8_256, got, x, 2, 256);
         assert_memory_equal(got, o, sizeof o);
         assert_int_equal(k.pack_x_bytes(FM_X_F32, 3, 7), 3 * 16 * 4);
         assert_int_equal(k.pack_x_bytes(FM_X_Q8_256, SIZE_MAX / 4, 4096), 0);

@@ -8,7 +8,7 @@
 #include "format/gguf.h"
 #include "unit/testing.h"
 
-enum { TINY_D = 256, TINY_INNER = 256, TINY_STATE = 16, TINY_CONV = 4, TINY_RANK = 16, TINY_VOCAB = 64 };
+enum { TINY_D = 256, TINY_INNER = 512, TINY_STATE = 16, TINY_CONV = 4, TINY_RANK = 16, TINY_VOCAB = 64 };
 
 typedef struct tiny_tensor {
     const char *name;

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "kernels/internal.h"
+#include "kernels/kernels.h"
 
 void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x,
                     size_t x_stride, const float *w, size_t n, size_t d, float eps);

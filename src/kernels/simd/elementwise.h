@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/internal.h"
+#include "kernels/kernels.h"
 #include "kernels/simd/vec_math.h"
 
 /* A vector's worth of channels or less.  `whole` is a constant wherever this is made, so the choice costs nothing. */

@@ -50,52 +50,53 @@ FM_INLINE float pack_round(int8_t *q, const float *x, size_t n)
     return d;
 }
 
-static void pack_256(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+FM_INLINE void pack_record_256(fm_x256 *o, const float *x)
 {
-    size_t begin, end;
-    fm_run_range(run, n * (cols / FM_X_COLS), 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        fm_x256 *o = (fm_x256 *)out + i;
-        o->d = pack_round(o->q, x + i % n * x_stride + i / n * FM_X_COLS, FM_X_COLS);
-        for (int g = 0; g < 16; g++) {
-            int sum = 0;
-            for (int j = 0; j < 16; j++) sum += o->q[16 * g + j];
-            o->sum16[g] = (int16_t)sum;
-        }
-        for (int g = 0; g < 8; g++) o->sum32[g] = (int16_t)(o->sum16[2 * g] + o->sum16[2 * g + 1]);
+    o->d = pack_round(o->q, x, FM_X_COLS);
+    for (int g = 0; g < 16; g++) {
+        int sum = 0;
+        for (int j = 0; j < 16; j++) sum += o->q[16 * g + j];
+        o->sum16[g] = (int16_t)sum;
+    }
+    for (int g = 0; g < 8; g++) o->sum32[g] = (int16_t)(o->sum16[2 * g] + o->sum16[2 * g + 1]);
+}
+
+/* `blocks` blocks of 32; a record has eight. */
+FM_INLINE void pack_record_32(fm_x32 *o, const float *x, size_t blocks)
+{
+    if (blocks < 8) memset(o, 0, sizeof *o);
+    for (size_t b = 0; b < blocks; b++) {
+        o->d[b] = pack_round(o->q + 32 * b, x + 32 * b, 32);
+        int32_t sum = 0;
+        for (int j = 0; j < 32; j++) sum += o->q[32 * b + (size_t)j];
+        o->nsum[b] = -sum;
+        o->ds[b] = o->d[b] * (float)sum;
     }
 }
 
-static void pack_32(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+static void pack_256(const fm_pack_args *a)
 {
-    size_t begin, end;
-    fm_run_range(run, n * pack_records(cols), 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        fm_x32 *o = (fm_x32 *)out + i;
-        size_t first = i / n * FM_X_COLS, left = (cols - first) / 32;
-        const float *row = x + i % n * x_stride + first;
-        if (left < 8) memset(o, 0, sizeof *o);
-        for (size_t b = 0; b < left && b < 8; b++) {
-            o->d[b] = pack_round(o->q + 32 * b, row + 32 * b, 32);
-            int32_t sum = 0;
-            for (int j = 0; j < 32; j++) sum += o->q[32 * b + (size_t)j];
-            o->nsum[b] = -sum;
-            o->ds[b] = o->d[b] * (float)sum;
-        }
+    for (size_t c = a->col; c < a->col_end; c += FM_X_COLS)
+        for (size_t r = a->row; r < a->row_end; r++)
+            pack_record_256((fm_x256 *)a->out + c / FM_X_COLS * a->n + r, a->x + r * a->x_stride + c);
+}
+
+static void pack_32(const fm_pack_args *a)
+{
+    for (size_t c = a->col; c < a->col_end; c += FM_X_COLS) {
+        const size_t left = (a->cols - c) / 32;
+        for (size_t r = a->row; r < a->row_end; r++)
+            pack_record_32((fm_x32 *)a->out + c / FM_X_COLS * a->n + r, a->x + r * a->x_stride + c, left < 8 ? left : 8);
     }
 }
 
-static void pack_f32(const fm_run *run, void *out, const float *x, size_t x_stride, size_t n, size_t cols)
+static void pack_f32(const fm_pack_args *a)
 {
-    const size_t stride = fm_x_f32_stride(cols), piece = 1024, pieces = stride / piece + (stride % piece != 0);
-    size_t begin, end;
-    fm_run_range(run, n * pieces, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        size_t row = i / pieces, from = i % pieces * piece, to = from + piece < stride ? from + piece : stride;
-        size_t real = to < cols ? to : cols;
-        float *o = (float *)out + row * stride;
-        memcpy(o + from, x + row * x_stride + from, (real - from) * sizeof *o);
-        memset(o + real, 0, (to - real) * sizeof *o);
+    const size_t stride = fm_x_f32_stride(a->cols), end = a->col_end == a->cols ? stride : a->col_end;
+    for (size_t r = a->row; r < a->row_end; r++) {
+        float *o = (float *)a->out + r * stride;
+        memcpy(o + a->col, a->x + r * a->x_stride + a->col, (a->col_end - a->col) * sizeof *o);
+        memset(o + a->col_end, 0, (end - a->col_end) * sizeof *o);
     }
 }
 

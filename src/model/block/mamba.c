@@ -42,23 +42,26 @@ static size_t state_floats(const fm_config *c)
     return conv_floats(c) + c->d_state * c->d_inner;
 }
 
-/* Shared by all workers but for the pointer lists, of which each has its own. */
+/* Memory of a forward; of a few tokens each worker has its own n and normed_q. */
 typedef struct scratch {
     float *n;          /* (T, d_model) normed input */
     float *xz;         /* (T, 2 d_inner) scan input | gate */
     float *u;          /* (T, d_inner) after convolution and SiLU; then the mixer's output */
     float *q;          /* (T, dt_rank + 2 d_state) dt | B | C */
+    float *normed_q;   /* the same, normed */
     float *dt;         /* (T, d_inner) */
     float **conv, **h; /* (n_parts, n_seq) */
 } scratch;
 
 static scratch place(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
 {
+    const size_t rows = fm_op_rows_count(T, n_parts), q = c->dt_rank + 2 * c->d_state;
     scratch s;
-    s.n = FM_PUSH(a, float, T * c->d_model);
+    s.n = FM_PUSH(a, float, rows * c->d_model);
     s.xz = FM_PUSH(a, float, T * 2 * c->d_inner);
     s.u = FM_PUSH(a, float, T * c->d_inner);
-    s.q = FM_PUSH(a, float, T *(c->dt_rank + 2 * c->d_state));
+    s.q = FM_PUSH(a, float, T *q);
+    s.normed_q = FM_PUSH(a, float, rows *q);
     s.dt = FM_PUSH(a, float, T * c->d_inner);
     s.conv = FM_PUSH(a, float *, n_parts *n_seq);
     s.h = FM_PUSH(a, float *, n_parts *n_seq);
@@ -82,13 +85,29 @@ static void find_state(scratch *s, const fm_ctx *c, const fm_layer *l, const fm_
     }
 }
 
-/* Step 8, Falcon only: dt, B and C each over its own width, without weights. */
-static void norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q)
+/* Step 8, Falcon only: dt, B and C each over its own width, without weights.  Gives the rows that go on. */
+static fm_rows norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q, float *normed)
 {
-    if (!cfg->mixer_norms) return;
-    const size_t rank = cfg->dt_rank, n = cfg->d_state;
-    const fm_rows part[3] = {fm_rows_cols(q, 0, rank), fm_rows_cols(q, rank, n), fm_rows_cols(q, rank + n, n)};
-    for (size_t i = 0; i < 3; i++) fm_op_rmsnorm(c, part[i], part[i], NULL, cfg->mixer_rms_eps);
+    if (!cfg->mixer_norms) return q;
+    const size_t rank = cfg->dt_rank, n = cfg->d_state, first[] = {0, rank, rank + n}, width[] = {rank, n, n};
+    const fm_rows out = fm_op_rows(c, normed, q.n, q.d);
+    for (size_t i = 0; i < 3; i++)
+        fm_op_rmsnorm(c, fm_rows_cols(out, first[i], width[i]), fm_rows_cols(q, first[i], width[i]), NULL, cfg->mixer_rms_eps);
+    return out;
+}
+
+/* Steps 1 and 2: x and z, each worker the channels that it owns. */
+static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, fm_rows xz)
+{
+    const size_t inner = cfg->d_inner;
+    const fm_tensor *W = &l->w[IN_PROJ];
+    const float *bias = l->w[IN_BIAS].data;
+    fm_op_rmsnorm(c, n, x, l->w[NORM].data, cfg->norm_eps);
+    const fm_packed packed = fm_op_pack_rows(c, n, W);
+    for (size_t half = 0; half < 2; half++) {
+        const fm_tensor rows = fm_tensor_rows(W, half * inner, inner);
+        fm_op_linear_channels(c, fm_rows_cols(xz, half * inner, inner), packed, &rows, bias ? bias + half * inner : NULL);
+    }
 }
 
 static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
@@ -98,12 +117,11 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
     scratch s = place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
     find_state(&s, c, l, b);
-    const fm_rows n = fm_rows_of(s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
-                  q = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner);
+    const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
+                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner);
 
-    fm_op_rmsnorm(c, n, x, w[NORM].data, cfg->norm_eps);  /* 1 */
-    fm_op_linear(c, xz, n, &w[IN_PROJ], w[IN_BIAS].data); /* 2 */
-    fm_op_conv_silu(c, &(fm_conv_args){                   /* 4, 5 */
+    project_in(c, l, cfg, x, n, xz);   /* 1, 2 */
+    fm_op_conv_silu(c, &(fm_conv_args){/* 4, 5 */
                                        .out = u.p,
                                        .out_stride = u.stride,
                                        .state = s.conv,
@@ -114,9 +132,9 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                        .ragged = b->ragged,
                                        .d_inner = inner,
                                        .d_conv = cfg->d_conv});
-    fm_op_linear(c, q, u, &w[X_PROJ], NULL); /* 7 */
-    norm_dt_b_c(c, cfg, q);                  /* 8 */
-    fm_op_linear(c, dt, fm_rows_cols(q, 0, rank), &w[DT_PROJ], NULL);
+    fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
+    const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
+    fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
     fm_op_scan(c, &(fm_scan_args){/* 9 - 13; the bias of dt is added there */
                                   .y = u.p,
                                   .y_stride = u.stride,
@@ -136,7 +154,7 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                   .ragged = b->ragged,
                                   .d_inner = inner,
                                   .d_state = cfg->d_state});
-    fm_op_linear_add(c, x, u, &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+    fm_op_linear_add(c, x, fm_op_pack_channels(c, u, &w[OUT_PROJ]), &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
 }
 
 const fm_block fm_block_mamba = {
