@@ -13,7 +13,7 @@
 
 /* ---- Talking (terminal.c).  Results go to stdout, everything else to stderr. ---- */
 
-int fm_cli_fail(const fm_error *err); /* "fmamba: sentence"; gives FM_EXIT_FAILURE */
+int fm_cli_fail(const fm_error *err);                                    /* "fmamba: sentence"; gives FM_EXIT_FAILURE */
 int fm_cli_usage(const fm_cli *c, const char *fmt, ...) FM_PRINTF(2, 3); /* and where help is; gives FM_EXIT_USAGE */
 void fm_cli_note(const char *fmt, ...) FM_PRINTF(1, 2);                  /* "fmamba: note: ..." */
 void fm_cli_log(void *ctx, const char *line); /* an fm_log_fn; ctx is the fm_cli: --verbose and --log decide */
@@ -82,6 +82,8 @@ typedef struct fm_cli_input {
 
 /* Was -p, -f or --ids given (in the environment or on the command line)? */
 bool fm_cli_input_given(const fm_cli *c);
+/* How many of them the command line has: more than one is a mistake. */
+size_t fm_cli_input_count(const fm_cli *c);
 /* Text of -p (escapes resolved with -e), -f or stdin.  FM_ERR_FORMAT where it is not UTF-8, unless --any-bytes. */
 fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err);
 /* Ids of --ids, or of the text.  `t` may be NULL when ids are given; `begin`: at the beginning of a sequence, where BOS may
@@ -89,7 +91,7 @@ fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err);
 fm_status fm_cli_read_input(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, size_t vocab, fm_error *err);
 void fm_cli_input_free(fm_cli_input *in);
 
-/* "1,2,3", or the path of a file with integers separated by commas or blanks, or a JSON array; "-" reads stdin. */
+/* "1,2,3" or "[1, 2, 3]", or the path of a file with integers separated by commas or blanks, or a JSON array; "-" reads stdin. */
 fm_status fm_cli_parse_ids(int32_t **ids, size_t *n, const char *text, fm_error *err);
 /* fm_tokenize() into fresh memory (fm_free(NULL, ids)). */
 fm_status fm_cli_tokenize(int32_t **ids, size_t *n, const fm_tokenizer *t, fm_view text, unsigned flags, fm_error *err);

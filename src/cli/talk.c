@@ -48,7 +48,8 @@ static fm_status note_said(fm_talk *k, const int32_t *ids, size_t n, fm_error *e
 
 static fm_status render_ids(fm_talk *k, const fm_message *m, size_t n, int32_t **ids, size_t *n_ids, fm_error *err)
 {
-    FM_TRY(fm_chat_tokenize(k->chat, m, n, true, NULL, n_ids, err));
+    const fm_status status = fm_chat_tokenize(k->chat, m, n, true, NULL, n_ids, err);
+    if (status != FM_OK) return fm_fail_prefix(err, status, "%s", k->template_name);
     FM_TRY(fm_alloc((void **)ids, NULL, *n_ids, sizeof **ids, "the prompt", err));
     return fm_chat_tokenize(k->chat, m, n, true, *ids, n_ids, err);
 }
