@@ -57,6 +57,8 @@ fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli 
 void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, const fm_sampling *p);
 /* FM_ERR_LIMIT when `tokens` are more than the guard -c allows. */
 fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err);
+/* Tokens to generate after `seen` ones: -n, else `most`, as far as the guard leaves room.  -1: until it ends. */
+int64_t fm_cli_predict(const fm_cli *c, int64_t most, uint64_t seen);
 /* The tokenizer of the model, or FM_ERR_UNSUPPORTED saying that text needs one. */
 fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err);
 

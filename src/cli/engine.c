@@ -127,6 +127,15 @@ fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err)
                    (unsigned long long)tokens, (long long)guard);
 }
 
+int64_t fm_cli_predict(const fm_cli *c, int64_t most, uint64_t seen)
+{
+    const int64_t n = fm_opt_given(&c->options, FM_OPT_N_PREDICT) ? fm_opt_int(&c->options, FM_OPT_N_PREDICT) : most;
+    const uint64_t guard = (uint64_t)fm_opt_int(&c->options, FM_OPT_CTX_SIZE);
+    if (!guard) return n;
+    const uint64_t room = seen < guard ? guard - seen : 0;
+    return n < 0 || (uint64_t)n > room ? (int64_t)room : n;
+}
+
 fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err)
 {
     *out = fm_model_tokenizer(m);

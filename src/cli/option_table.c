@@ -112,7 +112,7 @@ static const fm_option table[FM_OPT_COUNT] = {
                               "Jinja template: a file, \"chatml\" or \"falcon3\" (default: the model's)"},
 
     [FM_OPT_HIDDEN] = FLAG("hidden", NULL, NULL, "the layers' outputs instead of logits"),
-    [FM_OPT_WINDOW] = INT("window", NULL, NULL, 2, ANY_INT, "score in windows of N tokens instead of streaming"),
+    [FM_OPT_WINDOW] = INT("window", NULL, NULL, 1, ANY_INT, "score in windows of N tokens instead of streaming"),
     [FM_OPT_RESET] = FLAG("reset", NULL, NULL, "with --window: disjoint windows, each from the zero state, remainder dropped"),
     [FM_OPT_TENSORS] = FLAG("tensors", NULL, NULL, "list every tensor"),
     [FM_OPT_TOKEN_TEXT] = FLAG("show", NULL, NULL, "print each id with its text, one a line"),

@@ -60,6 +60,18 @@ class Interfaces(Case):
         else:  # the limit on locked memory is below five megabytes here
             self.assertIn(b"ulimit -l", p.stderr)
 
+    def test_the_guard_on_the_length(self):
+        n_prompt = len(good_json("tokenize", "--json", "-p", "Once upon a time"))
+        args = ("generate", "-p", "Once upon a time", "--temp", 0, "--ignore-eos", "--json")
+        for n in (20, -1):
+            j = good_json(*args, "-n", n, "-c", n_prompt + 6)
+            self.assertEqual((len(j["ids"]), j["stop"]), (6, "length"))
+        self.assertEqual(good_json(*args, "-n", 20, "-c", n_prompt)["ids"], [])
+        self.assertEqual(len(good_json(*args, "-n", 5, "-c", n_prompt + 6, "--choices", 2)["choices"][1]["ids"]), 5)
+        self.assertEqual(good("run", "Once upon a time", "--temp", 0, "-c", n_prompt + 6),
+                         good("run", "Once upon a time", "--temp", 0, "-n", 6))
+        self.assertEqual(good("run", "Once upon a time", "-n", 0).strip(), "")
+
     def test_generate_without_a_tokenizer(self):
         j = good_json("generate", "-m", GOLDEN / "mamba-small", "--ids", "1,2,3", "-n", 4, "--temp", 0, "--json")
         self.assertEqual((len(j["ids"]), j["text"]), (4, None))
