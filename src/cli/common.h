@@ -60,7 +60,8 @@ fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err);
 /* Tokens to generate after `seen` ones: -n, else `most`, as far as the guard leaves room.  -1: until it ends. */
 int64_t fm_cli_predict(const fm_cli *c, int64_t most, uint64_t seen);
 /* The tokenizer of the model, or FM_ERR_UNSUPPORTED saying that text needs one. */
-fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err);
+fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_cli *c, const fm_model *m, fm_error *err);
+fm_status fm_cli_no_tokenizer(const fm_cli *c, fm_error *err); /* that failure: its sentence says why there is none */
 
 /* One open model and session, for commands that need both. */
 typedef struct fm_cli_engine {

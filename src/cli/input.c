@@ -215,7 +215,7 @@ void fm_cli_detokenize(fm_str *out, const fm_tokenizer *t, const int32_t *ids, s
 static fm_status read_as_text(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, fm_error *err)
 {
     const bool parse = !takes(c, FM_OPT_PARSE_SPECIAL) || fm_opt_flag(&c->options, FM_OPT_PARSE_SPECIAL);
-    if (!t) return fm_fail(err, FM_ERR_UNSUPPORTED, "the model came without a tokenizer: give token ids with --ids");
+    if (!t) return fm_cli_no_tokenizer(c, err);
     FM_TRY(fm_cli_read_text(&in->text, c, err));
     in->has_text = true;
     const unsigned flags = (parse ? FM_PARSE_SPECIAL : 0u) | (begin ? FM_ADD_SPECIAL : 0u);

@@ -71,6 +71,10 @@ class Errors(Case):
         self.fails(("generate", "-f", self.d / "none", "-n", "1"), 1, "none")
         self.fails(("generate", "-p", "a b c d", "-c", "2"), 1, "-c")
         self.fails(("generate", "-m", SMALL, "-p", "text"), 1, "tokenizer", "--ids")
+        d = self.broken("words")
+        (d / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
+        for args in (("generate", "-p", "text"), ("run", "text")):
+            self.fails((*args, "-m", d), 1, "words/tokenizer.json", "WordPiece", "--ids")
         self.fails(("perplexity", "--ids", "5"), 1, "nothing to predict")
         self.fails(("generate", "-p", "a", "--samplers", "topk"), 1, "topk", "top_k")
         self.fails(("generate", "-p", "a", "--logit-bias", "5=3"), 1, "5=3")
