@@ -178,6 +178,12 @@ bool fm_path_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool fm_path_same(const char *a, const char *b)
+{
+    struct stat s, t;
+    return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
 char *fm_path_join(const char *dir, const char *name, const fm_allocator *a, fm_error *err)
 {
     fm_str s = {.a = a};

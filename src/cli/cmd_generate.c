@@ -92,11 +92,10 @@ static fm_status prefill(job *j, fm_error *err)
     return fm_seq_append(j->e.session, j->e.seq, j->in.ids, j->in.n, err);
 }
 
-static fm_generation generation(job *j, size_t choice)
+static fm_generation generation(job *j, size_t choice, int64_t n)
 {
     const fm_cli *c = j->c;
     const fm_opt_value *stops = &c->options.v[FM_OPT_STOP];
-    const int64_t n = fm_opt_given(&c->options, FM_OPT_N_PREDICT) ? fm_opt_int(&c->options, FM_OPT_N_PREDICT) : N_DEFAULT;
     return (fm_generation){.n = n < 0 ? 0 : (size_t)n,
                            .tokenizer = j->t,
                            .stops = stops->list,
@@ -114,13 +113,13 @@ static fm_generation generation(job *j, size_t choice)
 
 static fm_status run_choice(job *j, fm_sampler *sampler, fm_seq seq, size_t choice, fm_error *err)
 {
-    const fm_generation g = generation(j, choice);
+    const int64_t n = fm_cli_predict(j->c, N_DEFAULT, fm_seq_tokens(j->e.session, seq));
+    const fm_generation g = generation(j, choice, n);
     j->now = &j->answers[choice];
     fm_sampler_reset(sampler);
     fm_sampler_set_eos(sampler, j->sampling.eos, j->sampling.n_eos);
     for (size_t i = 0; i < j->in.n; i++) fm_sampler_accept(sampler, j->in.ids[i], true);
-    if (fm_opt_given(&j->c->options, FM_OPT_N_PREDICT) && g.n == 0 && fm_opt_int(&j->c->options, FM_OPT_N_PREDICT) == 0)
-        return FM_OK;
+    if (n == 0) return FM_OK;
     FM_TRY(fm_generate(j->e.session, seq, sampler, &g, &j->now->end, err));
     return j->status == FM_OK ? FM_OK : fm_fail(err, j->status, "the answer does not fit into memory");
 }

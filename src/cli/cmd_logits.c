@@ -74,10 +74,17 @@ static fm_status run_logits(sink *s, const fm_cli_engine *e, const fm_cli_input 
 
 /* ---- Around them ---- */
 
+/* Where the result goes; NULL: standard output. */
+static const char *out_path(const fm_cli *c)
+{
+    const char *path = fm_opt_str(&c->options, FM_OPT_OUT);
+    return path && strcmp(path, "-") ? path : NULL;
+}
+
 static fm_status begin(sink *s, const fm_cli *c, const fm_model *m, const fm_cli_input *in, bool hidden, fm_error *err)
 {
     const fm_model_info i = fm_model_get_info(m);
-    const char *path = fm_opt_str(&c->options, FM_OPT_OUT);
+    const char *path = out_path(c);
     const size_t shape[3] = {i.n_layer + 1, in->n, hidden ? i.d_model : i.vocab};
     s->width = shape[2];
     s->err = err;
@@ -106,7 +113,7 @@ static fm_status write_text(const char *path, const fm_str *text, fm_error *err)
 
 static fm_status finish(sink *s, const fm_cli *c, int *code, fm_error *err)
 {
-    const char *path = fm_opt_str(&c->options, FM_OPT_OUT);
+    const char *path = out_path(c);
     if (s->npy) return fm_out_commit(&s->file, err);
     fm_jsonw_end(&s->w, ']');
     fm_jsonw_end(&s->w, '}');

@@ -105,7 +105,6 @@ static fm_status score_all(score *s, const fm_cli *c, const fm_cli_input *in, fm
     const size_t window = (size_t)fm_opt_int(&c->options, FM_OPT_WINDOW);
     const bool reset = fm_opt_flag(&c->options, FM_OPT_RESET);
     int32_t prefix;
-    if (reset && !window) return fm_fail(err, FM_ERR_ARGUMENT, "--reset needs --window N");
     if (window && reset && in->n <= window)
         return fm_fail(err, FM_ERR_ARGUMENT,
                        "%zu tokens do not fill one window of %zu and the token after it: use a smaller --window", in->n,
@@ -152,6 +151,8 @@ static int run(const fm_cli *c)
     fm_cli_engine e = {0};
     fm_cli_input in = {0};
     score s = {.e = &e};
+    if (fm_opt_flag(&c->options, FM_OPT_RESET) && !fm_opt_int(&c->options, FM_OPT_WINDOW))
+        return fm_cli_usage(c, "--reset needs --window N");
     fm_status status = fm_cli_engine_open(&e, c, &err);
     if (status == FM_OK) {
         s.t = fm_model_tokenizer(e.model);

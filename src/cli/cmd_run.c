@@ -5,16 +5,29 @@
 
 #include "cli/repl.h"
 
+static fm_status read_template(fm_str *out, const char *path, fm_error *err)
+{
+    if (!strcmp(path, "-") || fm_path_exists(path)) return fm_stream_read(out, path, (size_t)1 << 24, err);
+    return fm_fail(err, FM_ERR_IO,
+                   "--chat-template: \"%s\" is neither a file that is there nor the name of a built-in template, chatml or "
+                   "falcon3",
+                   path);
+}
+
 static fm_status open_chat(fm_talk *k, fm_error *err)
 {
     const char *source = fm_opt_str(&k->c->options, FM_OPT_CHAT_TEMPLATE);
     fm_str text = {0};
     fm_status status = FM_OK;
+    k->template_name = source ? source : "the model's chat template";
     if (source && strcmp(source, "chatml") != 0 && strcmp(source, "falcon3") != 0) {
-        status = fm_stream_read(&text, source, (size_t)1 << 24, err);
+        status = read_template(&text, source, err);
         source = text.p ? text.p : "";
     }
-    if (status == FM_OK) status = fm_chat_open(&k->chat, k->model, source, err);
+    if (status == FM_OK) {
+        status = fm_chat_open(&k->chat, k->model, source, err);
+        if (status != FM_OK) fm_fail_prefix(err, status, "%s", k->template_name);
+    }
     fm_str_free(&text);
     return status;
 }
@@ -25,7 +38,7 @@ static fm_status open_talk(fm_talk *k, const fm_cli *c, fm_error *err)
     k->c = c;
     k->verbose = fm_opt_flag(&c->options, FM_OPT_VERBOSE);
     FM_TRY(fm_cli_model_open(&k->model, c, err));
-    FM_TRY(fm_cli_tokenizer(&k->t, k->model, err));
+    FM_TRY(fm_cli_tokenizer(&k->t, c, k->model, err));
     FM_TRY(fm_cli_session_open(&k->session, k->model, c, 1, err));
     FM_TRY(fm_seq_new(k->session, &k->seq, err));
     FM_TRY(fm_cli_sampling_read(&k->sampling, c, k->model, err));
@@ -52,10 +65,9 @@ static fm_status read_prompt(fm_str *out, const fm_cli *c, fm_error *err)
         if (i) fm_str_putc(out, ' ');
         fm_str_puts(out, c->operands[i]);
     }
-    if (c->n_operands) return fm_str_ok(out, "the prompt", err);
-    FM_TRY(fm_cli_read_text(out, c, err));
-    while (out->n && out->p[out->n - 1] == '\n') out->p[--out->n] = 0;
-    if (out->n) return FM_OK;
+    if (!c->n_operands) FM_TRY(fm_cli_read_text(out, c, err));
+    while (!c->n_operands && out->n && out->p[out->n - 1] == '\n') out->p[--out->n] = 0;
+    if (out->n) return fm_str_ok(out, "the prompt", err);
     return fm_fail(err, FM_ERR_ARGUMENT, "the prompt is empty: give it as an argument, with -p, -f or on standard input");
 }
 

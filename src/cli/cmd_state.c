@@ -10,12 +10,10 @@ static fm_state_type file_type(const fm_cli *c)
     return type && !strcmp(type, "bf16") ? FM_STATE_BF16 : FM_STATE_F32;
 }
 
-static fm_status save(const fm_cli *c, const fm_state *st, const fm_state *mark, const char *path, fm_state_type type,
-                      fm_error *err)
+static fm_status save(const fm_state *st, const fm_state *mark, const char *path, fm_state_type type, fm_error *err)
 {
     FM_TRY(fm_state_save(st, mark, path, type, err));
     if (type == FM_STATE_BF16) fm_cli_note("%s holds the state in bf16: it does not keep the bits", path);
-    (void)c;
     return FM_OK;
 }
 
@@ -24,7 +22,7 @@ static fm_status save_sequence(const fm_cli *c, const fm_cli_engine *e, const fm
 {
     fm_state *st;
     FM_TRY(fm_state_take(&st, e->session, e->seq, err));
-    const fm_status status = save(c, st, mark, path, file_type(c), err);
+    const fm_status status = save(st, mark, path, file_type(c), err);
     fm_state_free(st);
     return status;
 }
@@ -44,7 +42,6 @@ static fm_status create(const fm_cli *c, fm_error *err)
 {
     fm_cli_engine e;
     const char *out = fm_opt_str(&c->options, FM_OPT_OUT);
-    if (!out) return fm_fail(err, FM_ERR_ARGUMENT, "state create needs -o FILE, where the state goes");
     fm_status status = fm_cli_engine_open(&e, c, err);
     if (status == FM_OK) status = append_input(c, &e, err);
     if (status == FM_OK) status = save_sequence(c, &e, NULL, out, err);
@@ -72,10 +69,9 @@ static fm_status fork_file(const fm_cli *c, const char *path, fm_error *err)
 {
     fm_state *st, *mark;
     const char *out = fm_opt_str(&c->options, FM_OPT_OUT);
-    if (!out) return fm_fail(err, FM_ERR_ARGUMENT, "state fork needs -o FILE, where the copy goes");
     FM_TRY(fm_state_load(&st, &mark, path, NULL, err));
     const fm_state_type type = fm_opt_given(&c->options, FM_OPT_STATE_TYPE) ? file_type(c) : fm_state_get_info(st).type;
-    const fm_status status = save(c, st, mark, out, type, err);
+    const fm_status status = save(st, mark, out, type, err);
     fm_state_free(st);
     fm_state_free(mark);
     return status;
@@ -90,7 +86,7 @@ static fm_status rewind_file(const fm_cli *c, const char *path, fm_error *err)
     if (!mark)
         status = fm_fail(err, FM_ERR_ARGUMENT,
                          "%s holds no earlier state to rewind to: it was never appended to, or with --no-mark", path);
-    if (status == FM_OK) status = save(c, mark, NULL, out ? out : path, fm_state_get_info(mark).type, err);
+    if (status == FM_OK) status = save(mark, NULL, out ? out : path, fm_state_get_info(mark).type, err);
     fm_state_free(st);
     fm_state_free(mark);
     return status;
@@ -151,15 +147,21 @@ static fm_status show(const fm_cli *c, const char *path, int *code, fm_error *er
 static int run(const fm_cli *c)
 {
     const char *verb = c->operands[0], *path = c->n_operands > 1 ? c->operands[1] : NULL;
+    const char *out = fm_opt_str(&c->options, FM_OPT_OUT);
     fm_error err = {0};
     int code = FM_EXIT_OK;
     fm_status status;
-    if (strcmp(verb, "create") != 0 && !path) return fm_cli_usage(c, "which state? fmamba state %s FILE", verb);
-    if (!strcmp(verb, "create"))
+    const bool creates = !strcmp(verb, "create"), shows = !strcmp(verb, "show");
+    if (creates && path)
+        return fm_cli_usage(c, "unexpected argument '%s': state create takes text with -p or -f, and -o FILE", path);
+    if (!creates && !path) return fm_cli_usage(c, "which state? fmamba state %s FILE", verb);
+    if (!out && (creates || !strcmp(verb, "fork")))
+        return fm_cli_usage(c, "state %s needs -o FILE, where the state goes", verb);
+    if (creates)
         status = create(c, &err);
     else if (!strcmp(verb, "append"))
         status = append(c, path, &err);
-    else if (!strcmp(verb, "show"))
+    else if (shows)
         status = show(c, path, &code, &err);
     else if (!strcmp(verb, "fork"))
         status = fork_file(c, path, &err);
@@ -167,6 +169,7 @@ static int run(const fm_cli *c)
         status = rewind_file(c, path, &err);
     else
         return fm_cli_usage(c, "'%s' is none of create, append, show, fork, rewind", verb);
+    if (status == FM_OK && !shows && fm_opt_flag(&c->options, FM_OPT_JSON)) status = show(c, out ? out : path, &code, &err);
     return status == FM_OK ? code : fm_cli_fail(&err);
 }
 
@@ -179,7 +182,8 @@ const fm_command fm_command_state = {
     .usage = "create -f FILE -o S | append S -f FILE [-o S2] | show S | fork S -o S2 | rewind S [-o S2]",
     .details = "A state is what the model remembers of a text: of fixed size, whatever the length.  append keeps the state it "
                "began from "
-               "in the same file, and rewind returns to it.  Without -o a state is replaced in its own file.",
+               "in the same file, and rewind returns to it.  Without -o a state is replaced in its own file.  --json shows the "
+               "state that came of it.",
     .verbs = "create append show fork rewind",
     .options = options,
     .min_operands = 1,

@@ -13,7 +13,7 @@
 
 /* ---- Talking (terminal.c).  Results go to stdout, everything else to stderr. ---- */
 
-int fm_cli_fail(const fm_error *err); /* "fmamba: sentence"; gives FM_EXIT_FAILURE */
+int fm_cli_fail(const fm_error *err);                                    /* "fmamba: sentence"; gives FM_EXIT_FAILURE */
 int fm_cli_usage(const fm_cli *c, const char *fmt, ...) FM_PRINTF(2, 3); /* and where help is; gives FM_EXIT_USAGE */
 void fm_cli_note(const char *fmt, ...) FM_PRINTF(1, 2);                  /* "fmamba: note: ..." */
 void fm_cli_log(void *ctx, const char *line); /* an fm_log_fn; ctx is the fm_cli: --verbose and --log decide */
@@ -57,8 +57,11 @@ fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli 
 void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, const fm_sampling *p);
 /* FM_ERR_LIMIT when `tokens` are more than the guard -c allows. */
 fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err);
+/* Tokens to generate after `seen` ones: -n, else `most`, as far as the guard leaves room.  -1: until it ends. */
+int64_t fm_cli_predict(const fm_cli *c, int64_t most, uint64_t seen);
 /* The tokenizer of the model, or FM_ERR_UNSUPPORTED saying that text needs one. */
-fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err);
+fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_cli *c, const fm_model *m, fm_error *err);
+fm_status fm_cli_no_tokenizer(const fm_cli *c, fm_error *err); /* that failure: its sentence says why there is none */
 
 /* One open model and session, for commands that need both. */
 typedef struct fm_cli_engine {
@@ -82,6 +85,8 @@ typedef struct fm_cli_input {
 
 /* Was -p, -f or --ids given (in the environment or on the command line)? */
 bool fm_cli_input_given(const fm_cli *c);
+/* How many of them the command line has: more than one is a mistake. */
+size_t fm_cli_input_count(const fm_cli *c);
 /* Text of -p (escapes resolved with -e), -f or stdin.  FM_ERR_FORMAT where it is not UTF-8, unless --any-bytes. */
 fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err);
 /* Ids of --ids, or of the text.  `t` may be NULL when ids are given; `begin`: at the beginning of a sequence, where BOS may
@@ -89,7 +94,7 @@ fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err);
 fm_status fm_cli_read_input(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, size_t vocab, fm_error *err);
 void fm_cli_input_free(fm_cli_input *in);
 
-/* "1,2,3", or the path of a file with integers separated by commas or blanks, or a JSON array; "-" reads stdin. */
+/* "1,2,3" or "[1, 2, 3]", or the path of a file with integers separated by commas or blanks, or a JSON array; "-" reads stdin. */
 fm_status fm_cli_parse_ids(int32_t **ids, size_t *n, const char *text, fm_error *err);
 /* fm_tokenize() into fresh memory (fm_free(NULL, ids)). */
 fm_status fm_cli_tokenize(int32_t **ids, size_t *n, const fm_tokenizer *t, fm_view text, unsigned flags, fm_error *err);

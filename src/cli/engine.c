@@ -127,12 +127,33 @@ fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err)
                    (unsigned long long)tokens, (long long)guard);
 }
 
-fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_model *m, fm_error *err)
+int64_t fm_cli_predict(const fm_cli *c, int64_t most, uint64_t seen)
+{
+    const int64_t n = fm_opt_given(&c->options, FM_OPT_N_PREDICT) ? fm_opt_int(&c->options, FM_OPT_N_PREDICT) : most;
+    const uint64_t guard = (uint64_t)fm_opt_int(&c->options, FM_OPT_CTX_SIZE);
+    if (!guard) return n;
+    const uint64_t room = seen < guard ? guard - seen : 0;
+    return n < 0 || (uint64_t)n > room ? (int64_t)room : n;
+}
+
+/* Opening the tokenizer alone says why the model has none: it is not there, or of a kind that is not known. */
+fm_status fm_cli_no_tokenizer(const fm_cli *c, fm_error *err)
+{
+    fm_str path = {0};
+    fm_tokenizer *t = NULL;
+    fm_status status = fm_cli_model_path(&path, c, err);
+    if (status == FM_OK) status = fm_tokenizer_open(&t, path.p, NULL, err);
+    fm_tokenizer_free(t);
+    fm_str_free(&path);
+    if (status == FM_OK)
+        return fm_fail(err, FM_ERR_UNSUPPORTED, "the model came without a tokenizer: give token ids with --ids");
+    return fm_fail_prefix(err, status, "text needs a tokenizer; give token ids with --ids, or mend this");
+}
+
+fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_cli *c, const fm_model *m, fm_error *err)
 {
     *out = fm_model_tokenizer(m);
-    if (*out) return FM_OK;
-    return fm_fail(err, FM_ERR_UNSUPPORTED, "%s came without a tokenizer, so text cannot be read: give token ids with --ids",
-                   fm_model_get_info(m).name);
+    return *out ? FM_OK : fm_cli_no_tokenizer(c, err);
 }
 
 fm_status fm_cli_engine_open(fm_cli_engine *e, const fm_cli *c, fm_error *err)

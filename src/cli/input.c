@@ -13,12 +13,33 @@ static bool takes(const fm_cli *c, fm_opt id)
     return fm_options_take(c->command->options, id);
 }
 
+static const fm_opt sources[] = {FM_OPT_IDS, FM_OPT_PROMPT, FM_OPT_FILE};
+
+static bool on_command_line(const fm_cli *c, fm_opt id)
+{
+    return takes(c, id) && c->options.v[id].origin == FM_FROM_COMMAND_LINE;
+}
+
+/* Where the input comes from: the command line before the environment.  FM_OPT_END: standard input. */
+static fm_opt source_of(const fm_cli *c)
+{
+    for (size_t i = 0; i < FM_COUNT(sources); i++)
+        if (on_command_line(c, sources[i])) return sources[i];
+    for (size_t i = 0; i < FM_COUNT(sources); i++)
+        if (takes(c, sources[i]) && fm_opt_given(&c->options, sources[i])) return sources[i];
+    return FM_OPT_END;
+}
+
 bool fm_cli_input_given(const fm_cli *c)
 {
-    static const fm_opt sources[] = {FM_OPT_PROMPT, FM_OPT_FILE, FM_OPT_IDS};
-    for (size_t i = 0; i < FM_COUNT(sources); i++)
-        if (takes(c, sources[i]) && fm_opt_given(&c->options, sources[i])) return true;
-    return false;
+    return source_of(c) != FM_OPT_END;
+}
+
+size_t fm_cli_input_count(const fm_cli *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < FM_COUNT(sources); i++) n += on_command_line(c, sources[i]);
+    return n;
 }
 
 /* ---- Text ---- */
@@ -81,8 +102,9 @@ static fm_status check_utf8(const fm_str *text, const char *where, fm_error *err
 
 fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
 {
-    const char *prompt = takes(c, FM_OPT_PROMPT) ? fm_opt_str(&c->options, FM_OPT_PROMPT) : NULL;
-    const char *file = takes(c, FM_OPT_FILE) ? fm_opt_str(&c->options, FM_OPT_FILE) : NULL;
+    const fm_opt source = source_of(c);
+    const char *prompt = source == FM_OPT_PROMPT ? fm_opt_str(&c->options, source) : NULL;
+    const char *file = source == FM_OPT_FILE ? fm_opt_str(&c->options, source) : NULL;
     if (prompt && takes(c, FM_OPT_ESCAPE) && fm_opt_flag(&c->options, FM_OPT_ESCAPE))
         fm_cli_unescape(out, prompt);
     else if (prompt)
@@ -96,43 +118,75 @@ fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
 
 /* ---- Ids ---- */
 
-static fm_status read_ids(int32_t **ids, size_t *n, const char *text, const char *where, fm_error *err)
+#define BLANKS       " \t\r\n"
+#define LIST_LETTERS "0123456789,[]-" BLANKS
+
+static size_t blanks(const char *p)
 {
-    size_t cap = 0;
-    for (const char *p = text; *(p += strspn(p, " \t\r\n,[]"));) {
-        int64_t id;
-        const size_t length = strcspn(p, " \t\r\n,[]");
-        if (!fm_parse_i64((fm_view){p, length}, &id) || id < 0 || id > INT32_MAX)
-            return fm_fail(err, FM_ERR_FORMAT,
-                           "%s: \"%.*s\" is not a token id: expected integers separated by commas or blanks, or a "
-                           "JSON array of them",
-                           where, (int)(length < 40 ? length : 40), p);
-        FM_TRY(fm_grow((void **)ids, &cap, *n + 1, sizeof **ids, NULL, "token ids", err));
-        (*ids)[(*n)++] = (int32_t)id;
-        p += length;
-    }
-    return FM_OK;
+    return strspn(p, BLANKS);
 }
 
-/* A list begins with a digit or a bracket and holds nothing but numbers; everything else is a path. */
-static bool looks_like_list(const char *text)
+static fm_status fail_id(const char *where, const char *p, fm_error *err)
 {
-    return *text && strspn(text, "0123456789, \t[]-") == strlen(text) && strpbrk(text, "0123456789") && !fm_path_exists(text);
+    const size_t n = strcspn(p, BLANKS);
+    return fm_fail(err, FM_ERR_FORMAT,
+                   "%s: \"%.*s\" is not a token id: expected whole numbers from 0 to 2147483647, separated by commas or "
+                   "blanks, or a JSON array of them",
+                   where, (int)(n < 40 ? n : 40), p);
+}
+
+/* Between two ids stand blanks, with one comma among them or none; behind the last one a comma does no harm. */
+static const char *skip_separator(const char *p)
+{
+    p += blanks(p);
+    return *p == ',' ? p + 1 + blanks(p + 1) : p;
+}
+
+/* Text is terminated. */
+static fm_status read_ids(int32_t **ids, size_t *n, fm_view text, const char *where, fm_error *err)
+{
+    size_t cap = 0;
+    const char *p = text.p + (fm_view_starts(text, "\xEF\xBB\xBF") ? 3 : 0); /* as Windows begins UTF-8 */
+    p += blanks(p);
+    const bool array = *p == '[';
+    if (array) p += 1 + blanks(p + 1);
+    while (*p && !(array && *p == ']')) {
+        int64_t id;
+        const size_t length = strspn(p, "0123456789");
+        if (!fm_parse_i64((fm_view){p, length}, &id) || id > INT32_MAX || !strchr(BLANKS ",]", p[length]))
+            return fail_id(where, p, err);
+        FM_TRY(fm_grow((void **)ids, &cap, *n + 1, sizeof **ids, NULL, "token ids", err));
+        (*ids)[(*n)++] = (int32_t)id;
+        p = skip_separator(p + length);
+    }
+    if (array && !*p) return fm_fail(err, FM_ERR_FORMAT, "%s: the array of token ids does not end: its ']' is missing", where);
+    if (array) p += 1 + blanks(p + 1);
+    return p == text.p + text.n ? FM_OK : fail_id(where, p, err);
+}
+
+static fm_status read_id_file(int32_t **ids, size_t *n, const char *path, fm_error *err)
+{
+    fm_str file = {0};
+    fm_status status = fm_stream_read(&file, path, TEXT_BYTES_MAX, err);
+    if (status == FM_OK && file.p)
+        status = read_ids(ids, n, (fm_view){file.p, file.n}, strcmp(path, "-") ? path : "standard input", err);
+    fm_str_free(&file);
+    return status;
 }
 
 fm_status fm_cli_parse_ids(int32_t **ids, size_t *n, const char *text, fm_error *err)
 {
-    fm_str file = {0};
+    fm_status status;
     *ids = NULL;
     *n = 0;
-    fm_status status;
-    if (looks_like_list(text)) {
-        status = read_ids(ids, n, text, "--ids", err);
-    } else {
-        status = fm_stream_read(&file, text, TEXT_BYTES_MAX, err);
-        if (status == FM_OK && file.p) status = read_ids(ids, n, file.p, strcmp(text, "-") ? text : "standard input", err);
-    }
-    fm_str_free(&file);
+    if (!strcmp(text, "-") || fm_path_exists(text))
+        status = read_id_file(ids, n, text, err);
+    else if (strspn(text, LIST_LETTERS) == strlen(text))
+        status = read_ids(ids, n, fm_view_of(text), "--ids", err);
+    else
+        status = fm_fail(err, FM_ERR_IO,
+                         "--ids: \"%.*s\" is neither a list of token ids, such as 1,2,3 or [1, 2, 3], nor a file that is there",
+                         (int)strnlen(text, 200), text);
     if (status == FM_OK) return FM_OK;
     fm_free(NULL, *ids);
     *ids = NULL;
@@ -161,7 +215,7 @@ void fm_cli_detokenize(fm_str *out, const fm_tokenizer *t, const int32_t *ids, s
 static fm_status read_as_text(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, fm_error *err)
 {
     const bool parse = !takes(c, FM_OPT_PARSE_SPECIAL) || fm_opt_flag(&c->options, FM_OPT_PARSE_SPECIAL);
-    if (!t) return fm_fail(err, FM_ERR_UNSUPPORTED, "the model came without a tokenizer: give token ids with --ids");
+    if (!t) return fm_cli_no_tokenizer(c, err);
     FM_TRY(fm_cli_read_text(&in->text, c, err));
     in->has_text = true;
     const unsigned flags = (parse ? FM_PARSE_SPECIAL : 0u) | (begin ? FM_ADD_SPECIAL : 0u);
@@ -181,7 +235,7 @@ static fm_status check_ids(const fm_cli_input *in, size_t vocab, fm_error *err)
 
 fm_status fm_cli_read_input(fm_cli_input *in, const fm_cli *c, const fm_tokenizer *t, bool begin, size_t vocab, fm_error *err)
 {
-    const char *ids = takes(c, FM_OPT_IDS) ? fm_opt_str(&c->options, FM_OPT_IDS) : NULL;
+    const char *ids = source_of(c) == FM_OPT_IDS ? fm_opt_str(&c->options, FM_OPT_IDS) : NULL;
     *in = (fm_cli_input){0};
     fm_status status = ids ? fm_cli_parse_ids(&in->ids, &in->n, ids, err) : read_as_text(in, c, t, begin, err);
     if (status == FM_OK) status = check_ids(in, vocab, err);

@@ -11,6 +11,8 @@ static int check_operands(const fm_cli *c)
     if (c->n_operands < k->min_operands) return fm_cli_usage(c, "too few arguments: fmamba %s %s", k->name, k->usage);
     if (c->n_operands > k->max_operands)
         return fm_cli_usage(c, "unexpected argument '%s': fmamba %s %s", c->operands[k->max_operands], k->name, k->usage);
+    if (fm_cli_input_count(c) + (c->n_operands && fm_options_take(k->options, FM_OPT_SYSTEM)) > 1)
+        return fm_cli_usage(c, "the input is given more than once: give one of a prompt, -p, -f and --ids");
     return FM_EXIT_OK;
 }
 

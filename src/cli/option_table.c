@@ -79,8 +79,7 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_REPEAT_LAST_N] = INT("repeat-last-n", NULL, NULL, -1, 2147483647, "how many tokens are recent; -1: all"),
     [FM_OPT_PRESENCE_PENALTY] =
         FLOAT("presence-penalty", NULL, NULL, -2, 2, "subtract X from logits of tokens already written"),
-    [FM_OPT_FREQUENCY_PENALTY] =
-        FLOAT("frequency-penalty", NULL, NULL, -2, 2, "subtract X for every time a token was written"),
+    [FM_OPT_FREQUENCY_PENALTY] = FLOAT("frequency-penalty", NULL, NULL, -2, 2, "subtract X for every time a token was written"),
     [FM_OPT_DRY_MULTIPLIER] =
         FLOAT("dry-multiplier", NULL, NULL, 0, ANY, "strength of the DRY penalty on repeated sequences; 0: off"),
     [FM_OPT_DRY_BASE] = FLOAT("dry-base", NULL, NULL, 0, ANY, "its growth with the length of the repetition"),
@@ -113,7 +112,7 @@ static const fm_option table[FM_OPT_COUNT] = {
                               "Jinja template: a file, \"chatml\" or \"falcon3\" (default: the model's)"},
 
     [FM_OPT_HIDDEN] = FLAG("hidden", NULL, NULL, "the layers' outputs instead of logits"),
-    [FM_OPT_WINDOW] = INT("window", NULL, NULL, 2, ANY_INT, "score in windows of N tokens instead of streaming"),
+    [FM_OPT_WINDOW] = INT("window", NULL, NULL, 1, ANY_INT, "score in windows of N tokens instead of streaming"),
     [FM_OPT_RESET] = FLAG("reset", NULL, NULL, "with --window: disjoint windows, each from the zero state, remainder dropped"),
     [FM_OPT_TENSORS] = FLAG("tensors", NULL, NULL, "list every tensor"),
     [FM_OPT_TOKEN_TEXT] = FLAG("show", NULL, NULL, "print each id with its text, one a line"),

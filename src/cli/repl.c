@@ -11,13 +11,17 @@
 
 /* ---- Lines ---- */
 
+#ifdef FM_HAVE_LIBEDIT
+static bool keep_no_history; /* /set nohistory; the line editor's list is the program's too */
+#endif
+
 /* Appends a line without its newline; false at the end of the input. */
 static bool read_line(fm_str *out, const char *prompt)
 {
 #ifdef FM_HAVE_LIBEDIT
     char *line = readline(prompt);
     if (!line) return false;
-    if (*line) add_history(line);
+    if (*line && !keep_no_history) add_history(line);
     fm_str_puts(out, line);
     fm_free(NULL, line); /* the C library's, as fm_free(NULL) releases it */
     return true;
@@ -72,9 +76,10 @@ static void show_help(void)
     puts("/set system TEXT            the system message; begins the talk anew\n"
          "/set parameter NAME VALUE   temperature, top_k, top_p, min_p, repeat_penalty or seed\n"
          "/set verbose | quiet        timings after each answer, or not\n"
-         "/show info                  the model\n"
+         "/set history | nohistory    keep the lines you write for the arrow keys, or not\n"
+         "/show info | license        the model\n"
          "/show parameters | system   what is set\n"
-         "/show template              the chat template\n"
+         "/show template | modelfile  the chat template; all of it as Ollama writes it\n"
          "/save FILE                  save the state of the talk\n"
          "/load FILE                  go on from a saved state\n"
          "/clear                      forget the talk\n"
@@ -123,6 +128,35 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
     }
 }
 
+static void set_history(bool on)
+{
+#ifdef FM_HAVE_LIBEDIT
+    keep_no_history = !on;
+    if (!on) clear_history();
+#else
+    if (on) puts("this build has no line editor, so lines are not kept");
+#endif
+}
+
+/* Ollama's words for what is always so here, or never: false when it is none of them. */
+static bool set_nothing(const char *word)
+{
+    static const char *const words[][2] = {
+        {"wordwrap", "lines are wrapped by the terminal"},
+        {"nowordwrap", "lines are wrapped by the terminal"},
+        {"format", "answers cannot be held to a format; ask for it in the message"},
+        {"noformat", NULL},
+        {"think", "these models have no thinking to show apart"},
+        {"nothink", NULL},
+    };
+    for (size_t i = 0; i < FM_COUNT(words); i++) {
+        if (strcmp(word, words[i][0]) != 0) continue;
+        if (words[i][1]) puts(words[i][1]);
+        return true;
+    }
+    return false;
+}
+
 static void verb_set(fm_talk *k, char *rest)
 {
     char *word = next_word(&rest), *name = word ? next_word(&rest) : NULL, *value = name && *rest ? rest : NULL;
@@ -130,6 +164,8 @@ static void verb_set(fm_talk *k, char *rest)
         k->verbose = true;
     } else if (word && !strcmp(word, "quiet")) {
         k->verbose = false;
+    } else if (word && (!strcmp(word, "history") || !strcmp(word, "nohistory"))) {
+        set_history(word[0] == 'h');
     } else if (word && !strcmp(word, "parameter") && value) {
         set_parameter(k, name, value);
     } else if (word && !strcmp(word, "system")) {
@@ -138,8 +174,8 @@ static void verb_set(fm_talk *k, char *rest)
         if (value) fm_str_printf(&k->system, " %s", value);
         fm_talk_forget(k);
         if (!k->chat) puts("this model has no chat template, so a system message has no effect");
-    } else {
-        puts("/set system TEXT, /set parameter NAME VALUE, /set verbose or /set quiet");
+    } else if (!word || !set_nothing(word)) {
+        puts("/set system TEXT, /set parameter NAME VALUE, /set verbose, /set quiet, /set history or /set nohistory");
     }
 }
 
@@ -151,22 +187,47 @@ static void show_info(const fm_talk *k)
            (unsigned long long)fm_seq_tokens(k->session, k->seq));
 }
 
+/* Each number on a line of its own; a Modelfile says PARAMETER before it. */
+static void show_parameters(const fm_talk *k, const char *before)
+{
+    const fm_sampling *p = &k->sampling.p;
+    printf("%stemperature %g\n%stop_k %d\n%stop_p %g\n", before, (double)p->temperature, before, p->top_k, before,
+           (double)p->top_p);
+    printf("%smin_p %g\n%srepeat_penalty %g\n%sseed %llu\n", before, (double)p->min_p, before, (double)p->repeat_penalty,
+           before, (unsigned long long)p->seed);
+}
+
+static const char *template_text(const fm_talk *k)
+{
+    const char *text = fm_model_chat_template(k->model);
+    return text ? text : k->plain ? "none: the model continues text" : "ChatML";
+}
+
+static void show_modelfile(const fm_talk *k)
+{
+    printf("FROM %s\n", fm_model_get_info(k->model).name);
+    if (k->chat) printf("TEMPLATE \"\"\"%s\"\"\"\n", template_text(k));
+    if (k->system.n) printf("SYSTEM \"\"\"%s\"\"\"\n", k->system.p);
+    show_parameters(k, "PARAMETER ");
+}
+
 static void verb_show(fm_talk *k, char *rest)
 {
     const char *word = next_word(&rest);
-    const fm_sampling *p = &k->sampling.p;
     if (word && !strcmp(word, "info")) {
         show_info(k);
     } else if (word && !strcmp(word, "parameters")) {
-        printf("temperature %g\ntop_k %d\ntop_p %g\nmin_p %g\nrepeat_penalty %g\nseed %llu\n", (double)p->temperature, p->top_k,
-               (double)p->top_p, (double)p->min_p, (double)p->repeat_penalty, (unsigned long long)p->seed);
+        show_parameters(k, "");
     } else if (word && !strcmp(word, "system")) {
         puts(k->system.n ? k->system.p : "no system message is set");
     } else if (word && !strcmp(word, "template")) {
-        const char *text = fm_model_chat_template(k->model);
-        puts(text ? text : k->plain ? "none: the model continues text" : "ChatML");
+        puts(template_text(k));
+    } else if (word && !strcmp(word, "modelfile")) {
+        show_modelfile(k);
+    } else if (word && !strcmp(word, "license")) {
+        puts("the licence does not travel with the weights: see the page the model came from");
     } else {
-        puts("/show info, /show parameters, /show system or /show template");
+        puts("/show info, /show parameters, /show system, /show template, /show modelfile or /show license");
     }
 }
 

@@ -16,7 +16,8 @@ typedef struct fm_talk {
     fm_session *session;
     fm_seq seq;
     const fm_tokenizer *t;
-    fm_chat *chat; /* NULL when plain */
+    fm_chat *chat;             /* NULL when plain */
+    const char *template_name; /* of chat, for errors */
     fm_cli_sampling sampling;
     fm_str system;
     fm_turn *turns; /* n_turns */

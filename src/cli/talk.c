@@ -48,7 +48,8 @@ static fm_status note_said(fm_talk *k, const int32_t *ids, size_t n, fm_error *e
 
 static fm_status render_ids(fm_talk *k, const fm_message *m, size_t n, int32_t **ids, size_t *n_ids, fm_error *err)
 {
-    FM_TRY(fm_chat_tokenize(k->chat, m, n, true, NULL, n_ids, err));
+    const fm_status status = fm_chat_tokenize(k->chat, m, n, true, NULL, n_ids, err);
+    if (status != FM_OK) return fm_fail_prefix(err, status, "%s", k->template_name);
     FM_TRY(fm_alloc((void **)ids, NULL, *n_ids, sizeof **ids, "the prompt", err));
     return fm_chat_tokenize(k->chat, m, n, true, *ids, n_ids, err);
 }
@@ -96,6 +97,7 @@ static fm_status append_prompt(fm_talk *k, const char *text, fm_error *err)
     if (k->plain) {
         const unsigned flags = FM_PARSE_SPECIAL | (k->n_said ? 0u : FM_ADD_SPECIAL);
         status = fm_cli_tokenize(&ids, &n, k->t, fm_view_of(text), flags, err);
+        if (status == FM_OK) status = fm_cli_check_guard(k->c, fm_seq_tokens(k->session, k->seq) + n, err);
         if (status == FM_OK) status = fm_seq_append(k->session, k->seq, ids, n, err);
         if (status == FM_OK) status = note_said(k, ids, n, err);
     } else {
@@ -168,9 +170,8 @@ static bool on_token(void *ctx, const fm_token_event *e)
 static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_error *err)
 {
     const fm_opt_value *stops = &k->c->options.v[FM_OPT_STOP];
-    const int64_t n = fm_opt_given(&k->c->options, FM_OPT_N_PREDICT) ? fm_opt_int(&k->c->options, FM_OPT_N_PREDICT)
-                      : k->plain                                     ? 256
-                                                                     : -1;
+    const int64_t n = fm_cli_predict(k->c, k->plain ? 256 : -1, fm_seq_tokens(k->session, k->seq));
+    if (n == 0) return FM_OK;
     const fm_generation g = {.n = n < 0 ? 0 : (size_t)n,
                              .tokenizer = k->t,
                              .stops = stops->list,

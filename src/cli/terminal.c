@@ -14,8 +14,9 @@
 
 int fm_cli_fail(const fm_error *err)
 {
+    const bool stopped = err->code == FM_ERR_CANCELLED && fm_cli_interrupted(NULL);
     fflush(stdout);
-    fprintf(stderr, "fmamba: %s\n", err->text[0] ? err->text : fm_status_name(err->code));
+    fprintf(stderr, "fmamba: %s\n", stopped ? "stopped" : err->text[0] ? err->text : fm_status_name(err->code));
     return FM_EXIT_FAILURE;
 }
 

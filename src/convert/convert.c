@@ -63,9 +63,17 @@ static fm_status plan_quantize(fm_job *j, fm_dtype type, fm_error *err)
 static fm_status open_source(fm_job *j, fm_model **m, const char *in, const fm_convert_options *o, const char *out,
                              fm_error *err)
 {
+    if (fm_path_same(in, out))
+        return fm_fail(err, FM_ERR_ARGUMENT, "%s and %s are one file, which would be lost: give the new model another name", in,
+                       out);
     const fm_model_options options = {.allocator = o->allocator, .no_tokenizer = true, .mixer_rms_eps = o->mixer_rms_eps};
     FM_TRY(fm_model_load(m, in, &options, err));
-    *j = (fm_job){.o = o, .a = o->allocator, .m = *m, .arch = (*m)->arch, .config = (*m)->config, .name = (*m)->name,
+    *j = (fm_job){.o = o,
+                  .a = o->allocator,
+                  .m = *m,
+                  .arch = (*m)->arch,
+                  .config = (*m)->config,
+                  .name = (*m)->name,
                   .to = fm_kind_of_path(out)};
     return FM_OK;
 }
@@ -110,7 +118,8 @@ fm_status fm_quantize(const char *in, const char *out, const char *type, const f
     if (!fm_dtype_from_name(fm_view_of(type), &dtype))
         return fm_fail(err, FM_ERR_ARGUMENT,
                        "\"%s\" is not a type: expected q4_k, q8_0, q6_k, q5_k, q3_k, q2_k, q4_0, q4_1, q5_0, "
-                       "q5_1, iq4_nl, iq4_xs, f16, bf16 or f32", type);
+                       "q5_1, iq4_nl, iq4_xs, f16, bf16 or f32",
+                       type);
     if (fm_kind_of_path(out) != FM_SOURCE_GGUF)
         return fm_fail(err, FM_ERR_ARGUMENT, "%s: quantised weights go into a GGUF file: give a name ending in .gguf", out);
     fm_status status = open_source(&j, &m, in, o ? o : &no_options, out, err);

@@ -48,15 +48,33 @@ class Errors(Case):
         self.fails(("quantize", TALES), 2, "too few")
         self.fails(("version", "now"), 2, "now")
         self.fails(("state", "melt", "x"), 2, "melt")
+        self.fails(("state", "create", "-p", "x"), 2, "-o FILE")
+        self.fails(("state", "fork", "x"), 2, "-o FILE")
+        self.fails(("perplexity", "-p", "a b", "--reset"), 2, "--window")
+        self.fails(("generate", "--ids", "1", "-p", "x"), 2, "more than once")
+        self.fails(("tokenize", "-f", "x", "-p", "x"), 2, "more than once")
+        self.fails(("run", "hello", "-p", "x"), 2, "more than once")
 
     def test_input(self):
         self.fails(("generate", "--ids", "99999", "-n", "1"), 1, "99999", "4095")
-        self.fails(("generate", "--ids", "1,x", "-n", "1"), 1, "1,x")
+        self.fails(("generate", "--ids", "1,x", "-n", "1"), 1, "1,x", "neither a list")
+        for ids in ("1,,2", "-1", "1,-2", "[1,[2]]", "[1,2],3", "4294967297", "99999999999999999999", "1-2"):
+            self.fails(("generate", "--ids", ids, "-n", "1"), 1, "--ids", "not a token id")
+        self.fails(("generate", "--ids", "[1,2", "-n", "1"), 1, "']' is missing")
+        for text in (b'{"ids": [1]}', b"1\0002", b"\xff\xfe1\x00"):
+            (self.d / "ids").write_bytes(text)
+            self.fails(("generate", "--ids", self.d / "ids", "-n", "1"), 1, str(self.d / "ids"), "not a token id")
+        self.fails(("generate", "--ids", "[]", "-n", "1"), 1, "empty")
+        self.fails(("run", ""), 1, "prompt is empty")
         self.fails(("generate", "-n", "1"), 1, "empty")
         self.fails(("generate", "-n", "1"), 1, "UTF-8", "byte 3", stdin=b"abc\xff")
         self.fails(("generate", "-f", self.d / "none", "-n", "1"), 1, "none")
         self.fails(("generate", "-p", "a b c d", "-c", "2"), 1, "-c")
         self.fails(("generate", "-m", SMALL, "-p", "text"), 1, "tokenizer", "--ids")
+        d = self.broken("words")
+        (d / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
+        for args in (("generate", "-p", "text"), ("run", "text")):
+            self.fails((*args, "-m", d), 1, "words/tokenizer.json", "WordPiece", "--ids")
         self.fails(("perplexity", "--ids", "5"), 1, "nothing to predict")
         self.fails(("generate", "-p", "a", "--samplers", "topk"), 1, "topk", "top_k")
         self.fails(("generate", "-p", "a", "--logit-bias", "5=3"), 1, "5=3")
@@ -93,6 +111,8 @@ class Errors(Case):
         bitsandbytes = self.broken("bnb", config=lambda j: j.update(quantization_config={"load_in_4bit": True}))
         self.refuses(bitsandbytes, "quantization_config")
         self.refuses(self.broken("zero", config=lambda j: j.update(hidden_size=0, intermediate_size=1 << 62)), "config")
+        text = self.broken("text", config=lambda j: j.update(hidden_size="64"))
+        self.refuses(text, "text", "config.json", '"hidden_size"', "whole number")
         d = self.broken("json")
         os.chmod(d / "config.json", 0o644)
         (d / "config.json").write_text('{"model_type": "falcon_mamba", ')
@@ -111,8 +131,25 @@ class Errors(Case):
         self.refuses(file("big.gguf", data[:4] + struct.pack(">I", 3) + data[8:]), "big-endian")
         self.refuses(file("old.gguf", data[:4] + struct.pack("<I", 1) + data[8:]), "version")
         self.refuses(SOURCE / "tests/data/vocab/falcon.gguf", "falcon.gguf")
+        run("convert", SMALL, self.d / "small.gguf")
+        small = (self.d / "small.gguf").read_bytes().replace(b"blk.0.ssm_conv1d.bias", b"blk.0.ssm_conv1d.bia_")
+        self.refuses(file("bias.gguf", small), "bias.gguf", "blk.0.ssm_conv1d.bias", "missing")
         five = struct.pack("<Q", 5)
         self.refuses(file("arch.gguf", data.replace(five + b"mamba", five + b"rwkv7", 1)), "rwkv7")
+
+    def test_chat_templates(self):
+        self.fails(("run", "--chat-template", "chatlm", "hi"), 1, "chatlm", "chatml")
+        for text, word in (("{% for m in messages", "no end"), ("{{ raise_exception('not today') }}", "not today")):
+            (self.d / "t.jinja").write_text(text)
+            self.fails(("run", "--chat-template", self.d / "t.jinja", "hi"), 1, "t.jinja", "line 1", word)
+
+    def test_a_model_is_not_written_over_itself(self):
+        path = self.d / "m.gguf"
+        shutil.copy(TALES, path)
+        os.symlink(path, self.d / "link.gguf")
+        for args in (("quantize", path, path, "q4_0"), ("convert", path, self.d / "link.gguf")):
+            self.fails(args, 1, "one file", "another name")
+        self.assertEqual(path.read_bytes(), pathlib.Path(TALES).read_bytes())
 
     def test_unwritable_outputs_leave_nothing(self):
         self.fails(("convert", TALES, self.d / "no/where.gguf"), 1, "no/where.gguf")

@@ -1,6 +1,7 @@
 """The interfaces that scripts of others call: their forms and what they give."""
 import json
 import math
+import os
 import pathlib
 import tempfile
 import unittest
@@ -59,6 +60,18 @@ class Interfaces(Case):
         else:  # the limit on locked memory is below five megabytes here
             self.assertIn(b"ulimit -l", p.stderr)
 
+    def test_the_guard_on_the_length(self):
+        n_prompt = len(good_json("tokenize", "--json", "-p", "Once upon a time"))
+        args = ("generate", "-p", "Once upon a time", "--temp", 0, "--ignore-eos", "--json")
+        for n in (20, -1):
+            j = good_json(*args, "-n", n, "-c", n_prompt + 6)
+            self.assertEqual((len(j["ids"]), j["stop"]), (6, "length"))
+        self.assertEqual(good_json(*args, "-n", 20, "-c", n_prompt)["ids"], [])
+        self.assertEqual(len(good_json(*args, "-n", 5, "-c", n_prompt + 6, "--choices", 2)["choices"][1]["ids"]), 5)
+        self.assertEqual(good("run", "Once upon a time", "--temp", 0, "-c", n_prompt + 6),
+                         good("run", "Once upon a time", "--temp", 0, "-n", 6))
+        self.assertEqual(good("run", "Once upon a time", "-n", 0).strip(), "")
+
     def test_generate_without_a_tokenizer(self):
         j = good_json("generate", "-m", GOLDEN / "mamba-small", "--ids", "1,2,3", "-n", 4, "--temp", 0, "--json")
         self.assertEqual((len(j["ids"]), j["text"]), (4, None))
@@ -95,11 +108,43 @@ class Interfaces(Case):
     def test_ids_may_be_a_list_a_file_or_json(self):
         want = good("detokenize", "--ids", "15,274,544")
         with tempfile.TemporaryDirectory() as d:
-            for i, text in enumerate(("15,274,544", "15 274\n544\n", "[15, 274, 544]")):
+            for i, text in enumerate(("15,274,544", "15 274\n544\n", "[15, 274, 544]", "15,\r\n274,\r\n544,\r\n",
+                                      "\ufeff[15,274,\n544]\n")):
                 path = pathlib.Path(d, f"ids{i}")
                 path.write_text(text)
                 self.assertEqual(good("detokenize", "--ids", path), want)
         self.assertEqual(good("detokenize", "--ids", "-", stdin="[15, 274, 544]"), want)
+        for text in ("15, 274, 544", "15\t274\n544", " [15,\n 274, 544] ", "15,274,544,"):
+            self.assertEqual(good("detokenize", "--ids", text), want)
+        for text in ("", "[]", " "):
+            self.assertEqual(good("detokenize", "--ids", text), "")
+
+    def test_the_command_line_wins_over_the_environment(self):
+        want = good("tokenize", "--json", "-p", "The king")
+        with tempfile.TemporaryDirectory() as d:
+            pathlib.Path(d, "t").write_text("The king")
+            self.assertEqual(good("tokenize", "--json", "-f", f"{d}/t", env={"FM_PROMPT": "The fox"}), want)
+            self.assertEqual(good("tokenize", "--json", "-p", "The king", env={"FM_FILE": "/nowhere"}), want)
+        self.assertEqual(good("tokenize", "--json", env={"FM_PROMPT": "The king"}), want)
+
+    def test_logits_to_standard_output(self):
+        args = ("logits", "-m", GOLDEN / "falcon-odd", "--ids", "1,2")
+        self.assertEqual(good_json(*args, "-o", "-"), good_json(*args))
+        self.assertFalse(pathlib.Path("-").exists())
+
+    def test_samplers_by_llama_cpps_names(self):
+        args = ("generate", "-p", "The king", "-n", 8, "--seed", 3, "--typical", "0.7", "--top-k", 30, "--samplers")
+        self.assertEqual(good(*args, "top-k;typ_p;temp"), good(*args, "top_k;typical;temperature"))
+
+    def test_a_configuration_without_model_type(self):
+        args = ("--ids", "1,2,3")
+        for name in ("falcon-odd", "mamba-small"):
+            with tempfile.TemporaryDirectory() as d:
+                config = json.loads((GOLDEN / name / "config.json").read_text())
+                del config["model_type"]
+                pathlib.Path(d, "config.json").write_text(json.dumps(config))
+                os.symlink(GOLDEN / name / "model.safetensors", f"{d}/model.safetensors")
+                self.assertEqual(good("logits", "-m", d, *args), good("logits", "-m", GOLDEN / name, *args))
 
     def test_special_tokens_in_text(self):
         self.assertEqual(good_json("tokenize", "--json", "-p", "<|im_end|>"), [2])

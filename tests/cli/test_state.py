@@ -30,6 +30,8 @@ class States(Case):
         self.assertEqual((j["tokens"], j["model"], j["type"], j["mark_tokens"]), (3, "tales", "f32", None))
         self.assertEqual(len(j["model_id"]), 64)
         self.assertIn("tokens   3", good("state", "show", self.a))
+        self.assertEqual(good_json("state", "append", self.a, "--ids", "8,9", "-o", self.b, "--json"),
+                         good_json("state", "show", self.b, "--json"))
 
     def test_rewind_and_fork(self):
         good("state", "create", "-p", "Once", "-o", self.a)

@@ -93,6 +93,11 @@ class Talk(Case):
             self.assertIn("expected 0 .. 1", t.say("/set parameter top_p 3"))
             self.assertIn("is not a number", t.say("/set parameter top_p three"))
             self.assertIn("is unknown", t.say("/sing"))
+            self.assertIn("PARAMETER top_k 7\n", t.say("/show modelfile"))
+            self.assertIn("licence", t.say("/show license"))
+            self.assertIn("terminal", t.say("/set wordwrap"))
+            self.assertIn("/set history", t.say("/set pace"))
+            t.say("/set nohistory")
             first = t.say("Once upon a time")
             self.assertRegex(t.say(f"/save {d}/s"), r"s: [1-9]\d* tokens")
             second = t.say(" and so")
@@ -184,7 +189,7 @@ class Interrupts(Case):
         with tempfile.TemporaryDirectory() as d:
             code, _, err = self.interrupted("synth", "--shape", "falcon-mamba-7b", "--type", "q4_k", "-o", f"{d}/x.gguf")
             self.assertEqual(code, 1)
-            self.assertIn("cancel", err)
+            self.assertIn("stopped", err)
             self.assertEqual(list(pathlib.Path(d).iterdir()), [])
 
 

@@ -18,20 +18,39 @@ const fm_arch *fm_arch_by_name(const char *name)
     return NULL;
 }
 
-/* What a source says it is: general.architecture, or model_type of config.json. */
+/* model_type of a config.json, or where it has none the first of its "architectures", a class name. */
+static fm_view read_type(fm_json *j)
+{
+    fm_view key, type = {0}, class_name = {0};
+    if (!fm_json_enter_object(j)) return type;
+    while (fm_json_key(j, &key)) {
+        if (fm_view_is(key, "model_type") && fm_json_peek(j) == FM_JSON_STRING)
+            fm_json_string(j, &type);
+        else if (!fm_view_is(key, "architectures") || fm_json_peek(j) != FM_JSON_ARRAY)
+            fm_json_skip(j);
+        else
+            for (fm_json_enter_array(j); fm_json_element(j);)
+                if (class_name.n || fm_json_peek(j) != FM_JSON_STRING)
+                    fm_json_skip(j);
+                else
+                    fm_json_string(j, &class_name);
+    }
+    return type.n ? type : class_name;
+}
+
+fm_view fm_config_model_type(const fm_source *s)
+{
+    fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
+    return read_type(&j);
+}
+
+/* What a source says it is: general.architecture, or the type in config.json. */
 static fm_status stated_name(fm_view *out, const fm_source *s, fm_error *err)
 {
     *out = (fm_view){0};
     if (s->kind == FM_SOURCE_GGUF) return fm_gguf_get_string(&s->gguf, "general.architecture", out, NULL, err);
     fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
-    fm_view key;
-    if (fm_json_enter_object(&j))
-        while (fm_json_key(&j, &key)) {
-            if (fm_view_is(key, "model_type"))
-                fm_json_string(&j, out);
-            else
-                fm_json_skip(&j);
-        }
+    *out = read_type(&j);
     const fm_status status = fm_json_finish(&j, err);
     return status == FM_OK ? FM_OK : fm_fail_prefix(err, status, "%s", s->path);
 }

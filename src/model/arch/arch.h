@@ -29,6 +29,9 @@ typedef struct fm_arch {
 
 /* The architecture of a source; FM_ERR_UNSUPPORTED names what was found and the list of what is known. */
 fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err);
+/* model_type of a config.json, or where it has none the first class name among its "architectures"; empty when neither is there.
+ * Broken JSON is for others to refuse. */
+fm_view fm_config_model_type(const fm_source *s);
 const fm_arch *fm_arch_by_name(const char *name); /* NULL if unknown */
 
 #endif

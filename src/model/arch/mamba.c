@@ -151,9 +151,7 @@ static void read_key(fm_json *j, fm_view key, raw_config *r, raw_config *old, fm
         read_ids(j, &c->bos, &n, 1);
     else if (fm_view_is(key, "eos_token_id"))
         read_ids(j, c->eos, &c->n_eos, FM_EOS_MAX);
-    else if (fm_view_is(key, "model_type")) {
-        if (fm_json_string(j, &v)) r->falcon = fm_view_is(v, "falcon_mamba");
-    } else if (fm_view_is(key, "hidden_act")) {
+    else if (fm_view_is(key, "hidden_act")) {
         if (fm_json_string(j, &v)) r->other_activation = !fm_view_is(v, "silu") && !fm_view_is(v, "swish");
     } else
         fm_json_skip(j);
@@ -162,11 +160,13 @@ static void read_key(fm_json *j, fm_view key, raw_config *r, raw_config *old, fm
 static fm_status parse_json(raw_config *r, raw_config *old, fm_config *c, const fm_source *s, fm_error *err)
 {
     fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
-    fm_view key;
+    fm_view next, key = {0};
     if (fm_json_enter_object(&j))
-        while (fm_json_key(&j, &key)) read_key(&j, key, r, old, c);
+        while (fm_json_key(&j, &next)) read_key(&j, key = next, r, old, c);
     const fm_status status = fm_json_finish(&j, err);
-    return status == FM_OK ? FM_OK : fm_fail_prefix(err, status, "%s", s->path);
+    if (status == FM_OK) return FM_OK;
+    return key.n ? fm_fail_prefix(err, status, "%s: at the key \"%s\"", s->path, fm_quote_of(key).text)
+                 : fm_fail_prefix(err, status, "%s", s->path);
 }
 
 /* Spec 1.2: class defaults where keys are absent, historical spellings, intermediate_size before expand * hidden. */
@@ -192,9 +192,31 @@ static void settle(fm_config *c, const raw_config *r, const raw_config *old)
     c->mixer_rms_eps_source = r->mixer_eps_stated ? "config.json" : "default of the configuration class (1e-6)";
 }
 
+/* What of a config.json tells the family: no values, which may be wrong and are for read_config() to refuse. */
+typedef struct identity {
+    bool falcon, mamba, mixer_eps, ssm_cfg, d_model;
+} identity;
+
+static identity read_identity(const fm_source *s)
+{
+    identity who = {0};
+    fm_view key, type = fm_config_model_type(s);
+    fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
+    who.falcon = fm_view_is(type, "falcon_mamba") || fm_view_is(type, "FalconMambaForCausalLM");
+    who.mamba = fm_view_is(type, "mamba") || fm_view_is(type, "MambaForCausalLM");
+    if (!fm_json_enter_object(&j)) return who;
+    while (fm_json_key(&j, &key)) {
+        who.mixer_eps |= fm_view_is(key, "mixer_rms_eps");
+        who.ssm_cfg |= fm_view_is(key, "ssm_cfg");
+        who.d_model |= fm_view_is(key, "d_model");
+        fm_json_skip(&j);
+    }
+    return who;
+}
+
 static fm_status read_json(fm_config *c, const fm_source *s, fm_error *err)
 {
-    raw_config r = {.norm_eps = 1e-5, .mixer_eps = 1e-6}, old = {0};
+    raw_config r = {.norm_eps = 1e-5, .mixer_eps = 1e-6, .falcon = read_identity(s).falcon}, old = {0};
     c->use_conv_bias = true;
     c->tie = true;
     c->bos = -1;
@@ -250,6 +272,14 @@ static fm_status read_gguf_ids(fm_config *c, const fm_source *s, fm_error *err)
     return FM_OK;
 }
 
+/* GGUF has no key for biases: a model has them when one of its layers does. */
+static bool some_layer_has(const fm_gguf *g, const char *ending)
+{
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (fm_view_ends(g->tensors[i].name, ending)) return true;
+    return false;
+}
+
 static fm_status read_gguf(fm_config *c, const fm_source *s, fm_error *err)
 {
     FM_TRY(read_size(&c->d_model, s, "mamba.embedding_length", err));
@@ -264,8 +294,8 @@ static fm_status read_gguf(fm_config *c, const fm_source *s, fm_error *err)
     FM_TRY(fm_gguf_get_u64(&s->gguf, "mamba.context_length", &context, NULL, err));
     c->norm_eps = (float)eps;
     c->trained_length = context == 1048576 ? 0 : context; /* 2^20 is what converters write for "no limit" */
-    c->use_bias = fm_gguf_find_tensor(&s->gguf, "blk.0.ssm_in.bias") != NULL;
-    c->use_conv_bias = fm_gguf_find_tensor(&s->gguf, "blk.0.ssm_conv1d.bias") != NULL;
+    c->use_bias = some_layer_has(&s->gguf, ".ssm_in.bias");
+    c->use_conv_bias = some_layer_has(&s->gguf, ".ssm_conv1d.bias");
     const fm_gguf_tensor *embed = fm_gguf_find_tensor(&s->gguf, "token_embd.weight");
     if (!embed)
         return fm_fail(err, FM_ERR_SHAPE, "%s: tensor token_embd.weight is missing: a vocabulary without a model?", s->path);
@@ -279,29 +309,6 @@ fm_status fm_mamba_read_config(fm_config *c, const fm_source *s, fm_error *err)
 {
     *c = (fm_config){0};
     return s->kind == FM_SOURCE_GGUF ? read_gguf(c, s, err) : read_json(c, s, err);
-}
-
-/* What of a config.json tells the family: no values, which may be wrong and are for read_config() to refuse. */
-typedef struct identity {
-    bool falcon, mamba, mixer_eps, ssm_cfg, d_model;
-} identity;
-
-static identity read_identity(const fm_source *s)
-{
-    identity who = {0};
-    fm_json j = fm_json_begin(s->config.p, s->config.n, "config.json");
-    fm_view key, type;
-    if (!fm_json_enter_object(&j)) return who;
-    while (fm_json_key(&j, &key)) {
-        who.mixer_eps |= fm_view_is(key, "mixer_rms_eps");
-        who.ssm_cfg |= fm_view_is(key, "ssm_cfg");
-        who.d_model |= fm_view_is(key, "d_model");
-        if (!fm_view_is(key, "model_type"))
-            fm_json_skip(&j);
-        else if (fm_json_string(&j, &type))
-            who.falcon = fm_view_is(type, "falcon_mamba"), who.mamba = fm_view_is(type, "mamba");
-    }
-    return who;
 }
 
 bool fm_mamba_claims(const fm_source *s, bool *mixer_norms)

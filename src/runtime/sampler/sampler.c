@@ -91,10 +91,23 @@ static fm_status check_ids(const fm_sampling *p, size_t vocab, fm_error *err)
     return FM_OK;
 }
 
+/* llama.cpp's other words for them. */
+static fm_view usual_name(fm_view name)
+{
+    static const char *const also[][2] = {
+        {"typ_p", "typical"}, {"typical_p", "typical"}, {"temp", "temperature"},  {"top-k", "top_k"},
+        {"top-p", "top_p"},   {"min-p", "min_p"},       {"typical-p", "typical"}, {"top-n-sigma", "top_n_sigma"},
+    };
+    for (size_t i = 0; i < FM_COUNT(also); i++)
+        if (fm_view_is(name, also[i][0])) return fm_view_of(also[i][1]);
+    return name;
+}
+
 static fm_status find_kind(const fm_sampler_kind **out, fm_view name, fm_error *err)
 {
+    const fm_view usual = usual_name(name);
     for (size_t i = 0; i < FM_COUNT(kinds); i++)
-        if (fm_view_is(name, kinds[i]->name)) {
+        if (fm_view_is(usual, kinds[i]->name)) {
             *out = kinds[i];
             return FM_OK;
         }
