@@ -10,6 +10,7 @@
     X(detokenize)                                                                                                              \
     X(logits)                                                                                                                  \
     X(perplexity)                                                                                                              \
+    X(gradients)                                                                                                               \
     X(inspect)                                                                                                                 \
     X(state)                                                                                                                   \
     X(convert)                                                                                                                 \

@@ -8,7 +8,7 @@
 #include "base/arena.h"
 #include "base/json.h"
 #include "model/config.h"
-#include "ops/ops.h"
+#include "ops/backward.h"
 
 typedef enum fm_weight_kind {
     FM_WEIGHT_MATRIX, /* (rows, cols) of any type, used as it lies in the file */
@@ -58,7 +58,17 @@ typedef struct fm_batch {
     const fm_ragged *ragged;
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
+    fm_arena *saved; /* where the layer that runs keeps what its backward needs; NULL: inference */
 } fm_batch;
+
+/* What a backward is given: the batch of its forward, with `saved` as that left it. */
+typedef struct fm_block_back {
+    const fm_batch *batch;
+    float *const *g_w; /* (n_weights) gradients in the layout of the loaded weights, added to; NULL: not wanted */
+    float *const
+        *g_state; /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
+    fm_arena scratch;
+} fm_block_back;
 
 struct fm_block {
     const char *name;
@@ -69,6 +79,11 @@ struct fm_block {
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
+    /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
+     * gradient of the layer's output in and of its input out. */
+    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
 
 extern const fm_block fm_block_mamba;
