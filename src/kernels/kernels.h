@@ -48,7 +48,8 @@ typedef struct fm_pack_args {
 /* Channels are dealt out in runs of this many floats: four cache lines, a whole number of vectors of every instruction set, so
  * that only the last part meets a partial vector.  Packing takes longer runs. */
 enum { FM_CHANNEL_GRANULE = 64, FM_PACK_COLS = 256 };
-enum { FM_CONV_MAX = 64 }; /* largest d_conv */
+enum { FM_CONV_MAX = 64 };   /* largest d_conv */
+enum { FM_SQUARES = 4096 }; /* floats whose squares are summed at once */
 
 typedef struct fm_linear_args {
     float *y; /* (n, rows) out: y = x . W^T (+ bias) (+ the old y when add), in this order */
@@ -155,6 +156,16 @@ typedef struct fm_xent_args {
     float scale, z;
 } fm_xent_args;
 
+/* AdamW (Loshchilov & Hutter 2019; decay is decoupled): m and v are the moving means of g and g^2, corrected for their zero begin
+ * by c1 = 1 / (1 - beta1^t) and c2 = 1 / (1 - beta2^t). */
+typedef struct fm_adamw_args {
+    float *w, *m, *v; /* (n) each */
+    const float *g;   /* (n) */
+    size_t n;
+    float clip; /* factor on g: 1, or less where the norm of all gradients is clipped */
+    float lr, beta1, beta2, eps, decay, c1, c2;
+} fm_adamw_args;
+
 typedef struct fm_kernels {
     const char *name; /* "ref" "avx2" "avx512" "avx512+vnni" "neon" ... */
 
@@ -194,6 +205,10 @@ typedef struct fm_kernels {
     void (*sum_parts)(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
     /* g_b (d) += sum over rows of g.  Splits columns. */
     void (*sum_rows)(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
+    /* w -= lr (decay w + c1 m / (sqrt(c2 v) + eps)) after m and v have taken clip g.  Splits elements. */
+    void (*adamw)(const fm_run *run, const fm_adamw_args *a);
+    /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */
+    void (*squares)(const fm_run *run, double *sums, const float *x, size_t n);
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
 } fm_kernels;

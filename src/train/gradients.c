@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "train/tensors.h"
+
 /* A tied head is the embedding, whose gradient holds both parts. */
 static bool has_gradient(const fm_model *m, size_t i)
 {
@@ -45,6 +47,17 @@ void fm_gradients_free(fm_gradients *g)
     fm_free(g->a, g->counts);
     fm_free(g->a, g->g);
     *g = (fm_gradients){0};
+}
+
+/* dA / d(A_log) = A. */
+void fm_gradients_settle(fm_gradients *g)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        const fm_model_weight w = fm_model_weight_at(g->m, i);
+        const float *A = w.loaded->data;
+        if (w.def->map != FM_MAP_A || !g->g[i]) continue;
+        for (size_t j = 0; j < g->counts[i]; j++) g->g[i][j] *= A[j];
+    }
 }
 
 /* ---- One sequence ---- */
@@ -105,6 +118,7 @@ fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm
                                .g = g->g,
                                .loss = p.loss};
         fm_backward_run(&b, p.scratch, p.scratch_bytes);
+        fm_gradients_settle(g);
         double sum = 0.0;
         for (size_t i = 0; i + 1 < n; i++) sum += (double)p.loss[i];
         *loss = sum / (double)(n - 1);
@@ -113,70 +127,10 @@ fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm
     return status;
 }
 
-/* ---- The file ---- */
-
-static fm_status announce(fm_st_writer *w, const fm_gradients *g, size_t i, fm_str *name, fm_error *err)
-{
-    const fm_model_weight weight = fm_model_weight_at(g->m, i);
-    fm_str plain = {.a = g->a};
-    uint64_t dims[3];
-    unsigned n = 0;
-    if (weight.def->rows != FM_DIM_1) dims[n++] = fm_dim_of(&g->m->config, weight.def->rows);
-    if (weight.def->cols == FM_DIM_CONV) dims[n++] = 1; /* PyTorch's axis of input channels per group */
-    dims[n++] = fm_dim_of(&g->m->config, weight.def->cols);
-    fm_model_weight_name(&weight, FM_SOURCE_HF, &plain);
-    fm_str_reset(name);
-    fm_str_printf(name, "grad.%s", plain.p ? plain.p : "");
-    fm_str_free(&plain);
-    FM_TRY(fm_str_ok(name, "a tensor name", err));
-    return fm_st_put_tensor(w, name->p, FM_ST_F32, dims, n, err);
-}
-
-/* One row of the checkpoint's layout.  With A = -exp(A_log), the gradient of A_log is that of A times A. */
-static void file_row(float *row, const fm_gradients *g, size_t i, size_t r, size_t cols)
-{
-    const fm_model_weight w = fm_model_weight_at(g->m, i);
-    const bool turned = w.def->kind == FM_WEIGHT_SMALL_T;
-    const size_t stride = turned ? w.loaded->cols : 1, first = turned ? r : r * cols;
-    const float *A = w.def->map == FM_MAP_A ? w.loaded->data : NULL;
-    for (size_t c = 0; c < cols; c++) row[c] = g->g[i][first + c * stride] * (A ? A[first + c * stride] : 1.0f);
-}
-
-static fm_status write_tensor(fm_st_writer *w, const fm_gradients *g, size_t i, fm_error *err)
-{
-    const fm_weight_def *def = fm_model_weight_at(g->m, i).def;
-    const size_t rows = fm_dim_of(&g->m->config, def->rows), cols = fm_dim_of(&g->m->config, def->cols);
-    float *row;
-    FM_TRY(fm_alloc((void **)&row, g->a, cols, sizeof *row, "a row", err));
-    fm_status status = FM_OK;
-    for (size_t r = 0; r < rows && status == FM_OK; r++) {
-        file_row(row, g, i, r, cols);
-        status = fm_st_write(w, row, cols * sizeof *row, err);
-    }
-    fm_free(g->a, row);
-    return status;
-}
-
-static fm_status fill_file(fm_st_writer *w, const fm_gradients *g, double loss, fm_str *name, fm_error *err)
-{
-    const float value = (float)loss;
-    FM_TRY(fm_st_put_tensor(w, "loss", FM_ST_F32, (const uint64_t[]){1}, 1, err));
-    for (size_t i = 0; i < g->n; i++)
-        if (g->g[i]) FM_TRY(announce(w, g, i, name, err));
-    FM_TRY(fm_st_begin_data(w, err));
-    FM_TRY(fm_st_write(w, &value, sizeof value, err));
-    for (size_t i = 0; i < g->n; i++)
-        if (g->g[i]) FM_TRY(write_tensor(w, g, i, err));
-    return fm_st_commit(w, err);
-}
-
 fm_status fm_gradients_write(const fm_gradients *g, double loss, const char *path, fm_error *err)
 {
-    fm_st_writer w;
-    fm_str name = {.a = g->a};
-    FM_TRY(fm_st_create(&w, path, g->a, err));
-    const fm_status status = fill_file(&w, g, loss, &name, err);
-    fm_st_abort(&w);
-    fm_str_free(&name);
-    return status;
+    const float value = (float)loss;
+    const fm_tensor_file f = {
+        .m = g->m, .sets = &(fm_tensor_set){"grad.", g->g}, .n_sets = 1, .type = FM_F32, .loss = &value, .a = g->a};
+    return fm_tensors_write(&f, path, err);
 }
