@@ -74,6 +74,9 @@ typedef struct fm_conv_args {
     bool hold;              /* leave state as it was: a draft may be taken back */
 } fm_conv_args;
 
+/* States of a channel, at most: a held scan keeps a copy on the stack. */
+enum { FM_D_STATE_MAX = 4096 };
+
 /* Selective scan with everything around it that is element-wise (spec 2.1 steps 9-13):
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
  * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
@@ -93,7 +96,7 @@ typedef struct fm_scan_args {
     const float *z;    /* (T, d_inner) gate, or NULL for none */
     size_t z_stride;
     const fm_ragged *ragged;
-    size_t d_inner, d_state;
+    size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
     bool hold; /* leave h as it was */
 } fm_scan_args;
 

@@ -14,6 +14,7 @@ typedef struct space {
     float *copies;  /* transposed, of the head */
     size_t *begin;  /* (n_pieces + 1) */
     float **state;  /* (n_pieces) */
+    float *zeros;   /* the state that all pieces begin with when they forget */
     float *inputs;  /* (n_layer, T, d_model) and the states before, when layers are run again */
     float *befores; /* (n_layer, n_pieces, state of a layer) */
     void *packed;
@@ -57,15 +58,17 @@ typedef struct layer_needs {
     size_t scratch, saved, state_floats;
 } layer_needs;
 
-static layer_needs measure_layers(const fm_model *m, const fm_kernels *k, size_t T, size_t n_seq, unsigned n_parts)
+static layer_needs measure_layers(const fm_backward *b, size_t T, unsigned n_parts)
 {
+    const fm_model *m = b->m;
+    const size_t n_seq = b->n_pieces;
     layer_needs most = {0};
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_block *block = m->layers[l].block;
         fm_arena forward = {0}, back = {0}, saved = {0};
         block->scratch(&forward, &m->config, T, n_seq, n_parts);
-        block->back_scratch(&back, k, &m->config, T, n_seq, n_parts);
-        block->saved(&saved, &m->config, T, n_seq, n_parts);
+        block->back_scratch(&back, b->k, &m->config, T, n_seq, n_parts);
+        block->saved(&saved, &m->config, T, n_seq, b->forget ? 0 : n_seq, n_parts);
         most.scratch = max_size(most.scratch, max_size(forward.used, back.used));
         most.saved = max_size(most.saved, saved.used);
         most.state_floats = max_size(most.state_floats, block->state_floats(&m->config));
@@ -83,7 +86,7 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
 {
     const fm_model *m = b->m;
     const size_t d = m->config.d_model, rows = fm_op_rows_count(T, n_parts), n_layer = m->config.n_layer;
-    const layer_needs needs = measure_layers(m, b->k, T, b->n_pieces, n_parts);
+    const layer_needs needs = measure_layers(b, T, n_parts);
     space s = {.saved_bytes = needs.saved};
     s.x = FM_PUSH(a, float, T *d);
     s.last = FM_PUSH(a, float, T *d);
@@ -94,6 +97,7 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
     s.copies = FM_PUSH(a, float, fm_op_linear_back_floats(&m->globals[FM_GLOBAL_HEAD], FM_LOSS_ROWS));
     s.begin = FM_PUSH(a, size_t, b->n_pieces + 1);
     s.state = FM_PUSH(a, float *, b->n_pieces);
+    s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
     s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
     s.befores = FM_PUSH(a, float, b->recompute ? n_layer * b->n_pieces *needs.state_floats : 0);
     s.packed_bytes = packed_bytes(m, b->k, T, n_parts);
@@ -103,12 +107,10 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
     return s;
 }
 
-size_t fm_backward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads,
-                         bool recompute)
+size_t fm_backward_bytes(const fm_backward *b, size_t n_tokens)
 {
     fm_arena a = {0};
-    const fm_backward b = {.m = m, .k = k, .n_pieces = n_seq, .recompute = recompute};
-    place(&a, &b, n_tokens, n_threads);
+    place(&a, b, n_tokens, fm_pool_threads(b->pool));
     return a.used == SIZE_MAX ? 0 : a.used;
 }
 
@@ -130,7 +132,7 @@ static void keep_layer(const fm_ctx *c, const job *j, size_t layer, bool restore
     if (c->run.part == 0) {
         float *input = j->s.inputs + layer * floats;
         memcpy(restore ? j->s.last : input, restore ? input : j->s.x, floats * sizeof(float));
-        for (size_t i = 0; i < j->b->n_pieces; i++) {
+        for (size_t i = 0; i < j->b->n_pieces && !j->b->forget; i++) {
             float *before = j->s.befores + (layer * j->b->n_pieces + i) * state, *live = j->s.state[i] + l->state_offset;
             memcpy(restore ? live : before, restore ? before : live, state * sizeof(float));
         }
@@ -142,7 +144,7 @@ static void run_layer(const fm_ctx *c, const job *j, size_t layer, float *x)
 {
     const fm_layer *l = &j->b->m->layers[layer];
     fm_arena saved = saved_of(j, layer);
-    const fm_batch batch = {&j->b->m->config, &j->ragged, j->s.state, j->T, &saved};
+    const fm_batch batch = {&j->b->m->config, &j->ragged, j->s.state, j->T, j->b->forget, &saved};
     l->block->forward(c, l, &batch, j->s.blocks, rows_of(j, x));
 }
 
@@ -209,7 +211,7 @@ static void backward(const fm_ctx *c, const job *j)
             run_layer(c, j, l, j->s.last);
         }
         fm_arena saved = saved_of(j, l);
-        const fm_batch batch = {&m->config, &j->ragged, j->s.state, j->T, &saved};
+        const fm_batch batch = {&m->config, &j->ragged, j->s.state, j->T, j->b->forget, &saved};
         const fm_block_back b = {.batch = &batch,
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
                                  .g_state = j->b->g_state,
@@ -243,10 +245,11 @@ void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes)
     job j = {.b = b, .T = T, .s = place(&a, b, T, fm_pool_threads(b->pool))};
     for (size_t i = 0, at = 0; i < b->n_pieces; i++) {
         j.s.begin[i] = at;
-        j.s.state[i] = b->pieces[i].state;
+        j.s.state[i] = b->forget ? j.s.zeros : b->pieces[i].state;
         at += b->pieces[i].n;
         j.s.begin[i + 1] = at;
     }
+    if (b->forget) memset(j.s.zeros, 0, b->m->state_floats * sizeof(float));
     j.ragged = (fm_ragged){b->n_pieces, j.s.begin};
     fm_pool_run(b->pool, work, &j);
 }

@@ -108,6 +108,7 @@ typedef struct fm_backward {
     fm_pool *pool;
     const fm_piece *pieces; /* states move as in a forward */
     size_t n_pieces;
+    bool forget;            /* every piece begins at zero and its end is forgotten: pieces have no states */
     const int32_t *targets; /* (T) the id that each row should predict; negative: not scored */
     float scale;            /* of each scored token's loss: 1 / their number in the whole batch */
     float z_loss;           /* weight of lse^2; 0 for none */
@@ -117,8 +118,8 @@ typedef struct fm_backward {
     float *loss;           /* (T) out */
 } fm_backward;
 
-size_t fm_backward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads,
-                         bool recompute);
+/* Scratch for passes like `b` of at most n_tokens tokens and b->n_pieces pieces; 0 on overflow. */
+size_t fm_backward_bytes(const fm_backward *b, size_t n_tokens);
 void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes);
 
 #endif

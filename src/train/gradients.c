@@ -72,7 +72,7 @@ typedef struct pass {
 
 static fm_status open_pass(pass *p, const fm_gradients *g, const fm_kernels *k, fm_pool *pool, size_t n, fm_error *err)
 {
-    p->scratch_bytes = fm_backward_bytes(g->m, k, n, 1, fm_pool_threads(pool), false);
+    p->scratch_bytes = fm_backward_bytes(&(fm_backward){.m = g->m, .k = k, .pool = pool, .n_pieces = 1}, n);
     if (!p->scratch_bytes) return fm_fail(err, FM_ERR_MEMORY, "a backward pass over %zu tokens overflows memory: use fewer", n);
     FM_TRY(fm_alloc((void **)&p->state, g->a, g->m->state_floats, sizeof(float), "a state", err));
     FM_TRY(fm_alloc((void **)&p->loss, g->a, n, sizeof(float), "the losses", err));

@@ -55,7 +55,9 @@ static fm_status open_batch(fm_trainer *t, fm_error *err)
     FM_TRY(get(t, (void **)&t->targets, n, sizeof *t->targets, "a batch", err));
     FM_TRY(get(t, (void **)&t->loss, n, sizeof *t->loss, "a batch", err));
     FM_TRY(get(t, (void **)&t->pieces, n, sizeof *t->pieces, "a batch", err));
-    t->scratch_bytes = fm_backward_bytes(t->g.m, &t->k, n, n, fm_pool_threads(t->pool), t->o.recompute);
+    const fm_backward b = {
+        .m = t->g.m, .k = &t->k, .pool = t->pool, .n_pieces = n, .forget = true, .recompute = t->o.recompute};
+    t->scratch_bytes = fm_backward_bytes(&b, n);
     if (!t->scratch_bytes)
         return fm_fail(err, FM_ERR_MEMORY, "a pass over %zu tokens overflows memory: use a smaller micro batch", n);
     return get(t, &t->scratch, t->scratch_bytes, 1, "a pass (a smaller micro batch or recomputation takes less)", err);
@@ -154,6 +156,7 @@ static double micro_batch(fm_trainer *t, size_t windows, float scale)
                            .pool = t->pool,
                            .pieces = t->pieces,
                            .n_pieces = n_pieces,
+                           .forget = true,
                            .targets = t->targets,
                            .scale = scale,
                            .z_loss = t->o.z_loss,

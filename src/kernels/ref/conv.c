@@ -15,8 +15,7 @@ static void convolve(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t 
 {
     for (size_t t = 0; t < n_tokens; t++) {
         float sum = a->bias ? a->bias[c] : 0.0f;
-        for (size_t k = 0; k < a->d_conv; k++)
-            sum += a->w[k * a->d_inner + c] * window_row(a, seq, t, k)[c];
+        for (size_t k = 0; k < a->d_conv; k++) sum += a->w[k * a->d_inner + c] * window_row(a, seq, t, k)[c];
         a->out[(a->ragged->begin[seq] + t) * a->out_stride + c] = fm_ref_silu(sum);
     }
 }
@@ -24,8 +23,7 @@ static void convolve(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t 
 /* Ascending rows read at or after the row written, so the shift is safe in place. */
 static void carry(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t c)
 {
-    for (size_t i = 0; i + 1 < a->d_conv; i++)
-        a->state[seq][i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
+    for (size_t i = 0; i + 1 < a->d_conv; i++) a->state[seq][i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
 }
 
 void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a)
@@ -37,7 +35,7 @@ void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a)
         if (n_tokens == 0) continue;
         for (size_t c = begin; c < end; c++) {
             convolve(a, seq, n_tokens, c);
-            carry(a, seq, n_tokens, c);
+            if (!a->hold) carry(a, seq, n_tokens, c);
         }
     }
 }

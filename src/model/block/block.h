@@ -58,6 +58,7 @@ typedef struct fm_batch {
     const fm_ragged *ragged;
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
+    bool hold;       /* leave the states as they are */
     fm_arena *saved; /* where the layer that runs keeps what its backward needs; NULL: inference */
 } fm_batch;
 
@@ -80,8 +81,8 @@ struct fm_block {
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
     /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
-     * gradient of the layer's output in and of its input out. */
-    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+     * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`. */
+    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, size_t n_states, unsigned n_parts);
     void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
     void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };

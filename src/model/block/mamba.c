@@ -84,21 +84,29 @@ typedef struct saved {
     float **conv, **h; /* (n_parts, n_seq) of before */
 } saved;
 
-static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
 {
     saved v;
     v.s = place(a, c, T, n_seq, n_parts);
     v.x = FM_PUSH(a, float, T * c->d_model);
     v.y = FM_PUSH(a, float, T * c->d_inner);
-    v.before = FM_PUSH(a, float, n_seq *state_floats(c));
+    v.before = FM_PUSH(a, float, n_states *state_floats(c));
     v.conv = FM_PUSH(a, float *, n_parts *n_seq);
     v.h = FM_PUSH(a, float *, n_parts *n_seq);
     return v;
 }
 
-static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
 {
-    place_saved(a, c, T, n_seq, n_parts);
+    place_saved(a, c, T, n_seq, n_states, n_parts);
+}
+
+/* Where the forward of this batch kept, or is to keep, what backward needs. */
+static saved find_saved(const fm_ctx *c, const fm_batch *b)
+{
+    fm_arena a = {.base = b->saved->base, .size = b->saved->size};
+    const size_t n_seq = b->ragged->n_seq;
+    return place_saved(&a, b->config, b->n_tokens, n_seq, b->hold ? 0 : n_seq, c->run.n_parts);
 }
 
 /* This worker's lists of where each sequence keeps this layer's window and h. */
@@ -131,7 +139,7 @@ static float *save_input(const fm_ctx *c, const fm_layer *l, const fm_batch *b, 
     size_t begin, end;
     fm_run_range(&c->run, x.n, 1, &begin, &end);
     memcpy(v->x + begin * x.d, x.p + begin * x.stride, (end - begin) * x.d * sizeof(float));
-    for (size_t i = c->run.part; i < b->ragged->n_seq; i += c->run.n_parts)
+    for (size_t i = c->run.part; i < b->ragged->n_seq && !b->hold; i += c->run.n_parts)
         memcpy(v->before + i * floats, b->state[i] + l->state_offset, floats * sizeof(float));
     fm_op_meet(c);
     return v->y;
@@ -157,8 +165,7 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const fm_tensor *w = l->w;
     const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
     saved v = {0};
-    if (b->saved)
-        v = place_saved(&(fm_arena){.base = b->saved->base, .size = b->saved->size}, cfg, T, b->ragged->n_seq, c->run.n_parts);
+    if (b->saved) v = find_saved(c, b);
     scratch s = b->saved ? v.s : place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
     find_state(&s, c, l, b);
     const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
@@ -176,7 +183,8 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                        .bias = w[CONV_BIAS].data,
                                        .ragged = b->ragged,
                                        .d_inner = inner,
-                                       .d_conv = cfg->d_conv});
+                                       .d_conv = cfg->d_conv,
+                                       .hold = b->hold});
     fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
     const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
     fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
@@ -198,7 +206,8 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                   .z_stride = xz.stride,
                                   .ragged = b->ragged,
                                   .d_inner = inner,
-                                  .d_state = cfg->d_state});
+                                  .d_state = cfg->d_state,
+                                  .hold = b->hold});
     fm_op_linear_add(c, x, fm_op_pack_channels(c, y, &w[OUT_PROJ]), &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
 }
 
@@ -262,7 +271,7 @@ static void find_back_state(back *k, const fm_ctx *c, const fm_layer *l, const f
     const size_t n_seq = b->batch->ragged->n_seq, at = c->run.part * n_seq;
     k->v.conv += at, k->v.h += at, k->g_conv += at, k->g_h += at;
     for (size_t i = 0; i < n_seq; i++) {
-        k->v.conv[i] = k->v.before + i * state_floats(k->cfg);
+        k->v.conv[i] = b->batch->hold ? b->batch->state[i] + l->state_offset : k->v.before + i * state_floats(k->cfg);
         k->v.h[i] = k->v.conv[i] + conv_floats(k->cfg);
         if (!b->g_state) continue;
         k->g_conv[i] = b->g_state[i] + l->state_offset;
@@ -368,9 +377,9 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
     const fm_config *cfg = b->batch->config;
     const size_t T = b->batch->n_tokens, I = cfg->d_inner, rank = cfg->dt_rank, d = cfg->d_model,
                  n_seq = b->batch->ragged->n_seq;
-    fm_arena arena = b->scratch, kept = {.base = b->batch->saved->base, .size = b->batch->saved->size};
+    fm_arena arena = b->scratch;
     back k = place_back(&arena, c->k, cfg, T, n_seq, c->run.n_parts);
-    k.v = place_saved(&kept, cfg, T, n_seq, c->run.n_parts);
+    k.v = find_saved(c, b->batch);
     find_back_state(&k, c, l, b);
     const fm_rows g_xz = fm_rows_of(k.g_xz, T, 2 * I), g_y = fm_rows_of(k.g_y, T, I), g_u = fm_rows_of(k.g_u, T, I),
                   g_dt = fm_rows_of(k.g_dt, T, I), u = fm_rows_of(k.v.s.u, T, I), y = fm_rows_of(k.v.y, T, I),
