@@ -1,7 +1,7 @@
 /* data.h - tokens to train on: documents in files become windows, in an order that a key decides and any position can be asked.
  *
- * A source is a stream of token ids cut into windows of `length` tokens, each with the token after it.  Windows of an epoch come in
- * the order of a keyed permutation, so a cursor is two numbers per source and resuming costs nothing. */
+ * A source is a stream of token ids cut into windows of `length` tokens, each with the token after it.  Windows of an epoch come
+ * in the order of a keyed permutation, so a cursor is one number per source and resuming costs nothing. */
 #ifndef FM_TRAIN_DATA_H
 #define FM_TRAIN_DATA_H
 

@@ -117,8 +117,8 @@ uint64_t fm_trainer_tokens(const fm_trainer *t)
 
 /* ---- A step ---- */
 
-/* Puts a window (length + 1 ids) behind the n tokens there are; returns how many of its tokens are scored.  The end token does not
- * predict the next document. */
+/* Puts a window (length + 1 ids) behind the n tokens there are; returns how many of its tokens are scored.  The end token does
+ * not predict the next document. */
 static size_t add_window(fm_trainer *t, const int32_t *window, size_t *n, size_t *n_pieces)
 {
     size_t scored = 0;
@@ -202,17 +202,16 @@ static void move_weights(void *ctx, unsigned part, unsigned n_parts)
 
 static void optimise(fm_trainer *t, const fm_train_step *s)
 {
-    const double n = (double)(t->step + 1);
-    update u = {
-        .t = t,
-        .a = {.clip = t->o.clip > 0.0f && s->grad_norm > (double)t->o.clip ? (float)((double)t->o.clip / s->grad_norm) : 1.0f,
-              .lr = (float)s->rate,
-              .beta1 = t->o.beta1,
-              .beta2 = t->o.beta2,
-              .eps = t->o.eps,
-              .decay = t->o.weight_decay,
-              .c1 = (float)(1.0 / (1.0 - pow((double)t->o.beta1, n))),
-              .c2 = (float)(1.0 / (1.0 - pow((double)t->o.beta2, n)))}};
+    const double n = (double)(t->step + 1), clip = (double)t->o.clip;
+    update u = {.t = t,
+                .a = {.clip = clip > 0.0 && s->grad_norm > clip ? (float)(clip / s->grad_norm) : 1.0f,
+                      .lr = (float)s->rate,
+                      .beta1 = t->o.beta1,
+                      .beta2 = t->o.beta2,
+                      .eps = t->o.eps,
+                      .decay = t->o.weight_decay,
+                      .c1 = (float)(1.0 / (1.0 - pow((double)t->o.beta1, n))),
+                      .c2 = (float)(1.0 / (1.0 - pow((double)t->o.beta2, n)))}};
     fm_pool_run(t->pool, move_weights, &u);
     fm_params_settle(&t->p);
 }

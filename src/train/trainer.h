@@ -1,4 +1,5 @@
-/* trainer.h - one model being trained: batches in, weights moved, checkpoints out.  One thread at a time; the work runs on a pool.
+/* trainer.h - one model being trained: batches in, weights moved, checkpoints out.  One thread at a time; the work is done by
+ * a pool.
  *
  * A step is a function of the checkpoint before it and of the options: the same bits for any number of threads, any micro batch
  * and after any interruption. */
@@ -46,10 +47,6 @@ size_t fm_trainer_bytes(const fm_trainer *t); /* what it holds: masters, gradien
 /* One step at the current place of the schedule. */
 fm_train_step fm_trainer_step(fm_trainer *t);
 uint64_t fm_trainer_tokens(const fm_trainer *t);
-
-/* Mean loss in nats of disjoint windows of `length` tokens from a zero state, each position predicting the next, the remainder
- * dropped: what `fmamba perplexity --window length --reset` gives.  *n_scored may be NULL. */
-double fm_trainer_evaluate(fm_trainer *t, const fm_tokens *text, size_t *n_scored);
 
 /* Writes model.safetensors, optimizer.safetensors and trainer.json into an existing folder; and goes on from such a folder, whose
  * weights the model was opened from. */

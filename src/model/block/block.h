@@ -25,6 +25,17 @@ typedef enum fm_weight_map {
 /* When a model has a tensor. */
 typedef enum fm_presence { FM_ALWAYS, FM_WITH_BIAS, FM_WITH_CONV_BIAS, FM_MAYBE } fm_presence;
 
+/* What a weight holds before training (spec training.md 3.1): uniform within 1 / sqrt(columns), unless said otherwise. */
+typedef enum fm_init {
+    FM_INIT_UNIFORM,
+    FM_INIT_ONES,
+    FM_INIT_ZEROS,
+    FM_INIT_EMBEDDING, /* normal, sd 0.02 */
+    FM_INIT_RESIDUAL,  /* uniform, divided by sqrt(n_layer): what is added to the residual stream */
+    FM_INIT_A,         /* A_log of state n: log(n + 1) */
+    FM_INIT_DT_BIAS    /* inverse softplus of a step drawn log-uniformly from 0.001 .. 0.1 */
+} fm_init;
+
 typedef enum fm_shard { FM_SHARD_NONE, FM_SHARD_ROWS, FM_SHARD_COLS, FM_SHARD_ROW_HALVES } fm_shard;
 
 typedef struct fm_weight_def {
@@ -36,6 +47,7 @@ typedef struct fm_weight_def {
     fm_weight_map map;
     fm_shard shard;
     fm_presence presence;
+    fm_init init;
 } fm_weight_def;
 
 /* What a configuration says about a weight: use_bias and use_conv_bias decide over biases. */

@@ -6,32 +6,36 @@
 
 enum { NORM, IN_PROJ, IN_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A, SKIP, OUT_PROJ, OUT_BIAS, N_WEIGHTS };
 
-#define MATRIX(n, h, g, r, c, s)                                                                                               \
+/* Rows of the weight table: name, Hugging Face's, GGUF's, sizes, how it is cut and how it begins. */
+#define MATRIX(n, h, g, r, c, s, i)                                                                                            \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_MATRIX, .shard = s                              \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_##r, .cols = FM_DIM_##c, .kind = FM_WEIGHT_MATRIX,                       \
+        .shard = FM_SHARD_##s, .init = FM_INIT_##i                                                                             \
     }
-#define VECTOR(n, h, g, c, s, p)                                                                                               \
+#define VECTOR(n, h, g, c, s, p, i)                                                                                            \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = c, .kind = FM_WEIGHT_SMALL, .shard = s, .presence = p         \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = FM_DIM_##c, .kind = FM_WEIGHT_SMALL, .shard = FM_SHARD_##s,   \
+        .presence = FM_##p, .init = FM_INIT_##i                                                                                \
     }
-#define TABLE(n, h, g, r, c, m)                                                                                                \
+#define TABLE(n, h, g, r, c, m, i)                                                                                             \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_SMALL_T, .map = m, .shard = FM_SHARD_ROWS       \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_##r, .cols = FM_DIM_##c, .kind = FM_WEIGHT_SMALL_T, .map = FM_MAP_##m,   \
+        .shard = FM_SHARD_ROWS, .init = FM_INIT_##i                                                                            \
     }
 
 static const fm_weight_def weights[N_WEIGHTS] = {
-    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", FM_DIM_MODEL, FM_SHARD_NONE, FM_ALWAYS),
-    [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", FM_DIM_2INNER, FM_DIM_MODEL, FM_SHARD_ROW_HALVES),
-    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", FM_DIM_2INNER, FM_SHARD_ROW_HALVES, FM_WITH_BIAS),
-    [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", FM_DIM_INNER, FM_DIM_CONV, FM_MAP_NONE),
-    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_WITH_CONV_BIAS),
-    [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", FM_DIM_RANK_2STATE, FM_DIM_INNER, FM_SHARD_COLS),
-    [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", FM_DIM_INNER, FM_DIM_RANK, FM_SHARD_ROWS),
-    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
-    [A] = TABLE("A", "mixer.A_log", "ssm_a", FM_DIM_INNER, FM_DIM_STATE, FM_MAP_A),
-    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
-    [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", FM_DIM_MODEL, FM_DIM_INNER, FM_SHARD_COLS),
-    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", FM_DIM_MODEL, FM_SHARD_NONE, FM_WITH_BIAS),
+    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", MODEL, NONE, ALWAYS, ONES),
+    [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", 2INNER, MODEL, ROW_HALVES, UNIFORM),
+    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", 2INNER, ROW_HALVES, WITH_BIAS, ZEROS),
+    [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", INNER, CONV, NONE, UNIFORM),
+    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", INNER, ROWS, WITH_CONV_BIAS, ZEROS),
+    [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", RANK_2STATE, INNER, COLS, UNIFORM),
+    [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", INNER, RANK, ROWS, UNIFORM),
+    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", INNER, ROWS, ALWAYS, DT_BIAS),
+    [A] = TABLE("A", "mixer.A_log", "ssm_a", INNER, STATE, A, A),
+    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", INNER, ROWS, ALWAYS, ONES),
+    [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", MODEL, INNER, COLS, RESIDUAL),
+    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", MODEL, NONE, WITH_BIAS, ZEROS),
 };
 
 static size_t conv_floats(const fm_config *c)
