@@ -1,8 +1,8 @@
 /* trainer.h - one model being trained: batches in, weights moved, checkpoints out.  One thread at a time; the work is done by
  * a pool.
  *
- * A step is a function of the checkpoint before it and of the options: the same bits for any number of threads, any micro batch
- * and after any interruption. */
+ * A step is a function of the checkpoint before it and of the options: the same bits for any number of threads, with layers kept
+ * or run again, and after any interruption.  The micro batch is an option like any other: it groups the sums of gradients. */
 #ifndef FM_TRAIN_TRAINER_H
 #define FM_TRAIN_TRAINER_H
 
@@ -13,7 +13,7 @@
 typedef struct fm_train_options {
     fm_schedule schedule;
     size_t length;      /* tokens of a window */
-    size_t micro_batch; /* windows computed at once; memory grows with it, the result does not change */
+    size_t micro_batch; /* windows computed at once; memory grows with it */
     bool carry;         /* state runs on over document ends inside a window; default: each document begins at zero */
     int32_t eos;        /* id that ends a document; negative: none */
     float beta1, beta2, eps, weight_decay;

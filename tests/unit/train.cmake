@@ -1,0 +1,2 @@
+fm_unit_test(test_train_schedule LINKS train)
+fm_unit_test(test_trainer LINKS train runtime TIMEOUT 300)
