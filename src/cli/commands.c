@@ -11,6 +11,7 @@
     X(logits)                                                                                                                  \
     X(perplexity)                                                                                                              \
     X(gradients)                                                                                                               \
+    X(train)                                                                                                                   \
     X(inspect)                                                                                                                 \
     X(state)                                                                                                                   \
     X(convert)                                                                                                                 \

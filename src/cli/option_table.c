@@ -136,6 +136,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_BATCH] = STRING("batch", NULL, "N,...", "1", "sequences at once"),
     [FM_OPT_REPEATS] = INT("repetitions", "r", "5", 1, 1000, "how often each test is run"),
 
+    [FM_OPT_SET] = STRINGS("set", NULL, "KEY=VALUE", "set a key of the configuration; may be repeated"),
+    [FM_OPT_EXPLAIN] = FLAG("explain", NULL, NULL, "list every key of the configuration"),
     [FM_OPT_MAN] = FLAG("man", NULL, NULL, "print the manual page"),
     [FM_OPT_COMPLETION] = FLAG("completion", NULL, NULL, "print the completion for bash"),
 };
