@@ -159,6 +159,7 @@ static fm_train_options options_of(const job *j)
     t.weight_decay = (float)o->weight_decay;
     t.clip = (float)o->clip;
     t.z_loss = (float)o->z_loss;
+    t.dropout = (float)o->dropout;
     t.recompute = o->recompute;
     t.seed = o->seed;
     t.threads = (unsigned)fm_opt_int(&j->c->options, FM_OPT_THREADS);

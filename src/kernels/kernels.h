@@ -48,7 +48,7 @@ typedef struct fm_pack_args {
 /* Channels are dealt out in runs of this many floats: four cache lines, a whole number of vectors of every instruction set, so
  * that only the last part meets a partial vector.  Packing takes longer runs. */
 enum { FM_CHANNEL_GRANULE = 64, FM_PACK_COLS = 256 };
-enum { FM_CONV_MAX = 64 };   /* largest d_conv */
+enum { FM_CONV_MAX = 64 };  /* largest d_conv */
 enum { FM_SQUARES = 4096 }; /* floats whose squares are summed at once */
 
 typedef struct fm_linear_args {
@@ -97,7 +97,7 @@ typedef struct fm_scan_args {
     size_t z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
-    bool hold; /* leave h as it was */
+    bool hold;               /* leave h as it was */
 } fm_scan_args;
 
 /* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
@@ -159,6 +159,19 @@ typedef struct fm_xent_args {
     float scale, z;
 } fm_xent_args;
 
+/* Dropout: out = (out +) x kept / (1 - p), where value i of row r is kept with probability 1 - p by word i % 4 of
+ * fm_rng_words(seed, stream, (first_row + r) * ceil(d / 4) + i / 4): a function of its place, whatever the split or the batch. */
+typedef struct fm_dropout_args {
+    float *out; /* (n, d); may be x */
+    size_t out_stride;
+    const float *x;
+    size_t x_stride;
+    size_t n, d;
+    float p;
+    uint64_t seed, stream, first_row;
+    bool add;
+} fm_dropout_args;
+
 /* AdamW (Loshchilov & Hutter 2019; decay is decoupled): m and v are the moving means of g and g^2, corrected for their zero begin
  * by c1 = 1 / (1 - beta1^t) and c2 = 1 / (1 - beta2^t). */
 typedef struct fm_adamw_args {
@@ -208,6 +221,7 @@ typedef struct fm_kernels {
     void (*sum_parts)(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
     /* g_b (d) += sum over rows of g.  Splits columns. */
     void (*sum_rows)(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
+    void (*dropout)(const fm_run *run, const fm_dropout_args *a); /* splits rows */
     /* w -= lr (decay w + c1 m / (sqrt(c2 v) + eps)) after m and v have taken clip g.  Splits elements. */
     void (*adamw)(const fm_run *run, const fm_adamw_args *a);
     /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */

@@ -144,8 +144,26 @@ static void run_layer(const fm_ctx *c, const job *j, size_t layer, float *x)
 {
     const fm_layer *l = &j->b->m->layers[layer];
     fm_arena saved = saved_of(j, layer);
-    const fm_batch batch = {&j->b->m->config, &j->ragged, j->s.state, j->T, j->b->forget, &saved};
+    const fm_batch batch = {&j->b->m->config, &j->ragged, j->s.state, j->T, j->b->forget, j->b->dropout, layer, &saved};
     l->block->forward(c, l, &batch, j->s.blocks, rows_of(j, x));
+}
+
+/* Of the embedding, or of its gradient. */
+static void drop_embedding(const fm_ctx *c, const job *j)
+{
+    const fm_dropout *o = j->b->dropout;
+    const size_t d = j->b->m->config.d_model;
+    if (o)
+        fm_op_dropout(c, &(fm_dropout_args){.out = j->s.x,
+                                            .out_stride = d,
+                                            .x = j->s.x,
+                                            .x_stride = d,
+                                            .n = j->T,
+                                            .d = d,
+                                            .p = o->p,
+                                            .seed = o->seed,
+                                            .stream = fm_dropout_stream(o, 0),
+                                            .first_row = o->first_row});
 }
 
 static void forward(const fm_ctx *c, const job *j)
@@ -155,6 +173,7 @@ static void forward(const fm_ctx *c, const job *j)
         const fm_rows x = fm_rows_of(j->s.x + j->s.begin[i] * m->config.d_model, j->b->pieces[i].n, m->config.d_model);
         fm_op_embed(c, x, &m->globals[FM_GLOBAL_EMBED], j->b->pieces[i].tokens);
     }
+    drop_embedding(c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (j->b->recompute) keep_layer(c, j, l, false);
         run_layer(c, j, l, j->s.x);
@@ -211,13 +230,14 @@ static void backward(const fm_ctx *c, const job *j)
             run_layer(c, j, l, j->s.last);
         }
         fm_arena saved = saved_of(j, l);
-        const fm_batch batch = {&m->config, &j->ragged, j->s.state, j->T, j->b->forget, &saved};
+        const fm_batch batch = {&m->config, &j->ragged, j->s.state, j->T, j->b->forget, j->b->dropout, l, &saved};
         const fm_block_back b = {.batch = &batch,
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
                                  .g_state = j->b->g_state,
                                  .scratch = j->s.blocks};
         layer->block->backward(c, layer, &b, rows_of(j, j->s.x));
     }
+    drop_embedding(c, j);
     for (size_t i = 0; i < j->b->n_pieces && j->b->g[FM_GLOBAL_EMBED]; i++)
         fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED],
                          fm_rows_of(j->s.x + j->s.begin[i] * m->config.d_model, j->b->pieces[i].n, m->config.d_model),

@@ -108,11 +108,12 @@ typedef struct fm_backward {
     fm_pool *pool;
     const fm_piece *pieces; /* states move as in a forward */
     size_t n_pieces;
-    bool forget;            /* every piece begins at zero and its end is forgotten: pieces have no states */
-    const int32_t *targets; /* (T) the id that each row should predict; negative: not scored */
-    float scale;            /* of each scored token's loss: 1 / their number in the whole batch */
-    float z_loss;           /* weight of lse^2; 0 for none */
-    bool recompute;         /* keep only the input of each layer and run it again: less memory, the same bits */
+    bool forget;               /* every piece begins at zero and its end is forgotten: pieces have no states */
+    const int32_t *targets;    /* (T) the id that each row should predict; negative: not scored */
+    float scale;               /* of each scored token's loss: 1 / their number in the whole batch */
+    float z_loss;              /* weight of lse^2; 0 for none */
+    const fm_dropout *dropout; /* of the embedding and of what each layer adds; NULL: none */
+    bool recompute;            /* keep only the input of each layer and run it again: less memory, the same bits */
     float *const *g; /* gradient of fm_model_weight_at(i) in its layout in memory, added to; NULL where there is no weight */
     float *const *g_state; /* (n_pieces) gradient of a sequence's state: in, after the step; out, before.  NULL: zero */
     float *loss;           /* (T) out */

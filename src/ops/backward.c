@@ -99,6 +99,12 @@ void fm_op_scan_back(const fm_ctx *c, fm_rows g_bc, const fm_scan_back_args *arg
     fm_op_meet(c);
 }
 
+void fm_op_dropout(const fm_ctx *c, const fm_dropout_args *a)
+{
+    c->k->dropout(&c->run, a);
+    fm_op_meet(c);
+}
+
 void fm_op_xent(const fm_ctx *c, const fm_xent_args *a)
 {
     c->k->xent(&c->run, a);

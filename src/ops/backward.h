@@ -23,6 +23,7 @@ void fm_op_conv_back(const fm_ctx *c, const fm_conv_back_args *a);
 /* g_bc (T, 2 d_state) = g_B | g_C.  a->g_bc_parts and a->scratch lie in fm_op_scan_back_floats() of shared scratch. */
 size_t fm_op_scan_back_floats(const fm_kernels *k, size_t n_tokens, size_t d_inner, size_t d_state, unsigned n_parts);
 void fm_op_scan_back(const fm_ctx *c, fm_rows g_bc, const fm_scan_back_args *a, float *scratch);
+void fm_op_dropout(const fm_ctx *c, const fm_dropout_args *a);
 void fm_op_xent(const fm_ctx *c, const fm_xent_args *a);
 /* g_E (vocab, d) += rows of g at their ids (g.n). */
 void fm_op_embed_back(const fm_ctx *c, float *g_E, fm_rows g, const int32_t *ids);

@@ -54,6 +54,7 @@ static const row rows[] = {
     ROW("optimizer.eps", NUMBER, eps, "1e-8", "AdamW's epsilon"),
     ROW("optimizer.weight_decay", NUMBER, weight_decay, "0.1", "decoupled weight decay, on matrices and the convolution"),
     ROW("optimizer.clip", NUMBER, clip, "1", "largest norm of the gradients; 0: no limit"),
+    ROW("optimizer.dropout", NUMBER, dropout, "0", "of the embedding and of what each layer adds"),
     ROW("optimizer.z_loss", NUMBER, z_loss, "0", "weight of the squared log of the softmax's sum (1e-4 where it is used)"),
 
     ROW("schedule.tokens", COUNT, tokens, NULL, "tokens of the whole run"),

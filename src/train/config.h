@@ -19,7 +19,7 @@ typedef struct fm_train_config {
     bool carry;
     uint64_t length, batch, batch_begin, batch_ramp, micro_batch;
 
-    double rate, final, beta1, beta2, eps, weight_decay, clip, z_loss;
+    double rate, final, beta1, beta2, eps, weight_decay, clip, z_loss, dropout;
     bool scale_with_batch;
     uint64_t tokens, warmup, decay_tokens;
     char *decay;

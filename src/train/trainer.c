@@ -145,9 +145,10 @@ static size_t count_scored(const fm_trainer *t, fm_cursor cursor, uint32_t batch
     return scored;
 }
 
-/* Sum of the losses of `windows` windows, whose gradients are added. */
-static double micro_batch(fm_trainer *t, size_t windows, float scale)
+/* Sum of the losses of `windows` windows, the first of which is number `done` of the step; their gradients are added. */
+static double micro_batch(fm_trainer *t, size_t windows, size_t done, float scale)
 {
+    const fm_dropout dropout = {t->o.dropout, t->o.seed, t->step, (uint64_t)done * t->o.length};
     size_t n = 0, n_pieces = 0;
     double sum = 0.0;
     for (size_t w = 0; w < windows; w++) add_window(t, fm_data_next(t->data, &t->cursor), &n, &n_pieces);
@@ -160,6 +161,7 @@ static double micro_batch(fm_trainer *t, size_t windows, float scale)
                            .targets = t->targets,
                            .scale = scale,
                            .z_loss = t->o.z_loss,
+                           .dropout = t->o.dropout > 0.0f ? &dropout : NULL,
                            .recompute = t->o.recompute,
                            .g = t->g.g,
                            .loss = t->loss};
@@ -225,7 +227,7 @@ fm_train_step fm_trainer_step(fm_trainer *t)
     memset(t->g.memory, 0, t->g.floats * sizeof(float));
     for (size_t done = 0, n; done < s.batch; done += n) {
         n = s.batch - done < t->o.micro_batch ? s.batch - done : t->o.micro_batch;
-        sum += micro_batch(t, n, scored ? 1.0f / (float)scored : 0.0f);
+        sum += micro_batch(t, n, done, scored ? 1.0f / (float)scored : 0.0f);
     }
     fm_gradients_settle(&t->g);
     s.loss = scored ? sum / (double)scored : 0.0;

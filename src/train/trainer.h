@@ -19,6 +19,7 @@ typedef struct fm_train_options {
     float beta1, beta2, eps, weight_decay;
     float clip; /* largest norm of all gradients together; 0: no limit */
     float z_loss;
+    float dropout; /* of the embedding and of what each layer adds; 0: none */
     bool recompute;
     uint64_t seed;
     unsigned threads;

@@ -113,6 +113,13 @@ static void bits_do_not_depend_on_how(void **state)
         o.recompute = true;
         losses(got, STEPS, &w, &o);
         assert_memory_equal(got, want, sizeof want);
+        o.dropout = 0.3f;
+        losses(want, STEPS, &w, &o);
+        assert_true(want[0] != got[0]);
+        o.recompute = false;
+        o.threads = 1;
+        losses(got, STEPS, &w, &o);
+        assert_memory_equal(got, want, sizeof want);
         test_folder_remove(&w.f);
     }
 }

@@ -18,6 +18,7 @@ void fm_kernels_fill_ref(fm_kernels *k)
     k->xent = fm_ref_xent;
     k->sum_parts = fm_ref_sum_parts;
     k->sum_rows = fm_ref_sum_rows;
+    k->dropout = fm_ref_dropout;
     k->adamw = fm_ref_adamw;
     k->squares = fm_ref_squares;
     k->transpose = fm_ref_transpose;

@@ -21,6 +21,7 @@ void fm_ref_xent(const fm_run *run, const fm_xent_args *a);
 void fm_ref_sum_parts(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
 void fm_ref_sum_rows(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
 void fm_ref_transpose(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
+void fm_ref_dropout(const fm_run *run, const fm_dropout_args *a);
 void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a);
 void fm_ref_squares(const fm_run *run, double *sums, const float *x, size_t n);
 

@@ -1,7 +1,7 @@
 /* backward.h - gradients of convolution, scan and loss, written once over the vector layer (after elementwise.h).
  *
- * Channels lie in lanes; time runs outside.  The sums over tokens are those of the reference; the sums over channels, g_B and g_C,
- * run over the vectors of a block and then over the lanes, whatever the split. */
+ * Channels lie in lanes; time runs outside.  The sums over tokens are those of the reference; the sums over channels, g_B and
+ * g_C, run over the vectors of a block and then over the lanes, whatever the split. */
 #ifndef FM_KERNELS_SIMD_BACKWARD_H
 #define FM_KERNELS_SIMD_BACKWARD_H
 
@@ -228,9 +228,12 @@ static void scan_back_bc(const fm_scan_back_args *a, const scan_back_space *s, s
 
 FM_INLINE vlanes back_lanes(size_t c, size_t end) { return c + VLEN <= end ? lanes_all() : lanes_first(end - c); }
 
-FM_INLINE scan_back_tile back_tile(const fm_scan_back_args *a, const scan_back_space *s, size_t seq, size_t c, size_t v, size_t end)
+/* Vector v of the block that begins at channel c. */
+static scan_back_tile back_tile(const fm_scan_back_args *a, const scan_back_space *s, size_t seq, size_t c, size_t v,
+                                size_t end)
 {
     const size_t width = a->d_state * VLEN, n = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
+    c += v * VLEN;
     const size_t chunks = (n + BACK_CHUNK - 1) / BACK_CHUNK;
     return (scan_back_tile){.a = a,
                             .s = s,
@@ -245,10 +248,7 @@ FM_INLINE scan_back_tile back_tile(const fm_scan_back_args *a, const scan_back_s
 static void back_begin(const scan_back_tile *k, size_t first, size_t n_tokens)
 {
     const fm_scan_back_args *a = k->a;
-    if (k->l.whole)
-        back_keep(k, first, n_tokens);
-    else
-        back_keep(k, first, n_tokens);
+    back_keep(k, first, n_tokens);
     for (size_t n = 0; n < a->d_state; n++)
         vstore(k->carry + n * VLEN, a->g_h ? lanes_load(a->g_h[k->seq] + n * a->d_inner + k->c, k->l) : vset(0.0f));
 }
@@ -266,20 +266,20 @@ static void scan_back_block(const fm_scan_back_args *a, size_t seq, size_t c, si
     const scan_back_space s = scan_back_place(a, n_tokens);
     const size_t vectors = (end - c + VLEN - 1) / VLEN;
     for (size_t v = 0; v < vectors; v++) {
-        const scan_back_tile k = back_tile(a, &s, seq, c + v * VLEN, v, end);
+        const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
         back_begin(&k, first, n_tokens);
     }
     for (size_t chunk = (n_tokens + BACK_CHUNK - 1) / BACK_CHUNK; chunk-- > 0;) {
         const size_t begin = chunk * BACK_CHUNK, n = n_tokens - begin < BACK_CHUNK ? n_tokens - begin : BACK_CHUNK;
         memset(s.g_bc, 0, n * 2 * a->d_state * VLEN * sizeof(float));
         for (size_t v = 0; v < vectors; v++) {
-            const scan_back_tile k = back_tile(a, &s, seq, c + v * VLEN, v, end);
+            const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
             back_chunk(&k, first + begin, chunk, n);
         }
         scan_back_bc(a, &s, first + begin, n, g_bc);
     }
     for (size_t v = 0; v < vectors; v++) {
-        const scan_back_tile k = back_tile(a, &s, seq, c + v * VLEN, v, end);
+        const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
         back_end(&k);
     }
 }

@@ -64,14 +64,28 @@ typedef struct fm_layer {
     size_t first_weight; /* weights of the layers before this one */
 } fm_layer;
 
+/* Dropout of a training step (fm_dropout_args): p 0 is none. */
+typedef struct fm_dropout {
+    float p;
+    uint64_t seed, step, first_row; /* of the rows of the batch */
+} fm_dropout;
+
+/* The stream of random numbers of a place in the step: 0 is the embedding, l + 1 layer l. */
+static inline uint64_t fm_dropout_stream(const fm_dropout *d, size_t place)
+{
+    return d->step << 20 | place;
+}
+
 /* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence. */
 typedef struct fm_batch {
     const fm_config *config;
     const fm_ragged *ragged;
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
-    bool hold;       /* leave the states as they are */
-    fm_arena *saved; /* where the layer that runs keeps what its backward needs; NULL: inference */
+    bool hold;                 /* leave the states as they are */
+    const fm_dropout *dropout; /* of what is added to the residual stream; NULL: none */
+    size_t layer;              /* which layer runs: keys its dropout */
+    fm_arena *saved;           /* where the layer that runs keeps what its backward needs; NULL: inference */
 } fm_batch;
 
 /* What a backward is given: the batch of its forward, with `saved` as that left it. */

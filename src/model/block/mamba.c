@@ -83,6 +83,7 @@ static void measure(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, uns
 typedef struct saved {
     scratch s;
     float *x;          /* (T, d_model) */
+    float *out;        /* (T, d_model) what is added to x, with dropout; then its gradient */
     float *y;          /* (T, d_inner) */
     float *before;     /* (n_seq, state_floats) */
     float **conv, **h; /* (n_parts, n_seq) of before */
@@ -93,6 +94,7 @@ static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq
     saved v;
     v.s = place(a, c, T, n_seq, n_parts);
     v.x = FM_PUSH(a, float, T * c->d_model);
+    v.out = FM_PUSH(a, float, T * c->d_model);
     v.y = FM_PUSH(a, float, T * c->d_inner);
     v.before = FM_PUSH(a, float, n_states *state_floats(c));
     v.conv = FM_PUSH(a, float *, n_parts *n_seq);
@@ -147,6 +149,22 @@ static float *save_input(const fm_ctx *c, const fm_layer *l, const fm_batch *b, 
         memcpy(v->before + i * floats, b->state[i] + l->state_offset, floats * sizeof(float));
     fm_op_meet(c);
     return v->y;
+}
+
+/* to = (to +) what dropout leaves of `from`. */
+static void drop(const fm_ctx *c, const fm_batch *b, fm_rows to, fm_rows from, bool add)
+{
+    fm_op_dropout(c, &(fm_dropout_args){.out = to.p,
+                                        .out_stride = to.stride,
+                                        .x = from.p,
+                                        .x_stride = from.stride,
+                                        .n = to.n,
+                                        .d = to.d,
+                                        .p = b->dropout->p,
+                                        .seed = b->dropout->seed,
+                                        .stream = fm_dropout_stream(b->dropout, b->layer + 1),
+                                        .first_row = b->dropout->first_row,
+                                        .add = add});
 }
 
 /* Steps 1 and 2: x and z, each worker the channels that it owns. */
@@ -212,7 +230,14 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                   .d_inner = inner,
                                   .d_state = cfg->d_state,
                                   .hold = b->hold});
-    fm_op_linear_add(c, x, fm_op_pack_channels(c, y, &w[OUT_PROJ]), &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+    const fm_packed packed = fm_op_pack_channels(c, y, &w[OUT_PROJ]);
+    if (!b->dropout) {
+        fm_op_linear_add(c, x, packed, &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+        return;
+    }
+    const fm_rows out = fm_rows_of(v.out, T, cfg->d_model);
+    fm_op_linear(c, out, packed, &w[OUT_PROJ], w[OUT_BIAS].data);
+    drop(c, b, x, out, true);
 }
 
 /* ---- Backward (spec 8), from the last step to the first ---- */
@@ -391,7 +416,9 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
                   normed = fm_rows_of(cfg->mixer_norms ? k.v.s.normed_q : k.v.s.q, T, rank + 2 * cfg->d_state);
     const fm_rows g_dt_in = fm_rows_cols(fm_rows_of(k.g_nq, T, normed.d), 0, rank), dt_in = fm_rows_cols(normed, 0, rank);
 
-    product_back(c, l, b, &k, (product){OUT_PROJ, OUT_BIAS, g_x, y, g_y, false});   /* 14 */
+    const fm_rows g_out = b->batch->dropout ? fm_rows_of(k.v.out, T, d) : g_x;
+    if (b->batch->dropout) drop(c, b->batch, g_out, g_x, false);
+    product_back(c, l, b, &k, (product){OUT_PROJ, OUT_BIAS, g_out, y, g_y, false}); /* 14 */
     scan_back(c, l, b, &k);                                                         /* 13 - 9 */
     product_back(c, l, b, &k, (product){DT_PROJ, -1, g_dt, dt_in, g_dt_in, false}); /* 9 */
     const fm_rows g_q = norms_back(c, &k, T);                                       /* 8 */
