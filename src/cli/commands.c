@@ -12,6 +12,7 @@
     X(perplexity)                                                                                                              \
     X(gradients)                                                                                                               \
     X(train)                                                                                                                   \
+    X(train_tokenizer)                                                                                                         \
     X(inspect)                                                                                                                 \
     X(state)                                                                                                                   \
     X(convert)                                                                                                                 \

@@ -101,12 +101,10 @@ static fm_status append(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_
     return FM_OK;
 }
 
-/* One line of JSON: its "text". */
-static fm_status append_line(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_view line, const char *path, fm_error *err)
+fm_status fm_jsonl_text(fm_str *out, fm_view line, const char *path, fm_error *err)
 {
     fm_json j = fm_json_begin(line.p, line.n, path);
     fm_view key, raw = {NULL, 0};
-    fm_str text = {.a = t->a};
     if (fm_json_enter_object(&j))
         while (fm_json_key(&j, &key)) {
             if (fm_view_is(key, "text"))
@@ -114,13 +112,17 @@ static fm_status append_line(fm_tokens *t, size_t *room, const fm_tokenizer *tok
             else
                 fm_json_skip(&j);
         }
-    fm_status status = fm_json_finish(&j, err);
-    if (status == FM_OK && !raw.p)
-        status = fm_fail(err, FM_ERR_FORMAT, "%s: a line has no \"text\": expected {\"text\": \"...\"} in each", path);
-    if (status == FM_OK) {
-        fm_json_unescape(&text, raw);
-        status = fm_str_ok(&text, "a document", err);
-    }
+    FM_TRY(fm_json_finish(&j, err));
+    if (!raw.p)
+        return fm_fail(err, FM_ERR_FORMAT, "%s: a line has no \"text\": expected {\"text\": \"...\"} in each", path);
+    fm_json_unescape(out, raw);
+    return fm_str_ok(out, "a document", err);
+}
+
+static fm_status append_line(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_view line, const char *path, fm_error *err)
+{
+    fm_str text = {.a = t->a};
+    fm_status status = fm_jsonl_text(&text, line, path, err);
     if (status == FM_OK) status = append(t, room, tok, (fm_view){text.p, text.n}, 0, err);
     if (status == FM_OK && fm_tokenizer_eos(tok) >= 0) t->ids[t->n++] = fm_tokenizer_eos(tok);
     fm_str_free(&text);

@@ -5,7 +5,7 @@
 #ifndef FM_TRAIN_DATA_H
 #define FM_TRAIN_DATA_H
 
-#include "base/alloc.h"
+#include "base/str.h"
 #include "fmamba.h"
 
 #define FM_SOURCES_MAX 32
@@ -26,6 +26,8 @@ typedef struct fm_tokens {
 fm_status fm_tokens_read(fm_tokens *out, const char *path, const fm_tokenizer *t, size_t vocab, const fm_allocator *a,
                          fm_error *err);
 void fm_tokens_free(fm_tokens *t);
+/* Appends the "text" of a line of JSON; `path` is for errors. */
+fm_status fm_jsonl_text(fm_str *out, fm_view line, const char *path, fm_error *err);
 
 typedef struct fm_data {
     const fm_tokens *sources[FM_SOURCES_MAX];
