@@ -6,22 +6,17 @@
 
 static const char *const default_special = "<|endoftext|>";
 
-static bool pretok_of(const char *name, fm_pretok *out)
+/* One of the three words that the table of options lets pass. */
+static fm_pretok pretok_of(const char *name)
 {
-    static const char *const names[] = {
-        [FM_PRETOK_FALCON] = "falcon", [FM_PRETOK_GPT2] = "gpt2", [FM_PRETOK_LLAMA3] = "llama3"};
-    for (size_t i = 0; i < FM_COUNT(names); i++)
-        if (strcmp(name, names[i]) == 0) {
-            *out = (fm_pretok)i;
-            return true;
-        }
-    return false;
+    if (strcmp(name, "gpt2") == 0) return FM_PRETOK_GPT2;
+    return strcmp(name, "llama3") == 0 ? FM_PRETOK_LLAMA3 : FM_PRETOK_FALCON;
 }
 
 static void say(const fm_bpe_vocab *b, size_t want, const char *out)
 {
-    fm_cli_note("%s: %zu tokens, %zu merges, from %.1f MB of text with %llu different pieces", out, b->v.n_tokens, b->v.n_merges,
-                (double)b->n_bytes / 1e6, (unsigned long long)b->n_pieces);
+    fm_cli_note("%s: %zu tokens, %zu merges, from %.1f MB of text with %llu different pieces", out, b->v.n_tokens,
+                b->v.n_merges, (double)b->n_bytes / 1e6, (unsigned long long)b->n_pieces);
     if (b->v.n_tokens < want) fm_cli_note("no other pair comes often enough for %zu tokens", want);
 }
 
@@ -36,14 +31,13 @@ static int run(const fm_cli *c)
                         .n_specials = specials->n ? specials->n : 1,
                         .vocab = (size_t)fm_opt_int(&c->options, FM_OPT_VOCAB_SIZE),
                         .min_frequency = (uint64_t)fm_opt_int(&c->options, FM_OPT_MIN_FREQUENCY),
+                        .pretok = pretok_of(fm_opt_str(&c->options, FM_OPT_PRETOKENIZER)),
                         .threads = (unsigned)fm_opt_int(&c->options, FM_OPT_THREADS),
                         .progress = fm_cli_progress,
                         .ctx = &bar};
     fm_bpe_vocab b;
     fm_error err = {0};
     if (!out) return fm_cli_usage(c, "train-tokenizer needs -o FOLDER");
-    if (!pretok_of(fm_opt_str(&c->options, FM_OPT_PRETOKENIZER), &o.pretok))
-        return fm_cli_usage(c, "--pretokenizer is falcon, gpt2 or llama3");
     fm_status status = fm_bpe_train(&b, &o, NULL, &err);
     fm_cli_bar_end(&bar);
     if (status == FM_OK) status = fm_bpe_save(&b, out, &err);
@@ -60,8 +54,10 @@ const fm_command fm_command_train_tokenizer = {
     .summary = "learn a byte-level BPE vocabulary from text",
     .usage = "FILE ... -o FOLDER [--vocab-size N] [--special TEXT ...]",
     .details =
-        "Writes tokenizer.json and tokenizer_config.json into FOLDER: the vocabulary that Hugging Face's BpeTrainer learns from\n"
-        "the same text.  A FILE ending in .jsonl has an object with \"text\" on every line; any other is text.  Special tokens\n"
+        "Writes tokenizer.json and tokenizer_config.json into FOLDER: the vocabulary that Hugging Face's BpeTrainer learns "
+        "from\n"
+        "the same text.  A FILE ending in .jsonl has an object with \"text\" on every line; any other is text.  Special "
+        "tokens\n"
         "get the ids 0, 1 ... in the order given; they cut the text, are no part of it, and the first one ends documents.",
     .options = options,
     .min_operands = 1,

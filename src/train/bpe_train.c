@@ -32,7 +32,7 @@ typedef struct places {
 typedef struct pair {
     uint64_t key; /* left << 32 | right */
     int64_t count;
-    places found; /* since it was last put into the heap */
+    places found;  /* since it was last put into the heap */
     uint32_t rank; /* + 1 of its merge; 0: none */
 } pair;
 
@@ -106,9 +106,10 @@ static fm_status read_options(learner *l, fm_error *err)
     const fm_bpe_options *o = l->o;
     for (size_t i = 0; i < o->n_specials; i++) FM_TRY(add_special(l, i, err));
     if (o->n_specials > VOCAB_MAX || o->vocab < LETTERS + o->n_specials || o->vocab > VOCAB_MAX)
-        return fm_fail(err, FM_ERR_ARGUMENT,
-                       "a vocabulary of %zu tokens: expected at least %zu, the 256 bytes and %zu special tokens, and at most %zu",
-                       o->vocab, LETTERS + o->n_specials, o->n_specials, VOCAB_MAX);
+        return fm_fail(
+            err, FM_ERR_ARGUMENT,
+            "a vocabulary of %zu tokens: expected at least %zu, the 256 bytes and %zu special tokens, and at most %zu",
+            o->vocab, LETTERS + o->n_specials, o->n_specials, VOCAB_MAX);
     return fm_pool_open(&l->pool, o->threads, l->a, err);
 }
 
@@ -119,8 +120,7 @@ static fm_status read_pieces(learner *l, fm_error *err)
     fm_cutter cutter = {.pretok = l->o->pretok, .specials = &l->specials, .pool = l->pool};
     for (size_t i = 0; i < l->o->n_specials; i++) cutter.whole |= strchr(l->o->specials[i], '\n') != NULL;
     l->pieces.a = l->tokens.a = l->a;
-    for (size_t i = 0; i < l->o->n_files; i++)
-        FM_TRY(fm_counts_file(&l->pieces, l->o->files[i], &cutter, &l->n_bytes, err));
+    for (size_t i = 0; i < l->o->n_files; i++) FM_TRY(fm_counts_file(&l->pieces, l->o->files[i], &cutter, &l->n_bytes, err));
     if (l->pieces.n == 0) return fm_fail(err, FM_ERR_ARGUMENT, "there is no text to learn from: the files are empty");
     return FM_OK;
 }
@@ -203,8 +203,8 @@ static fm_status add_pair(learner *l, uint64_t key, uint32_t w, fm_error *err)
         FM_TRY(fm_grow((void **)&l->dirty, &l->dirty_cap, l->n_dirty + 1, sizeof *l->dirty, l->a, "pairs of tokens", err));
         l->dirty[l->n_dirty++] = i;
     }
-    FM_TRY(fm_grow((void **)&p->found.words, &p->found.cap, p->found.n + 1, sizeof *p->found.words, l->a, "pairs of tokens",
-                   err));
+    FM_TRY(
+        fm_grow((void **)&p->found.words, &p->found.cap, p->found.n + 1, sizeof *p->found.words, l->a, "pairs of tokens", err));
     p->found.words[p->found.n++] = w;
     return FM_OK;
 }

@@ -16,7 +16,7 @@ typedef struct fm_bpe_options {
     size_t vocab;           /* tokens, special ones and the 256 bytes among them */
     uint64_t min_frequency; /* a pair that came less often is not merged */
     fm_pretok pretok;
-    unsigned threads;                                  /* 0: as many as there are */
+    unsigned threads;                             /* 0: as many as there are */
     bool (*progress)(void *ctx, double fraction); /* may be NULL; false cancels */
     void *ctx;
 } fm_bpe_options;

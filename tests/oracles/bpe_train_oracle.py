@@ -110,7 +110,7 @@ def random_text(rng):
 
 
 def compare_random(program, count, seed):
-    wrong = 0
+    wrong = undecided = 0
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         for i in range(count):
@@ -120,10 +120,12 @@ def compare_random(program, count, seed):
                     rng.choice([0, 2, 5]), ["<|endoftext|>"])
             theirs = train(*what)
             why = difference(train_here(program, folder, *what), theirs)
-            if why and why != difference(theirs, train(*what)):
+            if why and difference(theirs, train(*what)):  # tokenizers takes equal candidates in the order of a hash table
+                undecided += 1
+            elif why:
                 wrong += 1
                 print(f"text {i} of seed {seed}, {what[1:]}: {why}"[:600])
-    print(f"{count} random texts, {wrong} differ")
+    print(f"{count} random texts, {wrong} differ, {undecided} of which tokenizers gives several answers")
     return wrong == 0
 
 
