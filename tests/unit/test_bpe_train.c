@@ -127,7 +127,8 @@ static void test_bytes_and_cuts(void **state)
     fm_bpe_vocab b;
     o.specials = specials;
     o.n_specials = 2;
-    assert_ok(train_on(&b, "x.txt", "\xFF\xFE\xFF\xFE<a>b\n\xFF\xFE<a>xy<a>xy", 23, o, NULL));
+    static const char text[] = "\xFF\xFE\xFF\xFE<a>b\n\xFF\xFE<a>xy<a>xy";
+    assert_ok(train_on(&b, "x.txt", text, sizeof text - 1, o, NULL));
     assert_int_equal(b.v.n_tokens, 260);
     assert_int_equal(b.v.n_merges, 2);
     check_view(b.v.tokens[1], FM_VIEW("<a>b\n"));
