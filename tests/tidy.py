@@ -38,7 +38,8 @@ ALLOWED = {
     "model": BELOW_MODEL,
     "runtime": {"model", "text", "format", "base"},  # format: where a file's vocabulary meets the tokenizer
     "convert": {"model", "format", "text", "tensor", "base"},
-    "cli": BELOW_MODEL | {"text", "model", "runtime", "convert"},
+    "train": {"model", "ops", "kernels", "format", "text", "tensor", "base"},
+    "cli": BELOW_MODEL | {"text", "model", "runtime", "convert", "train"},
 }
 INTRINSICS = re.compile(r"\w*(mmintrin|arm_neon|arm_sve|x86intrin)\w*\.h$")
 

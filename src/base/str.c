@@ -203,3 +203,43 @@ bool fm_parse_f64(fm_view v, double *out)
     fm_free(NULL, copy);
     return ok;
 }
+
+/* ---- Suggestions ---- */
+
+enum { WORD_MAX = 48 }; /* longer words get none */
+
+static size_t smallest(size_t a, size_t b, size_t c)
+{
+    const size_t ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* Insertions, deletions and substitutions between two words (Levenshtein). */
+static size_t edit_distance(const char *a, const char *b)
+{
+    const size_t n = strlen(a), m = strlen(b);
+    size_t row[WORD_MAX + 1];
+    if (n > WORD_MAX || m > WORD_MAX) return WORD_MAX;
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            const size_t above = row[j];
+            row[j] = smallest(row[j - 1] + 1, above + 1, diagonal + (a[i - 1] != b[j - 1]));
+            diagonal = above;
+        }
+    }
+    return row[m];
+}
+
+const char *fm_nearest(const char *word, const char *const *words, size_t n)
+{
+    const char *best = NULL;
+    size_t best_distance = strlen(word) / 3 + 2; /* farther away it is another word */
+    for (size_t i = 0; i < n; i++) {
+        const size_t d = edit_distance(word, words[i]);
+        if (d < best_distance && d < strlen(words[i])) best = words[i], best_distance = d;
+    }
+    return best;
+}

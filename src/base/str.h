@@ -49,4 +49,7 @@ bool fm_parse_u64(fm_view v, uint64_t *out);
 bool fm_parse_i64(fm_view v, int64_t *out);
 bool fm_parse_f64(fm_view v, double *out); /* locale-independent; no inf, nan or hex */
 
+/* The nearest of n words to `word` (what somebody may have meant), or NULL when none is near. */
+const char *fm_nearest(const char *word, const char *const *words, size_t n);
+
 #endif

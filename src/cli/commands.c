@@ -10,6 +10,9 @@
     X(detokenize)                                                                                                              \
     X(logits)                                                                                                                  \
     X(perplexity)                                                                                                              \
+    X(gradients)                                                                                                               \
+    X(train)                                                                                                                   \
+    X(train_tokenizer)                                                                                                         \
     X(inspect)                                                                                                                 \
     X(state)                                                                                                                   \
     X(convert)                                                                                                                 \

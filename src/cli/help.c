@@ -19,7 +19,7 @@ void fm_help_overview(fm_str *out)
 {
     fm_str_puts(out, "fmamba - Mamba language models, with the state as an object of its own\n\n"
                      "usage: fmamba COMMAND [arguments] [options]\n\n");
-    for (size_t i = 0; fm_commands[i]; i++) fm_str_printf(out, "  %-12s %s\n", fm_commands[i]->name, fm_commands[i]->summary);
+    for (size_t i = 0; fm_commands[i]; i++) fm_str_printf(out, "  %-15s %s\n", fm_commands[i]->name, fm_commands[i]->summary);
     fm_str_puts(out, "\n'fmamba help COMMAND' explains one.  Try:\n\n"
                      "  fmamba run                                    talk to the model that ships\n"
                      "  fmamba generate -p \"Once upon a time\" -n 100\n"

@@ -135,6 +135,13 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_BATCH] = STRING("batch", NULL, "N,...", "1", "sequences at once"),
     [FM_OPT_REPEATS] = INT("repetitions", "r", "5", 1, 1000, "how often each test is run"),
 
+    [FM_OPT_SET] = STRINGS("set", NULL, "KEY=VALUE", "set a key of the configuration; may be repeated"),
+    [FM_OPT_EXPLAIN] = FLAG("explain", NULL, NULL, "list every key of the configuration"),
+    [FM_OPT_VOCAB_SIZE] = INT("vocab-size", NULL, "32768", 256, 16777216, "tokens of the vocabulary, special ones included"),
+    [FM_OPT_SPECIAL_TOKEN] =
+        STRINGS("special-token", "special", "TEXT", "a special token (default: <|endoftext|>); may be repeated"),
+    [FM_OPT_PRETOKENIZER] = STRING("pretokenizer", NULL, "falcon|gpt2|llama3", "falcon", "how text is cut before merging"),
+    [FM_OPT_MIN_FREQUENCY] = INT("min-frequency", NULL, "2", 0, ANY_INT, "do not merge pairs that come less often"),
     [FM_OPT_MAN] = FLAG("man", NULL, NULL, "print the manual page"),
     [FM_OPT_COMPLETION] = FLAG("completion", NULL, NULL, "print the completion for bash"),
 };

@@ -91,6 +91,12 @@ typedef enum fm_opt {
     FM_OPT_BENCH_GEN,
     FM_OPT_BATCH,
     FM_OPT_REPEATS,
+    FM_OPT_SET,
+    FM_OPT_EXPLAIN,
+    FM_OPT_VOCAB_SIZE,
+    FM_OPT_SPECIAL_TOKEN,
+    FM_OPT_PRETOKENIZER,
+    FM_OPT_MIN_FREQUENCY,
     FM_OPT_MAN,
     FM_OPT_COMPLETION,
     FM_OPT_COUNT,
@@ -184,8 +190,5 @@ static inline bool fm_opt_given(const fm_options *o, fm_opt id)
 const char *fm_option_variable(const fm_option *o, char *buf, size_t size);
 /* Conventions of other programs: NO_COLOR, TERM, COLUMNS, HOME, EDITOR, XDG_*; NULL when unset or empty. */
 const char *fm_environment(const char *name);
-
-/* The nearest of n words to `word`, or NULL when none is near. */
-const char *fm_nearest(const char *word, const char *const *words, size_t n);
 
 #endif

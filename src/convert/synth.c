@@ -1,53 +1,12 @@
-/* synth.c - fm_synth(): the shapes of known models, and what their small tensors hold in a random one (spec falcon-mamba.md
- * 1.1, 1.3, 2.7). */
+/* synth.c - fm_synth(): what the small tensors of a random model hold (spec falcon-mamba.md 2.7). */
 #include <math.h>
 #include <string.h>
 
 #include "base/rng.h"
 #include "convert/internal.h"
+#include "model/shape.h"
 
-static const struct shape {
-    const char *name, *arch;
-    size_t d_model, d_inner, d_state, dt_rank, n_layer, vocab;
-    float mixer_rms_eps;
-    bool tied;
-} shapes[] = {
-    {"falcon-mamba-7b", "falcon_mamba", 4096, 8192, 16, 256, 64, 65024, 1e-6f, false},
-    {"falcon3-mamba-7b", "falcon_mamba", 4096, 8192, 16, 256, 64, 65024, 1e-5f, false},
-    {"mamba-7b-rw", "mamba", 4096, 8192, 16, 256, 64, 50432, 0, false},
-    {"mamba-130m", "mamba", 768, 1536, 16, 48, 24, 50280, 0, true},
-    {"mamba-370m", "mamba", 1024, 2048, 16, 64, 48, 50280, 0, true},
-    {"mamba-790m", "mamba", 1536, 3072, 16, 96, 48, 50280, 0, true},
-    {"mamba-1.4b", "mamba", 2048, 4096, 16, 128, 48, 50280, 0, true},
-    {"mamba-2.8b", "mamba", 2560, 5120, 16, 160, 64, 50280, 0, true},
-    {"tiny", "falcon_mamba", 256, 512, 16, 32, 4, 1024, 1e-6f, false},
-};
-
-const char *fm_synth_shape(size_t i) { return i < FM_COUNT(shapes) ? shapes[i].name : NULL; }
-
-static const struct shape *find_shape(const char *name)
-{
-    for (size_t i = 0; i < FM_COUNT(shapes); i++)
-        if (strcmp(shapes[i].name, name) == 0) return &shapes[i];
-    return NULL;
-}
-
-static fm_status fail_shape(const char *name, fm_error *err)
-{
-    fm_str list = {0};
-    for (size_t i = 0; i < FM_COUNT(shapes); i++) fm_str_printf(&list, "%s%s", i ? ", " : "", shapes[i].name);
-    fm_fail(err, FM_ERR_ARGUMENT, "\"%s\" is not a shape: expected one of %s", name, list.p ? list.p : "");
-    fm_str_free(&list);
-    return FM_ERR_ARGUMENT;
-}
-
-static fm_config config_of(const struct shape *s)
-{
-    return (fm_config){.d_model = s->d_model, .d_inner = s->d_inner, .d_state = s->d_state, .d_conv = 4, .dt_rank = s->dt_rank,
-                       .n_layer = s->n_layer, .vocab = s->vocab, .norm_eps = 1e-5f, .mixer_norms = s->mixer_rms_eps > 0,
-                       .mixer_rms_eps = s->mixer_rms_eps, .use_conv_bias = true, .tie_stated = true, .tie = s->tied,
-                       .pad_vocab_multiple = 1, .bos = 0, .eos = {0}, .n_eos = 1};
-}
+const char *fm_synth_shape(size_t i) { return fm_shape_name(i); }
 
 /* Every weight of the tables that the configuration asks for. */
 static bool has_weight(const fm_job *j, const fm_weight_def *def)
@@ -103,11 +62,11 @@ void fm_synth_small(float *dst, const fm_job *j, const fm_item *it)
     }
 }
 
-static fm_status plan(fm_job *j, const struct shape *s, fm_dtype type, const fm_convert_options *o, const char *out,
+static fm_status plan(fm_job *j, const char *shape, fm_dtype type, const fm_convert_options *o, const char *out,
                       fm_error *err)
 {
-    *j = (fm_job){.o = o, .a = o->allocator, .arch = fm_arch_by_name(s->arch), .config = config_of(s), .name = s->name,
-                  .to = fm_kind_of_path(out), .seed = j->seed};
+    *j = (fm_job){.o = o, .a = o->allocator, .name = shape, .to = fm_kind_of_path(out), .seed = j->seed};
+    FM_TRY(fm_shape_find(shape, &j->arch, &j->config, err));
     if (o->mixer_rms_eps > 0 && j->config.mixer_norms) j->config.mixer_rms_eps = o->mixer_rms_eps;
     if (j->to == FM_SOURCE_HF && !fm_dtype_get(type)->is_float)
         return fm_fail(err, FM_ERR_ARGUMENT,
@@ -122,15 +81,13 @@ fm_status fm_synth(const char *shape, const char *type, uint64_t seed, const cha
                    fm_convert_result *result, fm_error *err)
 {
     static const fm_convert_options none = {0};
-    const struct shape *s = find_shape(shape);
     fm_job j = {.seed = seed};
     fm_dtype dtype;
     if (result) *result = (fm_convert_result){0};
-    if (!s) return fail_shape(shape, err);
     if (!fm_dtype_from_name(fm_view_of(type), &dtype))
         return fm_fail(err, FM_ERR_ARGUMENT,
                        "\"%s\" is not a type: expected q4_k, q8_0, bf16 or another that quantize knows", type);
-    fm_status status = plan(&j, s, dtype, o ? o : &none, out, err);
+    fm_status status = plan(&j, shape, dtype, o ? o : &none, out, err);
     if (status == FM_OK) status = fm_write_model(&j, out, err);
     if (result && status == FM_OK) *result = j.result;
     fm_job_free(&j);

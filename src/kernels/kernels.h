@@ -48,6 +48,8 @@ typedef struct fm_pack_args {
 /* Channels are dealt out in runs of this many floats: four cache lines, a whole number of vectors of every instruction set, so
  * that only the last part meets a partial vector.  Packing takes longer runs. */
 enum { FM_CHANNEL_GRANULE = 64, FM_PACK_COLS = 256 };
+enum { FM_CONV_MAX = 64 };  /* largest d_conv */
+enum { FM_SQUARES = 4096 }; /* floats whose squares are summed at once */
 
 typedef struct fm_linear_args {
     float *y; /* (n, rows) out: y = x . W^T (+ bias) (+ the old y when add), in this order */
@@ -72,6 +74,9 @@ typedef struct fm_conv_args {
     bool hold;              /* leave state as it was: a draft may be taken back */
 } fm_conv_args;
 
+/* States of a channel, at most: a held scan keeps a copy on the stack. */
+enum { FM_D_STATE_MAX = 4096 };
+
 /* Selective scan with everything around it that is element-wise (spec 2.1 steps 9-13):
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
  * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
@@ -91,9 +96,91 @@ typedef struct fm_scan_args {
     const float *z;    /* (T, d_inner) gate, or NULL for none */
     size_t z_stride;
     const fm_ragged *ragged;
-    size_t d_inner, d_state;
-    bool hold; /* leave h as it was */
+    size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
+    bool hold;               /* leave h as it was */
 } fm_scan_args;
+
+/* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
+ * what is there; gradients of activations are written.  Sums over tokens run in their order and sums over channels in the order
+ * of blocks of FM_CHANNEL_GRANULE, so that the split never changes a bit. */
+
+typedef struct fm_rmsnorm_back_args {
+    float *g_x; /* (n, d): written, or added to when `add` (the residual stream) */
+    size_t g_x_stride;
+    float *rho;     /* (n) out: 1 / rms of each row, for rmsnorm_gw */
+    const float *g; /* (n, d) gradient of the norm's output */
+    size_t g_stride;
+    const float *x; /* (n, d) the norm's input */
+    size_t x_stride;
+    const float *w; /* (d) or NULL */
+    size_t n, d;
+    float eps;
+    bool add;
+} fm_rmsnorm_back_args;
+
+typedef struct fm_conv_back_args {
+    float *g_x; /* (T, d_inner) */
+    size_t g_x_stride;
+    float *g_w, *g_bias; /* (d_conv, d_inner), (d_inner) or NULL: added to */
+    float *const
+        *g_state;   /* n_seq x (d_conv - 1, d_inner), or NULL: in, of the window after the step; out, of the one before */
+    const float *g; /* (T, d_inner) gradient of silu(conv(x) + bias) */
+    size_t g_stride;
+    const float *const *state; /* n_seq windows before the step; NULL: zeros */
+    const float *x;
+    size_t x_stride;
+    const float *w, *bias; /* as fm_conv_args */
+    const fm_ragged *ragged;
+    size_t d_inner, d_conv;
+} fm_conv_back_args;
+
+typedef struct fm_scan_back_args {
+    float *g_u, *g_dt, *g_z; /* (T, d_inner) each; g_dt is of dt before bias and softplus; g_z NULL without a gate */
+    size_t g_u_stride, g_dt_stride, g_z_stride;
+    float *g_bc_parts;               /* (blocks, T, 2 d_state): each block of FM_CHANNEL_GRANULE channels' part of g_B | g_C */
+    float *g_A, *g_dt_bias, *g_skip; /* (d_state, d_inner), (d_inner) or NULL, (d_inner): added to */
+    float *const *g_h;               /* n_seq x (d_state, d_inner), or NULL: in, of the last state; out, of the first */
+    const float *g;                  /* (T, d_inner) gradient of the gated output */
+    size_t g_stride;
+    const float *const *h;                                /* n_seq states before the step; NULL: zeros */
+    const float *u, *dt, *dt_bias, *A, *B, *C, *skip, *z; /* as fm_scan_args */
+    size_t u_stride, dt_stride, bc_stride, z_stride;
+    const fm_ragged *ragged;
+    size_t d_inner, d_state;
+    float *scratch; /* scan_back_floats(), this worker's own */
+} fm_scan_back_args;
+
+/* Cross entropy of one row of logits each (spec 8; training.md 1.2 for z). */
+typedef struct fm_xent_args {
+    float *logits;         /* (n, vocab): in; out, the gradient scale * d(loss) */
+    float *loss;           /* (n) out: lse - logit of the target + z lse^2; 0 for ignored rows */
+    const int32_t *target; /* (n); negative: ignored, no gradient */
+    size_t n, vocab;
+    float scale, z;
+} fm_xent_args;
+
+/* Dropout: out = (out +) x kept / (1 - p), where value i of row r is kept with probability 1 - p by word i % 4 of
+ * fm_rng_words(seed, stream, (first_row + r) * ceil(d / 4) + i / 4): a function of its place, whatever the split or the batch. */
+typedef struct fm_dropout_args {
+    float *out; /* (n, d); may be x */
+    size_t out_stride;
+    const float *x;
+    size_t x_stride;
+    size_t n, d;
+    float p;
+    uint64_t seed, stream, first_row;
+    bool add;
+} fm_dropout_args;
+
+/* AdamW (Loshchilov & Hutter 2019; decay is decoupled): m and v are the moving means of g and g^2, corrected for their zero begin
+ * by c1 = 1 / (1 - beta1^t) and c2 = 1 / (1 - beta2^t). */
+typedef struct fm_adamw_args {
+    float *w, *m, *v; /* (n) each */
+    const float *g;   /* (n) */
+    size_t n;
+    float clip; /* factor on g: 1, or less where the norm of all gradients is clipped */
+    float lr, beta1, beta2, eps, decay, c1, c2;
+} fm_adamw_args;
 
 typedef struct fm_kernels {
     const char *name; /* "ref" "avx2" "avx512" "avx512+vnni" "neon" ... */
@@ -119,6 +206,28 @@ typedef struct fm_kernels {
     /* out (n, d) = softmax of each row of x; out may alias x and may be NULL; lse (n), log of the sum of exponentials, or NULL.
      * Splits rows. */
     void (*softmax)(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride, size_t n, size_t d);
+
+    /* Backward.  Splits rows. */
+    void (*rmsnorm_back)(const fm_run *run, const fm_rmsnorm_back_args *a);
+    /* g_w (d) += sum over rows of g x rho.  Splits columns. */
+    void (*rmsnorm_gw)(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a);
+    void (*conv_back)(const fm_run *run, const fm_conv_back_args *a); /* splits channels */
+    /* Walks chunks from the last to the first, each replayed from a state kept at its begin: never inverts a decay.  `longest`
+     * is the longest sequence of the step.  Splits channels in blocks of FM_CHANNEL_GRANULE. */
+    void (*scan_back)(const fm_run *run, const fm_scan_back_args *a);
+    size_t (*scan_back_floats)(size_t longest, size_t d_state);
+    void (*xent)(const fm_run *run, const fm_xent_args *a); /* splits rows */
+    /* out (n, d) = sum of n_parts matrices (n, d) in their order.  Splits rows. */
+    void (*sum_parts)(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
+    /* g_b (d) += sum over rows of g.  Splits columns. */
+    void (*sum_rows)(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
+    void (*dropout)(const fm_run *run, const fm_dropout_args *a); /* splits rows */
+    /* w -= lr (decay w + c1 m / (sqrt(c2 v) + eps)) after m and v have taken clip g.  Splits elements. */
+    void (*adamw)(const fm_run *run, const fm_adamw_args *a);
+    /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */
+    void (*squares)(const fm_run *run, double *sums, const float *x, size_t n);
+    /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
+    void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
 } fm_kernels;
 
 /* The table for these features (base/cpu.h): reference first, then each instruction set overrides what it has. */

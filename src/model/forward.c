@@ -179,7 +179,7 @@ bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes)
         j.s.begin[i + 1] = at;
     }
     j.ragged = (fm_ragged){f->n_pieces, j.s.begin};
-    j.batch = (fm_batch){&f->m->config, &j.ragged, j.s.state, T};
+    j.batch = (fm_batch){.config = &f->m->config, .ragged = &j.ragged, .state = j.s.state, .n_tokens = T};
     fm_pool_run(f->pool, work, &j);
     return !j.cancelled;
 }

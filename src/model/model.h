@@ -97,4 +97,30 @@ size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens,
 /* Runs the pass on all threads of the pool.  false: cancelled; states are then part way through the layers. */
 bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes);
 
+/* ---- Training ---- */
+
+#define FM_LOSS_ROWS ((size_t)256) /* rows of logits whose loss is computed at once */
+
+/* Loss of a ragged step and its gradient with respect to every weight.  The caller owns all pointers. */
+typedef struct fm_backward {
+    const fm_model *m;
+    const fm_kernels *k;
+    fm_pool *pool;
+    const fm_piece *pieces; /* states move as in a forward */
+    size_t n_pieces;
+    bool forget;               /* every piece begins at zero and its end is forgotten: pieces have no states */
+    const int32_t *targets;    /* (T) the id that each row should predict; negative: not scored */
+    float scale;               /* of each scored token's loss: 1 / their number in the whole batch */
+    float z_loss;              /* weight of lse^2; 0 for none */
+    const fm_dropout *dropout; /* of the embedding and of what each layer adds; NULL: none */
+    bool recompute;            /* keep only the input of each layer and run it again: less memory, the same bits */
+    float *const *g; /* gradient of fm_model_weight_at(i) in its layout in memory, added to; NULL where there is no weight */
+    float *const *g_state; /* (n_pieces) gradient of a sequence's state: in, after the step; out, before.  NULL: zero */
+    float *loss;           /* (T) out */
+} fm_backward;
+
+/* Scratch for passes like `b` of at most n_tokens tokens and b->n_pieces pieces; 0 on overflow. */
+size_t fm_backward_bytes(const fm_backward *b, size_t n_tokens);
+void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes);
+
 #endif

@@ -2,6 +2,7 @@
 #ifndef FM_TEXT_TOKENIZER_INTERNAL_H
 #define FM_TEXT_TOKENIZER_INTERNAL_H
 
+#include "text/alphabet.h"
 #include "text/bpe.h"
 #include "text/special.h"
 #include "text/tokenizer.h"
@@ -29,9 +30,5 @@ struct fm_tokenizer {
 int32_t fm_tokenizer_lookup(const fm_tokenizer *t, fm_view left, fm_view right);
 /* As fm_tokenizer_find(). */
 int32_t fm_tokenizer_find_view(const fm_tokenizer *t, fm_view text);
-
-/* The byte alphabet of byte-level BPE: printable bytes stand for themselves, the other 68 for U+0100 and up. */
-uint32_t fm_alphabet_char(unsigned char byte);
-int fm_alphabet_byte(uint32_t cp); /* -1: not of the alphabet */
 
 #endif

@@ -2,6 +2,8 @@
  *
  * With S = |bias| + sum |w x|, either table's sum is within (d_conv + 1) / 2 epsilon S of the truth; silu has slope at most 1.1,
  * and is itself within 4 epsilon in each table, besides where its exponential leaves the range of float: |v| 2^-127 < 1e-36. */
+#include <stdio.h>
+
 #include "tests/kernelcheck/kernelcheck.h"
 
 enum { SEQ_MAX = 5 };
@@ -23,8 +25,14 @@ static void call(void *ctx, const fm_run *run)
     c->k->conv_silu(run, &c->a);
 }
 
-static size_t state_floats(const conv_case *c) { return (c->a.d_conv - 1) * c->a.d_inner; }
-static size_t out_floats(const conv_case *c) { return c->begin[c->ragged.n_seq] * c->a.out_stride; }
+static size_t state_floats(const conv_case *c)
+{
+    return (c->a.d_conv - 1) * c->a.d_inner;
+}
+static size_t out_floats(const conv_case *c)
+{
+    return c->begin[c->ragged.n_seq] * c->a.out_stride;
+}
 
 /* The same case with its own output and its own copy of the states. */
 static conv_case fresh(kc *t, const conv_case *from, const fm_kernels *k)
@@ -39,8 +47,7 @@ static conv_case fresh(kc *t, const conv_case *from, const fm_kernels *k)
 static void same_case(kc *t, const conv_case *a, const conv_case *b, const char *where)
 {
     kc_same(t, a->a.out, b->a.out, out_floats(a) * sizeof(float), where);
-    for (size_t s = 0; s < a->ragged.n_seq; s++)
-        kc_same(t, a->state[s], b->state[s], state_floats(a) * sizeof(float), where);
+    for (size_t s = 0; s < a->ragged.n_seq; s++) kc_same(t, a->state[s], b->state[s], state_floats(a) * sizeof(float), where);
 }
 
 /* Sequence s of `from`, its tokens from to last - 1 only, on c's memory. */
@@ -73,13 +80,27 @@ static void check_cuts(kc *t, const conv_case *input, const conv_case *whole)
     }
 }
 
+/* A held step writes the outputs of a plain one and no state. */
+static void check_hold(kc *t, const conv_case *input, const conv_case *whole)
+{
+    conv_case c = fresh(t, input, input->k);
+    c.a.hold = true;
+    kc_parts(call, &c, 2);
+    kc_same(t, c.a.out, whole->a.out, out_floats(&c) * sizeof(float), "held, the outputs have other bits");
+    for (size_t s = 0; s < c.ragged.n_seq; s++)
+        kc_same(t, c.state[s], input->state[s], state_floats(&c) * sizeof(float), "held, a state changed");
+    c.a.hold = false;
+    kc_parts(call, &c, 2);
+    same_case(t, &c, whole, "after a held step, a plain one has other bits");
+}
+
 static double window_magnitude(const conv_case *c, size_t s, size_t i, size_t channel)
 {
     double sum = c->a.bias ? fabs((double)c->a.bias[channel]) : 0.0;
     for (size_t k = 0; k < c->a.d_conv; k++) {
         const size_t past = c->a.d_conv - 1;
-        const float *row = i + k < past ? c->state[s] + (i + k) * c->a.d_inner
-                                        : c->a.x + (c->begin[s] + i + k - past) * c->a.x_stride;
+        const float *row =
+            i + k < past ? c->state[s] + (i + k) * c->a.d_inner : c->a.x + (c->begin[s] + i + k - past) * c->a.x_stride;
         sum += fabs((double)c->a.w[k * c->a.d_inner + channel] * (double)row[channel]);
     }
     return sum;
@@ -119,6 +140,7 @@ static void check_case(kc *t, size_t d_inner, size_t d_conv, kc_kind kind, bool 
         same_case(t, &c, &whole, "parts change the bits");
     }
     check_cuts(t, &in, &whole);
+    check_hold(t, &in, &whole);
     kc_release(t);
 }
 
@@ -150,17 +172,26 @@ static void check(kc *t)
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_case(t, 101, 4, (kc_kind)kind, true);
 }
 
-static void bench(kc *t)
+static void bench_case(kc *t, size_t T)
 {
-    const size_t T = 32, d = 8192;
+    const size_t d = 8192;
+    char what[32];
     conv_case c = {.k = &t->k, .ragged.n_seq = 1, .begin = {0, T}};
-    c.a = (fm_conv_args){.d_inner = d, .d_conv = 4, .x_stride = d, .out_stride = d};
-    c.a.x = kc_input(t, T * d, KC_NORMAL);
+    c.a = (fm_conv_args){.d_inner = d, .d_conv = 4, .x_stride = 2 * d, .out_stride = d};
+    c.a.x = kc_input(t, T * c.a.x_stride, KC_NORMAL);
     c.a.out = kc_floats(t, T * d);
     c.a.w = kc_input(t, 4 * d, KC_NORMAL);
     c.a.bias = kc_input(t, d, KC_NORMAL);
     c.state[0] = kc_input(t, 3 * d, KC_NORMAL);
-    kc_time(t, "32 tokens of 8192", 2.0 * sizeof(float) * (double)(T * d), "GB/s", call, &c);
+    snprintf(what, sizeof what, "%zu x 8192", T);
+    kc_time(t, what, 2.0 * sizeof(float) * (double)(T * d), "GB/s", call, &c);
+    kc_release(t);
+}
+
+static void bench(kc *t)
+{
+    static const size_t n_tokens[] = {1, 2, 16, 128, 512};
+    for (size_t i = 0; i < FM_COUNT(n_tokens); i++) bench_case(t, n_tokens[i]);
 }
 
 const kc_op kc_op_conv = {.name = "conv", .check = check, .bench = bench};

@@ -5,6 +5,7 @@
  * 2^-149.  delta B u is within 6 epsilon, and the sum rounds once more.  What stood in the state before is decayed with it.
  * The output adds (d_state + 2) epsilon of the sum of magnitudes, and the gate 10 epsilon, 1e-36 where its exponential leaves
  * the range of float.  Two tables are compared, so everything counts once for each: the factor 2 is in `SIDES`. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "tests/kernelcheck/kernelcheck.h"
@@ -28,8 +29,14 @@ static void call(void *ctx, const fm_run *run)
     c->k->scan(run, &c->a);
 }
 
-static size_t state_floats(const scan_case *c) { return c->a.d_state * c->a.d_inner; }
-static size_t y_floats(const scan_case *c) { return c->begin[c->ragged.n_seq] * c->a.y_stride; }
+static size_t state_floats(const scan_case *c)
+{
+    return c->a.d_state * c->a.d_inner;
+}
+static size_t y_floats(const scan_case *c)
+{
+    return c->begin[c->ragged.n_seq] * c->a.y_stride;
+}
 
 static scan_case fresh(kc *t, const scan_case *from, const fm_kernels *k)
 {
@@ -93,6 +100,24 @@ static void check_aliases(kc *t, const scan_case *input, const scan_case *whole)
     c.a.z = c.a.y;
     kc_parts(call, &c, 1);
     same_case(t, &c, whole, "y in the place of z changes the bits");
+}
+
+/* A held step writes the outputs of a plain one and no state; one without y moves the states and needs nothing of C, skip and z. */
+static void check_hold(kc *t, const scan_case *input, const scan_case *whole)
+{
+    scan_case c = fresh(t, input, input->k);
+    c.a.hold = true;
+    kc_parts(call, &c, 2);
+    kc_same(t, c.a.y, whole->a.y, y_floats(&c) * sizeof(float), "held, the outputs have other bits");
+    for (size_t s = 0; s < c.ragged.n_seq; s++)
+        kc_same(t, c.h[s], input->h[s], state_floats(&c) * sizeof(float), "held, a state changed");
+    float *y = c.a.y;
+    c.a.hold = false;
+    c.a.y = NULL;
+    c.a.C = c.a.skip = c.a.z = NULL;
+    kc_parts(call, &c, 2);
+    c.a.y = y;
+    same_case(t, &c, whole, "without y, the states have other bits");
 }
 
 /* The truth in double and the bound of one channel, token by token. */
@@ -197,6 +222,7 @@ static void check_case(kc *t, const shape *p)
     }
     check_cuts(t, &in, &whole);
     check_aliases(t, &in, &whole);
+    check_hold(t, &in, &whole);
     kc_release(t);
 }
 
@@ -268,21 +294,54 @@ static void check(kc *t)
     check_limits(t);
 }
 
-static void bench_case(kc *t, const char *what, size_t n_tokens)
+/* As in a model, A = -1 .. -d_state and steps of some hundredths, so that no decay is a denormal (which would cost an assist).
+ * In turn on `n_layers` layers of states and A: with many, as a step over a model finds them, in memory. */
+typedef struct scan_layers {
+    scan_case c;
+    float **h, **A;
+    size_t n_layers, next;
+} scan_layers;
+
+static void call_layer(void *ctx, const fm_run *run)
 {
-    scan_case c = make(t, &(shape){8192, 16, KC_NORMAL, true, true}, n_tokens);
-    c.ragged.n_seq = 1;
-    c.begin[1] = n_tokens;
-    c.h[0] = kc_input(t, state_floats(&c), KC_NORMAL);
-    c.a.y = kc_floats(t, y_floats(&c));
-    kc_time(t, what, 16.0 * 8192.0 * (double)n_tokens, "Gstate/s", call, &c);
+    scan_layers *l = ctx;
+    l->c.h[0] = l->h[l->next];
+    l->c.a.A = l->A[l->next];
+    call(&l->c, run);
+    l->next = (l->next + 1) % l->n_layers;
+}
+
+static void bench_case(kc *t, size_t n_tokens, size_t n_layers, size_t d_state)
+{
+    enum { LAYERS_MAX = 64 };
+    float *h[LAYERS_MAX], *A[LAYERS_MAX];
+    char what[64];
+    scan_layers l = {.h = h, .A = A, .n_layers = n_layers};
+    l.c = make(t, &(shape){8192, d_state, KC_NORMAL, true, true}, n_tokens);
+    float *dt = kc_input(t, n_tokens * l.c.a.dt_stride, KC_NORMAL);
+    for (size_t i = 0; i < n_tokens * l.c.a.dt_stride; i++) dt[i] -= 4.0f;
+    l.c.a.dt = dt;
+    l.c.ragged.n_seq = 1;
+    l.c.begin[1] = n_tokens;
+    l.c.a.y = kc_floats(t, y_floats(&l.c));
+    for (size_t i = 0; i < n_layers; i++) {
+        h[i] = i == 0 ? kc_input(t, state_floats(&l.c), KC_NORMAL) : kc_copy(t, h[0], state_floats(&l.c));
+        A[i] = kc_floats(t, state_floats(&l.c));
+        for (size_t j = 0; j < state_floats(&l.c); j++) A[i][j] = -1.0f - (float)(j / l.c.a.d_inner);
+    }
+    snprintf(what, sizeof what, "%zu x 8192 x %zu, %zu layers", n_tokens, d_state, n_layers);
+    kc_time(t, what, (double)(d_state * 8192 * n_tokens), "Gstate/s", call_layer, &l);
     kc_release(t);
 }
 
 static void bench(kc *t)
 {
-    bench_case(t, "1 token of 8192 x 16", 1);
-    bench_case(t, "64 tokens of 8192 x 16", 64);
+    static const size_t n_tokens[] = {1, 2, 4, 16, 128, 512};
+    if (strcmp(t->k.name, "ref") == 0) return;
+    bench_case(t, 1, 64, 16);
+    for (size_t i = 0; i < FM_COUNT(n_tokens); i++) bench_case(t, n_tokens[i], 1, 16);
+    bench_case(t, 128, 1, 8);
+    bench_case(t, 128, 1, 64);
 }
 
 const kc_op kc_op_scan = {.name = "scan", .check = check, .bench = bench};

@@ -15,8 +15,7 @@ static void convolve(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t 
 {
     for (size_t t = 0; t < n_tokens; t++) {
         float sum = a->bias ? a->bias[c] : 0.0f;
-        for (size_t k = 0; k < a->d_conv; k++)
-            sum += a->w[k * a->d_inner + c] * window_row(a, seq, t, k)[c];
+        for (size_t k = 0; k < a->d_conv; k++) sum += a->w[k * a->d_inner + c] * window_row(a, seq, t, k)[c];
         a->out[(a->ragged->begin[seq] + t) * a->out_stride + c] = fm_ref_silu(sum);
     }
 }
@@ -24,8 +23,7 @@ static void convolve(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t 
 /* Ascending rows read at or after the row written, so the shift is safe in place. */
 static void carry(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t c)
 {
-    for (size_t i = 0; i + 1 < a->d_conv; i++)
-        a->state[seq][i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
+    for (size_t i = 0; i + 1 < a->d_conv; i++) a->state[seq][i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
 }
 
 void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a)
@@ -37,7 +35,74 @@ void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a)
         if (n_tokens == 0) continue;
         for (size_t c = begin; c < end; c++) {
             convolve(a, seq, n_tokens, c);
-            carry(a, seq, n_tokens, c);
+            if (!a->hold) carry(a, seq, n_tokens, c);
+        }
+    }
+}
+
+/* ---- Backward ---- */
+
+/* Input of time t - (d_conv - 1) of a sequence, or NULL for a zero before its begin. */
+static const float *back_row(const fm_conv_back_args *a, size_t seq, size_t t)
+{
+    const size_t past = a->d_conv - 1;
+    if (t >= past) return a->x + (a->ragged->begin[seq] + t - past) * a->x_stride;
+    return a->state ? a->state[seq] + t * a->d_inner : NULL;
+}
+
+/* g_x holds the gradients of the sums before silu afterwards; weights and bias take their share. */
+static void back_silu(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t c)
+{
+    const size_t first = a->ragged->begin[seq];
+    for (size_t t = 0; t < n_tokens; t++) {
+        float sum = a->bias ? a->bias[c] : 0.0f;
+        for (size_t k = 0; k < a->d_conv; k++) {
+            const float *x = back_row(a, seq, t + k);
+            if (x) sum += a->w[k * a->d_inner + c] * x[c];
+        }
+        const float s = 1.0f / (1.0f + expf(-sum));
+        const float g = a->g[(first + t) * a->g_stride + c] * (s * (1.0f + sum * (1.0f - s)));
+        a->g_x[(first + t) * a->g_x_stride + c] = g;
+        if (a->g_bias) a->g_bias[c] += g;
+        for (size_t k = 0; k < a->d_conv; k++) {
+            const float *x = back_row(a, seq, t + k);
+            if (x) a->g_w[k * a->d_inner + c] += g * x[c];
+        }
+    }
+}
+
+/* Gradient of input e of the window before the step followed by the step: the sums e - k have met it with weight k, and the
+ * window after the step holds it from e = n_tokens on. */
+static float back_input(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t e, size_t c)
+{
+    float g = a->g_state && e >= n_tokens ? a->g_state[seq][(e - n_tokens) * a->d_inner + c] : 0.0f;
+    for (size_t k = 0; k < a->d_conv && k <= e; k++)
+        if (e - k < n_tokens)
+            g += a->w[k * a->d_inner + c] * a->g_x[(a->ragged->begin[seq] + e - k) * a->g_x_stride + c];
+    return g;
+}
+
+/* Token t's row of g_x is not read again after it is written, so walking ascending is safe in place. */
+static void back_inputs(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t c)
+{
+    const size_t past = a->d_conv - 1;
+    float before[FM_CONV_MAX];
+    for (size_t e = 0; e < past && a->g_state; e++) before[e] = back_input(a, seq, n_tokens, e, c);
+    for (size_t t = 0; t < n_tokens; t++)
+        a->g_x[(a->ragged->begin[seq] + t) * a->g_x_stride + c] = back_input(a, seq, n_tokens, t + past, c);
+    for (size_t e = 0; e < past && a->g_state; e++) a->g_state[seq][e * a->d_inner + c] = before[e];
+}
+
+void fm_ref_conv_back(const fm_run *run, const fm_conv_back_args *a)
+{
+    size_t begin, end;
+    FM_ASSERT(a->d_conv <= FM_CONV_MAX);
+    fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
+    for (size_t seq = 0; seq < a->ragged->n_seq; seq++) {
+        const size_t n_tokens = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
+        for (size_t c = begin; c < end && n_tokens > 0; c++) {
+            back_silu(a, seq, n_tokens, c);
+            back_inputs(a, seq, n_tokens, c);
         }
     }
 }

@@ -23,3 +23,34 @@ void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const floa
         for (size_t i = 0; i < d; i++) o[i] = w ? row[i] * scale * w[i] : row[i] * scale;
     }
 }
+
+/* With y = x rho and f = w g: g_x = rho (f - y mean(f y)). */
+static void row_back(const fm_rmsnorm_back_args *a, size_t r)
+{
+    const float *x = a->x + r * a->x_stride, *g = a->g + r * a->g_stride;
+    float *g_x = a->g_x + r * a->g_x_stride;
+    const float rho = row_scale(x, a->d, a->eps);
+    double dot = 0.0;
+    for (size_t i = 0; i < a->d; i++) dot += (double)(a->w ? a->w[i] * g[i] : g[i]) * (double)(x[i] * rho);
+    const float mean = (float)(dot / (double)a->d);
+    for (size_t i = 0; i < a->d; i++) {
+        const float v = rho * ((a->w ? a->w[i] * g[i] : g[i]) - x[i] * rho * mean);
+        g_x[i] = a->add ? g_x[i] + v : v;
+    }
+    a->rho[r] = rho;
+}
+
+void fm_ref_rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
+{
+    size_t begin, end;
+    fm_run_range(run, a->n, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) row_back(a, r);
+}
+
+void fm_ref_rmsnorm_gw(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a)
+{
+    size_t begin, end;
+    fm_run_range(run, a->d, 16, &begin, &end);
+    for (size_t r = 0; r < a->n; r++)
+        for (size_t i = begin; i < end; i++) g_w[i] += a->g[r * a->g_stride + i] * (a->x[r * a->x_stride + i] * a->rho[r]);
+}

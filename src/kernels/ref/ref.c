@@ -10,5 +10,17 @@ void fm_kernels_fill_ref(fm_kernels *k)
     k->conv_silu = fm_ref_conv_silu;
     k->scan = fm_ref_scan;
     k->softmax = fm_ref_softmax;
+    k->rmsnorm_back = fm_ref_rmsnorm_back;
+    k->rmsnorm_gw = fm_ref_rmsnorm_gw;
+    k->conv_back = fm_ref_conv_back;
+    k->scan_back = fm_ref_scan_back;
+    k->scan_back_floats = fm_ref_scan_back_floats;
+    k->xent = fm_ref_xent;
+    k->sum_parts = fm_ref_sum_parts;
+    k->sum_rows = fm_ref_sum_rows;
+    k->dropout = fm_ref_dropout;
+    k->adamw = fm_ref_adamw;
+    k->squares = fm_ref_squares;
+    k->transpose = fm_ref_transpose;
     fm_linear_fill_ref(k);
 }

@@ -12,6 +12,18 @@ void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a);
 void fm_ref_scan(const fm_run *run, const fm_scan_args *a);
 void fm_ref_softmax(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride,
                     size_t n, size_t d);
+void fm_ref_rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a);
+void fm_ref_rmsnorm_gw(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a);
+void fm_ref_conv_back(const fm_run *run, const fm_conv_back_args *a);
+void fm_ref_scan_back(const fm_run *run, const fm_scan_back_args *a);
+size_t fm_ref_scan_back_floats(size_t longest, size_t d_state);
+void fm_ref_xent(const fm_run *run, const fm_xent_args *a);
+void fm_ref_sum_parts(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
+void fm_ref_sum_rows(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
+void fm_ref_transpose(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
+void fm_ref_dropout(const fm_run *run, const fm_dropout_args *a);
+void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a);
+void fm_ref_squares(const fm_run *run, double *sums, const float *x, size_t n);
 
 /* v / (1 + e^-v): -0 for large negative v, v for large positive v. */
 static inline float fm_ref_silu(float v)

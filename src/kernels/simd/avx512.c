@@ -2,11 +2,13 @@
 #include "kernels/simd/vec_avx512.h"
 
 #include "kernels/linear.h"
+#include "kernels/simd/backward.h"
 #include "kernels/simd/elementwise.h"
 
 void fm_kernels_fill_avx512(fm_kernels *k)
 {
     fill_elementwise(k, "avx512");
+    fill_backward(k);
     fm_linear_fill_avx512(k);
 }
 

@@ -17,7 +17,10 @@ typedef struct vlanes {
     bool whole;
 } vlanes;
 
-FM_INLINE vf lanes_load(const float *p, vlanes l) { return l.whole ? vload(p) : vload_tail(p, l.tail); }
+FM_INLINE vf lanes_load(const float *p, vlanes l)
+{
+    return l.whole ? vload(p) : vload_tail(p, l.tail);
+}
 
 FM_INLINE void lanes_store(float *p, vf a, vlanes l)
 {
@@ -27,8 +30,14 @@ FM_INLINE void lanes_store(float *p, vf a, vlanes l)
         vstore_tail(p, a, l.tail);
 }
 
-FM_INLINE vlanes lanes_all(void) { return (vlanes){.tail = vtail_of(0), .whole = true}; }
-FM_INLINE vlanes lanes_first(size_t n) { return (vlanes){.tail = vtail_of(n), .whole = false}; }
+FM_INLINE vlanes lanes_all(void)
+{
+    return (vlanes){.tail = vtail_of(0), .whole = true};
+}
+FM_INLINE vlanes lanes_first(size_t n)
+{
+    return (vlanes){.tail = vtail_of(n), .whole = false};
+}
 
 /* rmsnorm ------------------------------------------------------------------------------------------------------------------ */
 
@@ -86,8 +95,7 @@ FM_INLINE void conv_lanes(const fm_conv_args *a, size_t seq, size_t t, size_t c,
     for (int v = 0; v < n_vectors; v++) sum[v] = a->bias ? lanes_load(a->bias + c + v * VLEN, l) : vset(0.0f);
     for (size_t k = 0; k < a->d_conv; k++) {
         const float *w = a->w + k * a->d_inner + c, *x = conv_row(a, seq, t, k) + c;
-        for (int v = 0; v < n_vectors; v++)
-            sum[v] = vfma(lanes_load(w + v * VLEN, l), lanes_load(x + v * VLEN, l), sum[v]);
+        for (int v = 0; v < n_vectors; v++) sum[v] = vfma(lanes_load(w + v * VLEN, l), lanes_load(x + v * VLEN, l), sum[v]);
     }
     float *out = a->out + (a->ragged->begin[seq] + t) * a->out_stride + c;
     for (int v = 0; v < n_vectors; v++) lanes_store(out + v * VLEN, vsilu(sum[v]), l);
@@ -110,122 +118,202 @@ static void simd_conv_silu(const fm_run *run, const fm_conv_args *a)
         const size_t n_tokens = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
         for (size_t t = 0; t < n_tokens; t++) conv_token(a, seq, t, begin, end);
         /* Each row comes from a later place than it goes to, so ascending order is safe in place. */
-        for (size_t i = 0; n_tokens > 0 && i + 1 < a->d_conv; i++)
-            memcpy(a->state[seq] + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin, (end - begin) * sizeof(float));
+        for (size_t i = 0; !a->hold && n_tokens > 0 && i + 1 < a->d_conv; i++)
+            memcpy(a->state[seq] + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin,
+                   (end - begin) * sizeof(float));
     }
 }
 
 /* scan --------------------------------------------------------------------------------------------------------------------- */
 
-/* Vectors of channels side by side: long enough runs of h and A for memory, few enough to keep their sums in registers. */
-enum { SCAN_VECTORS = 4, SCAN_WIDTH = SCAN_VECTORS * VLEN };
-enum { SCAN_STATES_MAX = 64 }; /* states of a tile that are copied to the stack; more are worked on where they are */
-enum { SCAN_AHEAD = 4 };       /* tokens between a prefetch and its use */
+/* Work goes in blocks of SCAN_BLOCK channel-tokens, in three passes: what depends on dt and u, the states, what makes y of their
+ * sum.  No pass waits for another's chain, and what passes between them stays in the first cache.  Several tokens of a sequence
+ * make blocks of SCAN_WIDTH channels by SCAN_TOKENS tokens; a lone token is memory's business and goes along whole rows. */
+enum { SCAN_WIDTH = FM_CHANNEL_GRANULE, SCAN_TOKENS = 16, SCAN_BLOCK = SCAN_WIDTH * SCAN_TOKENS };
+enum { SCAN_NEAR = 64 }; /* states of a tile that are copied to the stack; more are worked on where they are */
 
-/* A run of channels from c on: n_vectors of them, each with the lanes l; its states and A, wherever they are. */
+typedef struct scan_block {
+    float delta2[SCAN_BLOCK] __attribute__((aligned(64))); /* delta log2 e, so that the decay is 2^(delta2 A) */
+    float du[SCAN_BLOCK] __attribute__((aligned(64)));
+    float u[SCAN_BLOCK] __attribute__((aligned(64)));
+    float y[SCAN_BLOCK] __attribute__((aligned(64)));
+} scan_block;
+
+/* Channels c to c + width - 1, and where their states and A are. */
 typedef struct scan_tile {
+    size_t c, width;
     float *h;
     const float *A;
-    size_t stride; /* from one state to the next, of h and of A */
-    size_t c;
-    int n_vectors;
-    vlanes l;
+    size_t h_stride, A_stride; /* from one state to the next */
 } scan_tile;
 
-FM_INLINE void scan_prefetch(const fm_scan_args *a, size_t row, const scan_tile *tile)
+FM_INLINE void scan_input(const fm_scan_args *a, size_t row, size_t c, scan_block *b, size_t at, vlanes l)
 {
-    for (int v = 0; v < tile->n_vectors; v++) {
-        const size_t c = tile->c + (size_t)v * VLEN;
-        __builtin_prefetch(a->u + row * a->u_stride + c);
-        __builtin_prefetch(a->dt + row * a->dt_stride + c);
-        if (a->z) __builtin_prefetch(a->z + row * a->z_stride + c);
-        __builtin_prefetch(a->y + row * a->y_stride + c, 1);
+    vf dt = lanes_load(a->dt + row * a->dt_stride + c, l);
+    if (a->dt_bias) dt = vadd(dt, lanes_load(a->dt_bias + c, l));
+    const vf delta = vsoftplus(dt), u = lanes_load(a->u + row * a->u_stride + c, l);
+    lanes_store(b->delta2 + at, vmul(delta, vset(VLOG2E)), l);
+    lanes_store(b->du + at, vmul(delta, u), l);
+    lanes_store(b->u + at, u, l);
+    lanes_store(b->y + at, vset(0.0f), l);
+}
+
+FM_INLINE void scan_inputs(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b)
+{
+    for (size_t t = 0; t < n_rows; t++) {
+        const size_t at = t * tile->width;
+        size_t i = 0;
+        for (; i + VLEN <= tile->width; i += VLEN) scan_input(a, row + t, tile->c + i, b, at + i, lanes_all());
+        if (i < tile->width) scan_input(a, row + t, tile->c + i, b, at + i, lanes_first(tile->width - i));
     }
 }
 
-/* The skip term and the gate. */
-FM_INLINE void scan_finish(const fm_scan_args *a, vf y, vf u, size_t row, size_t c, vlanes l)
+/* One state of a vector of channels over one token. */
+FM_INLINE vf scan_step(vf h, vf A, vf delta2, vf du, vf B)
 {
-    y = vfma(lanes_load(a->skip + c, l), u, y);
+    return vfma(vexp2(vmul(delta2, A)), h, vmul(du, B));
+}
+
+FM_INLINE void scan_state(float *h, const float *A, scan_block *b, size_t at, vf B, vf C, vlanes l)
+{
+    const vf next = scan_step(lanes_load(h, l), lanes_load(A, l), lanes_load(b->delta2 + at, l), lanes_load(b->du + at, l), B);
+    lanes_store(h, next, l);
+    lanes_store(b->y + at, vfma(C, next, lanes_load(b->y + at, l)), l);
+}
+
+/* The states of any tile, row by row of h. */
+static void scan_states(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b)
+{
+    for (size_t t = 0; t < n_rows; t++) {
+        const float *B = a->B + (row + t) * a->bc_stride, *C = a->y ? a->C + (row + t) * a->bc_stride : B;
+        for (size_t n = 0; n < a->d_state; n++) {
+            float *h = tile->h + n * tile->h_stride;
+            const float *A = tile->A + n * tile->A_stride;
+            const vf Bn = vset(B[n]), Cn = vset(C[n]);
+            const size_t at = t * tile->width;
+            size_t i = 0;
+            for (; i + VLEN <= tile->width; i += VLEN) scan_state(h + i, A + i, b, at + i, Bn, Cn, lanes_all());
+            if (i < tile->width) scan_state(h + i, A + i, b, at + i, Bn, Cn, lanes_first(tile->width - i));
+        }
+    }
+}
+
+enum { SCAN_HELD = 16 }; /* states that scan_states_held keeps in registers */
+
+/* The same for SCAN_HELD states of one vector of channels, which stay in registers from token to token. */
+FM_INLINE void scan_states_held(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b,
+                                size_t i)
+{
+    vf h[SCAN_HELD];
+#pragma GCC unroll 16
+    for (size_t n = 0; n < SCAN_HELD; n++) h[n] = vload(tile->h + n * SCAN_WIDTH + i);
+    for (size_t t = 0; t < n_rows; t++) {
+        const float *B = a->B + (row + t) * a->bc_stride, *C = a->y ? a->C + (row + t) * a->bc_stride : B;
+        const size_t at = t * SCAN_WIDTH + i;
+        const vf delta2 = vload(b->delta2 + at), du = vload(b->du + at);
+        vf y = vset(0.0f);
+#pragma GCC unroll 16
+        for (size_t n = 0; n < SCAN_HELD; n++) {
+            h[n] = scan_step(h[n], vload(tile->A + n * SCAN_WIDTH + i), delta2, du, vset(B[n]));
+            y = vfma(vset(C[n]), h[n], y);
+        }
+        vstore(b->y + at, y);
+    }
+#pragma GCC unroll 16
+    for (size_t n = 0; n < SCAN_HELD; n++) vstore(tile->h + n * SCAN_WIDTH + i, h[n]);
+}
+
+/* The skip term and the gate. */
+FM_INLINE void scan_output(const fm_scan_args *a, size_t row, size_t c, const scan_block *b, size_t at, vlanes l)
+{
+    vf y = vfma(lanes_load(a->skip + c, l), lanes_load(b->u + at, l), lanes_load(b->y + at, l));
     if (a->z) y = vmul(y, vsilu(lanes_load(a->z + row * a->z_stride + c, l)));
     lanes_store(a->y + row * a->y_stride + c, y, l);
 }
 
-/* One token.  delta2 is delta log2 e, so that the decay is 2^(delta2 A). */
-FM_INLINE void scan_token(const fm_scan_args *a, size_t row, const scan_tile *tile)
+FM_INLINE void scan_outputs(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, const scan_block *b)
 {
-    const float *B = a->B + row * a->bc_stride, *C = a->C + row * a->bc_stride;
-    vf u[SCAN_VECTORS], delta2[SCAN_VECTORS], du[SCAN_VECTORS], y[SCAN_VECTORS];
-    for (int v = 0; v < tile->n_vectors; v++) {
-        const size_t c = tile->c + (size_t)v * VLEN;
-        vf dt = lanes_load(a->dt + row * a->dt_stride + c, tile->l);
-        if (a->dt_bias) dt = vadd(dt, lanes_load(a->dt_bias + c, tile->l));
-        const vf delta = vsoftplus(dt);
-        u[v] = lanes_load(a->u + row * a->u_stride + c, tile->l);
-        delta2[v] = vmul(delta, vset(VLOG2E));
-        du[v] = vmul(delta, u[v]);
-        y[v] = vset(0.0f);
+    for (size_t t = 0; t < n_rows; t++) {
+        const size_t at = t * tile->width;
+        size_t i = 0;
+        for (; i + VLEN <= tile->width; i += VLEN) scan_output(a, row + t, tile->c + i, b, at + i, lanes_all());
+        if (i < tile->width) scan_output(a, row + t, tile->c + i, b, at + i, lanes_first(tile->width - i));
     }
-    for (size_t n = 0; n < a->d_state; n++) {
-        const vf Bn = vset(B[n]), Cn = vset(C[n]);
-        for (int v = 0; v < tile->n_vectors; v++) {
-            const size_t at = n * tile->stride + (size_t)v * VLEN;
-            const vf decay = vexp2(vmul(delta2[v], lanes_load(tile->A + at, tile->l)));
-            const vf h = vfma(decay, lanes_load(tile->h + at, tile->l), vmul(du[v], Bn));
-            lanes_store(tile->h + at, h, tile->l);
-            y[v] = vfma(Cn, h, y[v]);
-        }
-    }
-    for (int v = 0; v < tile->n_vectors; v++) scan_finish(a, y[v], u[v], row, tile->c + (size_t)v * VLEN, tile->l);
 }
 
-FM_INLINE void scan_tokens(const fm_scan_args *a, size_t seq, const scan_tile *tile)
+/* Rows that lie a power of two apart fight for the same lines of the cache and nothing sees the next coming. */
+FM_INLINE void scan_prefetch(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile)
 {
-    const size_t last = a->ragged->begin[seq + 1];
-    for (size_t row = a->ragged->begin[seq]; row < last; row++) {
-        if (row + SCAN_AHEAD < last) scan_prefetch(a, row + SCAN_AHEAD, tile);
-        scan_token(a, row, tile);
+    for (size_t r = row; r < row + n_rows; r++) {
+        for (size_t c = tile->c; c < tile->c + tile->width; c += 16) {
+            __builtin_prefetch(a->u + r * a->u_stride + c);
+            __builtin_prefetch(a->dt + r * a->dt_stride + c);
+            if (a->y && a->z) __builtin_prefetch(a->z + r * a->z_stride + c);
+        }
     }
+}
+
+static void scan_rows(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile)
+{
+    scan_block b;
+    const size_t step = tile->width <= SCAN_WIDTH ? SCAN_TOKENS : 1;
+    const bool held = VREGISTERS == 32 && a->d_state == SCAN_HELD && tile->width == SCAN_WIDTH && tile->h_stride == SCAN_WIDTH;
+    for (size_t t = 0; t < n_rows; t += step) {
+        const size_t n = n_rows - t < step ? n_rows - t : step, left = n_rows - t - n;
+        scan_inputs(a, row + t, n, tile, &b);
+        scan_prefetch(a, row + t + n, left < step ? left : step, tile);
+        for (size_t i = 0; held && i < SCAN_WIDTH; i += VLEN) scan_states_held(a, row + t, n, tile, &b, i);
+        if (!held) scan_states(a, row + t, n, tile, &b);
+        if (a->y) scan_outputs(a, row + t, n, tile, &b);
+    }
+}
+
+static void scan_copy(float *to, size_t to_stride, const float *from, size_t from_stride, size_t n, size_t width)
+{
+    for (size_t i = 0; i < n; i++) memcpy(to + i * to_stride, from + i * from_stride, width * sizeof *to);
 }
 
 /* Rows of h are a power of two apart and would fight for the same lines of the cache: a tile that several tokens visit is copied
  * close together first. */
-FM_INLINE void scan_tokens_near(const fm_scan_args *a, size_t seq, scan_tile *tile)
+static void scan_near(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *far)
 {
-    float h[SCAN_STATES_MAX * SCAN_WIDTH] __attribute__((aligned(64)));
-    float A[SCAN_STATES_MAX * SCAN_WIDTH] __attribute__((aligned(64)));
-    const scan_tile far = *tile;
-    tile->h = h;
-    tile->A = A;
-    tile->stride = SCAN_WIDTH;
-    for (size_t n = 0; n < a->d_state; n++) {
-        for (size_t v = 0; v < (size_t)tile->n_vectors; v++) {
-            const size_t to = n * SCAN_WIDTH + v * VLEN, from = n * far.stride + v * VLEN;
-            vstore(h + to, lanes_load(far.h + from, far.l));
-            vstore(A + to, lanes_load(far.A + from, far.l));
-        }
-    }
-    scan_tokens(a, seq, tile);
-    for (size_t n = 0; n < a->d_state; n++)
-        for (size_t v = 0; v < (size_t)tile->n_vectors; v++)
-            lanes_store(far.h + n * far.stride + v * VLEN, vload(h + n * SCAN_WIDTH + v * VLEN), far.l);
+    float h[SCAN_NEAR * SCAN_WIDTH] __attribute__((aligned(64)));
+    float A[SCAN_NEAR * SCAN_WIDTH] __attribute__((aligned(64)));
+    const scan_tile near = {far->c, far->width, h, A, SCAN_WIDTH, SCAN_WIDTH};
+    scan_copy(h, SCAN_WIDTH, far->h, far->h_stride, a->d_state, far->width);
+    scan_copy(A, SCAN_WIDTH, far->A, far->A_stride, a->d_state, far->width);
+    scan_rows(a, row, n_rows, &near);
+    if (!a->hold) scan_copy(far->h, far->h_stride, h, SCAN_WIDTH, a->d_state, far->width);
 }
 
-FM_INLINE void scan_lanes(const fm_scan_args *a, size_t seq, size_t c, int n_vectors, vlanes l)
+/* More states than that, to be left as they were. */
+static void scan_hold_many(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *far)
 {
-    scan_tile tile = {.h = a->h[seq] + c, .A = a->A + c, .stride = a->d_inner, .c = c, .n_vectors = n_vectors, .l = l};
-    if (a->ragged->begin[seq + 1] - a->ragged->begin[seq] > 1 && a->d_state <= SCAN_STATES_MAX)
-        scan_tokens_near(a, seq, &tile);
-    else
-        scan_tokens(a, seq, &tile);
+    enum { WIDTH = 16 };
+    float h[FM_D_STATE_MAX * WIDTH] __attribute__((aligned(64)));
+    for (size_t i = 0; i < far->width; i += WIDTH) {
+        const size_t width = far->width - i < WIDTH ? far->width - i : WIDTH;
+        const scan_tile tile = {far->c + i, width, h, far->A + i, WIDTH, far->A_stride};
+        scan_copy(h, WIDTH, far->h + i, far->h_stride, a->d_state, width);
+        scan_rows(a, row, n_rows, &tile);
+    }
 }
 
 static void scan_sequence(const fm_scan_args *a, size_t seq, size_t begin, size_t end)
 {
-    size_t c = begin;
-    for (; c + SCAN_WIDTH <= end; c += SCAN_WIDTH) scan_lanes(a, seq, c, SCAN_VECTORS, lanes_all());
-    for (; c + VLEN <= end; c += VLEN) scan_lanes(a, seq, c, 1, lanes_all());
-    if (c < end) scan_lanes(a, seq, c, 1, lanes_first(end - c));
+    const size_t row = a->ragged->begin[seq], n_rows = a->ragged->begin[seq + 1] - row;
+    const bool lone = n_rows == 1 && !a->hold;
+    const size_t step = lone ? SCAN_BLOCK : SCAN_WIDTH;
+    for (size_t c = begin; c < end; c += step) {
+        const size_t width = end - c < step ? end - c : step;
+        const scan_tile tile = {c, width, a->h[seq] + c, a->A + c, a->d_inner, a->d_inner};
+        if (!lone && a->d_state <= SCAN_NEAR)
+            scan_near(a, row, n_rows, &tile);
+        else if (a->hold)
+            scan_hold_many(a, row, n_rows, &tile);
+        else
+            scan_rows(a, row, n_rows, &tile);
+    }
 }
 
 static void simd_scan(const fm_run *run, const fm_scan_args *a)

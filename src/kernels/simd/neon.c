@@ -2,10 +2,12 @@
 #include "kernels/simd/vec_neon.h"
 
 #include "kernels/linear.h"
+#include "kernels/simd/backward.h"
 #include "kernels/simd/elementwise.h"
 
 void fm_kernels_fill_neon(fm_kernels *k)
 {
     fill_elementwise(k, "neon");
+    fill_backward(k);
     fm_linear_fill_neon(k);
 }

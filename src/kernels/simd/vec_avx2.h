@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 
-enum { VLEN = 8 };
+enum { VLEN = 8, VREGISTERS = 16 };
 typedef __m256 vf;
 typedef __m256i vtail;
 

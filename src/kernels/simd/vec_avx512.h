@@ -6,7 +6,7 @@
 
 #include "base/compiler.h"
 
-enum { VLEN = 16 };
+enum { VLEN = 16, VREGISTERS = 32 };
 typedef __m512 vf;
 typedef __mmask16 vtail;
 

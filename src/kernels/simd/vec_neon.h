@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 
-enum { VLEN = 4 };
+enum { VLEN = 4, VREGISTERS = 32 };
 typedef float32x4_t vf;
 typedef size_t vtail;
 

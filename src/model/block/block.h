@@ -8,7 +8,7 @@
 #include "base/arena.h"
 #include "base/json.h"
 #include "model/config.h"
-#include "ops/ops.h"
+#include "ops/backward.h"
 
 typedef enum fm_weight_kind {
     FM_WEIGHT_MATRIX, /* (rows, cols) of any type, used as it lies in the file */
@@ -25,6 +25,17 @@ typedef enum fm_weight_map {
 /* When a model has a tensor. */
 typedef enum fm_presence { FM_ALWAYS, FM_WITH_BIAS, FM_WITH_CONV_BIAS, FM_MAYBE } fm_presence;
 
+/* What a weight holds before training (spec training.md 3.1): uniform within 1 / sqrt(columns), unless said otherwise. */
+typedef enum fm_init {
+    FM_INIT_UNIFORM,
+    FM_INIT_ONES,
+    FM_INIT_ZEROS,
+    FM_INIT_EMBEDDING, /* normal, sd 0.02 */
+    FM_INIT_RESIDUAL,  /* uniform, divided by sqrt(n_layer): what is added to the residual stream */
+    FM_INIT_A,         /* A_log of state n: log(n + 1) */
+    FM_INIT_DT_BIAS    /* inverse softplus of a step drawn log-uniformly from 0.001 .. 0.1 */
+} fm_init;
+
 typedef enum fm_shard { FM_SHARD_NONE, FM_SHARD_ROWS, FM_SHARD_COLS, FM_SHARD_ROW_HALVES } fm_shard;
 
 typedef struct fm_weight_def {
@@ -36,6 +47,7 @@ typedef struct fm_weight_def {
     fm_weight_map map;
     fm_shard shard;
     fm_presence presence;
+    fm_init init;
 } fm_weight_def;
 
 /* What a configuration says about a weight: use_bias and use_conv_bias decide over biases. */
@@ -52,13 +64,38 @@ typedef struct fm_layer {
     size_t first_weight; /* weights of the layers before this one */
 } fm_layer;
 
+/* Dropout of a training step (fm_dropout_args): p 0 is none. */
+typedef struct fm_dropout {
+    float p;
+    uint64_t seed, step, first_row; /* of the rows of the batch */
+} fm_dropout;
+
+/* The stream of random numbers of a place in the step: 0 is the embedding, l + 1 layer l. */
+static inline uint64_t fm_dropout_stream(const fm_dropout *d, size_t place)
+{
+    return d->step << 20 | place;
+}
+
 /* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence. */
 typedef struct fm_batch {
     const fm_config *config;
     const fm_ragged *ragged;
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
+    bool hold;                 /* leave the states as they are */
+    const fm_dropout *dropout; /* of what is added to the residual stream; NULL: none */
+    size_t layer;              /* which layer runs: keys its dropout */
+    fm_arena *saved;           /* where the layer that runs keeps what its backward needs; NULL: inference */
 } fm_batch;
+
+/* What a backward is given: the batch of its forward, with `saved` as that left it. */
+typedef struct fm_block_back {
+    const fm_batch *batch;
+    float *const *g_w; /* (n_weights) gradients in the layout of the loaded weights, added to; NULL: not wanted */
+    float *const
+        *g_state; /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
+    fm_arena scratch;
+} fm_block_back;
 
 struct fm_block {
     const char *name;
@@ -69,6 +106,11 @@ struct fm_block {
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
+    /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
+     * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`. */
+    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, size_t n_states, unsigned n_parts);
+    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
 
 extern const fm_block fm_block_mamba;

@@ -1,35 +1,41 @@
 /* mamba.c - the Mamba-1 mixer, plain and with Falcon Mamba's norms on dt, B and C.  Spec falcon-mamba.md 2.1; the step numbers
  * below are that section's.  One forward for one token and for many. */
+#include <string.h>
+
 #include "model/block/block.h"
 
 enum { NORM, IN_PROJ, IN_BIAS, CONV, CONV_BIAS, X_PROJ, DT_PROJ, DT_BIAS, A, SKIP, OUT_PROJ, OUT_BIAS, N_WEIGHTS };
 
-#define MATRIX(n, h, g, r, c, s)                                                                                               \
+/* Rows of the weight table: name, Hugging Face's, GGUF's, sizes, how it is cut and how it begins. */
+#define MATRIX(n, h, g, r, c, s, i)                                                                                            \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_MATRIX, .shard = s                              \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_##r, .cols = FM_DIM_##c, .kind = FM_WEIGHT_MATRIX,                       \
+        .shard = FM_SHARD_##s, .init = FM_INIT_##i                                                                             \
     }
-#define VECTOR(n, h, g, c, s, p)                                                                                               \
+#define VECTOR(n, h, g, c, s, p, i)                                                                                            \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = c, .kind = FM_WEIGHT_SMALL, .shard = s, .presence = p         \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_1, .cols = FM_DIM_##c, .kind = FM_WEIGHT_SMALL, .shard = FM_SHARD_##s,   \
+        .presence = FM_##p, .init = FM_INIT_##i                                                                                \
     }
-#define TABLE(n, h, g, r, c, m)                                                                                                \
+#define TABLE(n, h, g, r, c, m, i)                                                                                             \
     {                                                                                                                          \
-        .name = n, .hf = h, .gguf = g, .rows = r, .cols = c, .kind = FM_WEIGHT_SMALL_T, .map = m, .shard = FM_SHARD_ROWS       \
+        .name = n, .hf = h, .gguf = g, .rows = FM_DIM_##r, .cols = FM_DIM_##c, .kind = FM_WEIGHT_SMALL_T, .map = FM_MAP_##m,   \
+        .shard = FM_SHARD_ROWS, .init = FM_INIT_##i                                                                            \
     }
 
 static const fm_weight_def weights[N_WEIGHTS] = {
-    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", FM_DIM_MODEL, FM_SHARD_NONE, FM_ALWAYS),
-    [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", FM_DIM_2INNER, FM_DIM_MODEL, FM_SHARD_ROW_HALVES),
-    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", FM_DIM_2INNER, FM_SHARD_ROW_HALVES, FM_WITH_BIAS),
-    [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", FM_DIM_INNER, FM_DIM_CONV, FM_MAP_NONE),
-    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_WITH_CONV_BIAS),
-    [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", FM_DIM_RANK_2STATE, FM_DIM_INNER, FM_SHARD_COLS),
-    [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", FM_DIM_INNER, FM_DIM_RANK, FM_SHARD_ROWS),
-    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
-    [A] = TABLE("A", "mixer.A_log", "ssm_a", FM_DIM_INNER, FM_DIM_STATE, FM_MAP_A),
-    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", FM_DIM_INNER, FM_SHARD_ROWS, FM_ALWAYS),
-    [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", FM_DIM_MODEL, FM_DIM_INNER, FM_SHARD_COLS),
-    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", FM_DIM_MODEL, FM_SHARD_NONE, FM_WITH_BIAS),
+    [NORM] = VECTOR("norm", "norm.weight", "attn_norm.weight", MODEL, NONE, ALWAYS, ONES),
+    [IN_PROJ] = MATRIX("in_proj", "mixer.in_proj.weight", "ssm_in.weight", 2INNER, MODEL, ROW_HALVES, UNIFORM),
+    [IN_BIAS] = VECTOR("in_proj.bias", "mixer.in_proj.bias", "ssm_in.bias", 2INNER, ROW_HALVES, WITH_BIAS, ZEROS),
+    [CONV] = TABLE("conv1d", "mixer.conv1d.weight", "ssm_conv1d.weight", INNER, CONV, NONE, UNIFORM),
+    [CONV_BIAS] = VECTOR("conv1d.bias", "mixer.conv1d.bias", "ssm_conv1d.bias", INNER, ROWS, WITH_CONV_BIAS, ZEROS),
+    [X_PROJ] = MATRIX("x_proj", "mixer.x_proj.weight", "ssm_x.weight", RANK_2STATE, INNER, COLS, UNIFORM),
+    [DT_PROJ] = MATRIX("dt_proj", "mixer.dt_proj.weight", "ssm_dt.weight", INNER, RANK, ROWS, UNIFORM),
+    [DT_BIAS] = VECTOR("dt_proj.bias", "mixer.dt_proj.bias", "ssm_dt.bias", INNER, ROWS, ALWAYS, DT_BIAS),
+    [A] = TABLE("A", "mixer.A_log", "ssm_a", INNER, STATE, A, A),
+    [SKIP] = VECTOR("D", "mixer.D", "ssm_d", INNER, ROWS, ALWAYS, ONES),
+    [OUT_PROJ] = MATRIX("out_proj", "mixer.out_proj.weight", "ssm_out.weight", MODEL, INNER, COLS, RESIDUAL),
+    [OUT_BIAS] = VECTOR("out_proj.bias", "mixer.out_proj.bias", "ssm_out.bias", MODEL, NONE, WITH_BIAS, ZEROS),
 };
 
 static size_t conv_floats(const fm_config *c)
@@ -42,7 +48,7 @@ static size_t state_floats(const fm_config *c)
     return conv_floats(c) + c->d_state * c->d_inner;
 }
 
-/* Memory of a forward; of a few tokens each worker has its own n and normed_q. */
+/* Memory of a forward; of a few tokens each worker has its own n and normed_q, of which the first is as good as any. */
 typedef struct scratch {
     float *n;          /* (T, d_model) normed input */
     float *xz;         /* (T, 2 d_inner) scan input | gate */
@@ -73,6 +79,42 @@ static void measure(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, uns
     place(a, c, T, n_seq, n_parts);
 }
 
+/* What backward needs: the forward's memory, its input, its output before out_proj, and the states it began with. */
+typedef struct saved {
+    scratch s;
+    float *x;          /* (T, d_model) */
+    float *out;        /* (T, d_model) what is added to x, with dropout; then its gradient */
+    float *y;          /* (T, d_inner) */
+    float *before;     /* (n_seq, state_floats) */
+    float **conv, **h; /* (n_parts, n_seq) of before */
+} saved;
+
+static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
+{
+    saved v;
+    v.s = place(a, c, T, n_seq, n_parts);
+    v.x = FM_PUSH(a, float, T * c->d_model);
+    v.out = FM_PUSH(a, float, T * c->d_model);
+    v.y = FM_PUSH(a, float, T * c->d_inner);
+    v.before = FM_PUSH(a, float, n_states *state_floats(c));
+    v.conv = FM_PUSH(a, float *, n_parts *n_seq);
+    v.h = FM_PUSH(a, float *, n_parts *n_seq);
+    return v;
+}
+
+static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
+{
+    place_saved(a, c, T, n_seq, n_states, n_parts);
+}
+
+/* Where the forward of this batch kept, or is to keep, what backward needs. */
+static saved find_saved(const fm_ctx *c, const fm_batch *b)
+{
+    fm_arena a = {.base = b->saved->base, .size = b->saved->size};
+    const size_t n_seq = b->ragged->n_seq;
+    return place_saved(&a, b->config, b->n_tokens, n_seq, b->hold ? 0 : n_seq, c->run.n_parts);
+}
+
 /* This worker's lists of where each sequence keeps this layer's window and h. */
 static void find_state(scratch *s, const fm_ctx *c, const fm_layer *l, const fm_batch *b)
 {
@@ -96,6 +138,35 @@ static fm_rows norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q, flo
     return out;
 }
 
+/* In training the input of the layer and its states are kept as they are before anything moves; gives where y goes. */
+static float *save_input(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const saved *v, fm_rows x)
+{
+    const size_t floats = state_floats(b->config);
+    size_t begin, end;
+    fm_run_range(&c->run, x.n, 1, &begin, &end);
+    memcpy(v->x + begin * x.d, x.p + begin * x.stride, (end - begin) * x.d * sizeof(float));
+    for (size_t i = c->run.part; i < b->ragged->n_seq && !b->hold; i += c->run.n_parts)
+        memcpy(v->before + i * floats, b->state[i] + l->state_offset, floats * sizeof(float));
+    fm_op_meet(c);
+    return v->y;
+}
+
+/* to = (to +) what dropout leaves of `from`. */
+static void drop(const fm_ctx *c, const fm_batch *b, fm_rows to, fm_rows from, bool add)
+{
+    fm_op_dropout(c, &(fm_dropout_args){.out = to.p,
+                                        .out_stride = to.stride,
+                                        .x = from.p,
+                                        .x_stride = from.stride,
+                                        .n = to.n,
+                                        .d = to.d,
+                                        .p = b->dropout->p,
+                                        .seed = b->dropout->seed,
+                                        .stream = fm_dropout_stream(b->dropout, b->layer + 1),
+                                        .first_row = b->dropout->first_row,
+                                        .add = add});
+}
+
 /* Steps 1 and 2: x and z, each worker the channels that it owns. */
 static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, fm_rows xz)
 {
@@ -115,10 +186,13 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const fm_config *cfg = b->config;
     const fm_tensor *w = l->w;
     const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
-    scratch s = place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
+    saved v = {0};
+    if (b->saved) v = find_saved(c, b);
+    scratch s = b->saved ? v.s : place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
     find_state(&s, c, l, b);
     const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
-                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner);
+                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner),
+                  y = fm_rows_of(b->saved ? save_input(c, l, b, &v, x) : s.u, T, inner);
 
     project_in(c, l, cfg, x, n, xz);   /* 1, 2 */
     fm_op_conv_silu(c, &(fm_conv_args){/* 4, 5 */
@@ -131,13 +205,14 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                        .bias = w[CONV_BIAS].data,
                                        .ragged = b->ragged,
                                        .d_inner = inner,
-                                       .d_conv = cfg->d_conv});
+                                       .d_conv = cfg->d_conv,
+                                       .hold = b->hold});
     fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
     const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
     fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
     fm_op_scan(c, &(fm_scan_args){/* 9 - 13; the bias of dt is added there */
-                                  .y = u.p,
-                                  .y_stride = u.stride,
+                                  .y = y.p,
+                                  .y_stride = y.stride,
                                   .h = s.h,
                                   .u = u.p,
                                   .u_stride = u.stride,
@@ -153,8 +228,216 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                   .z_stride = xz.stride,
                                   .ragged = b->ragged,
                                   .d_inner = inner,
-                                  .d_state = cfg->d_state});
-    fm_op_linear_add(c, x, fm_op_pack_channels(c, u, &w[OUT_PROJ]), &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+                                  .d_state = cfg->d_state,
+                                  .hold = b->hold});
+    const fm_packed packed = fm_op_pack_channels(c, y, &w[OUT_PROJ]);
+    if (!b->dropout) {
+        fm_op_linear_add(c, x, packed, &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
+        return;
+    }
+    const fm_rows out = fm_rows_of(v.out, T, cfg->d_model);
+    fm_op_linear(c, out, packed, &w[OUT_PROJ], w[OUT_BIAS].data);
+    drop(c, b, x, out, true);
+}
+
+/* ---- Backward (spec 8), from the last step to the first ---- */
+
+typedef struct back {
+    const fm_config *cfg;
+    saved v;
+    float *g_y;            /* (T, d_inner) of the gated output */
+    float *g_u;            /* (T, d_inner) after convolution and SiLU */
+    float *g_xz;           /* (T, 2 d_inner) */
+    float *g_dt;           /* (T, d_inner) */
+    float *g_nq;           /* (T, dt_rank + 2 d_state) after the norms */
+    float *g_q;            /* (T, dt_rank + 2 d_state) before */
+    float *g_n;            /* (T, d_model) */
+    float *rho;            /* (T) */
+    float *copies;         /* transposed, of a product */
+    float *scan;           /* of its backward */
+    float **g_conv, **g_h; /* (n_parts, n_seq) */
+} back;
+
+static size_t copies_floats(const fm_config *c, size_t T)
+{
+    const size_t I = c->d_inner, q = c->dt_rank + 2 * c->d_state,
+                 shapes[][2] = {{2 * I, c->d_model}, {q, I}, {I, c->dt_rank}, {c->d_model, I}};
+    size_t most = 0;
+    for (size_t i = 0; i < FM_COUNT(shapes); i++) {
+        const size_t n = fm_op_linear_back_floats(&(fm_tensor){.rows = shapes[i][0], .cols = shapes[i][1]}, T);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+{
+    const size_t I = c->d_inner, q = c->dt_rank + 2 * c->d_state;
+    back b = {.cfg = c};
+    b.g_y = FM_PUSH(a, float, T *I);
+    b.g_u = FM_PUSH(a, float, T *I);
+    b.g_xz = FM_PUSH(a, float, T * 2 * I);
+    b.g_dt = FM_PUSH(a, float, T *I);
+    b.g_nq = FM_PUSH(a, float, T *q);
+    b.g_q = FM_PUSH(a, float, T *q);
+    b.g_n = FM_PUSH(a, float, T * c->d_model);
+    b.rho = FM_PUSH(a, float, T);
+    b.copies = FM_PUSH(a, float, copies_floats(c, T));
+    b.scan = FM_PUSH(a, float, fm_op_scan_back_floats(k, T, I, c->d_state, n_parts));
+    b.g_conv = FM_PUSH(a, float *, n_parts *n_seq);
+    b.g_h = FM_PUSH(a, float *, n_parts *n_seq);
+    return b;
+}
+
+static void measure_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+{
+    place_back(a, k, c, T, n_seq, n_parts);
+}
+
+/* This worker's lists of where the states began and where their gradients are. */
+static void find_back_state(back *k, const fm_ctx *c, const fm_layer *l, const fm_block_back *b)
+{
+    const size_t n_seq = b->batch->ragged->n_seq, at = c->run.part * n_seq;
+    k->v.conv += at, k->v.h += at, k->g_conv += at, k->g_h += at;
+    for (size_t i = 0; i < n_seq; i++) {
+        k->v.conv[i] = b->batch->hold ? b->batch->state[i] + l->state_offset : k->v.before + i * state_floats(k->cfg);
+        k->v.h[i] = k->v.conv[i] + conv_floats(k->cfg);
+        if (!b->g_state) continue;
+        k->g_conv[i] = b->g_state[i] + l->state_offset;
+        k->g_h[i] = k->g_conv[i] + conv_floats(k->cfg);
+    }
+}
+
+/* One product's backward: the gradient of its output and its input as it was; the gradient of its input goes to g_x. */
+typedef struct product {
+    int weight, bias; /* bias -1: none */
+    fm_rows g_y, x, g_x;
+    bool add; /* to g_x */
+} product;
+
+static void product_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k, product p)
+{
+    fm_op_linear_gx(c, p.g_x, p.g_y, &l->w[p.weight], p.add, k->copies);
+    if (b->g_w[p.weight]) fm_op_linear_gw(c, b->g_w[p.weight], p.bias >= 0 ? b->g_w[p.bias] : NULL, p.g_y, p.x, k->copies);
+}
+
+static void scan_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k)
+{
+    const fm_config *cfg = k->cfg;
+    const size_t T = b->batch->n_tokens, I = cfg->d_inner, N = cfg->d_state, rank = cfg->dt_rank, q = rank + 2 * N;
+    const fm_tensor *w = l->w;
+    const float *normed = cfg->mixer_norms ? k->v.s.normed_q : k->v.s.q;
+    const fm_rows g_bc = fm_rows_cols(fm_rows_of(k->g_nq, T, q), rank, 2 * N);
+    fm_op_scan_back(c, g_bc,
+                    &(fm_scan_back_args){.g_u = k->g_u,
+                                         .g_u_stride = I,
+                                         .g_dt = k->g_dt,
+                                         .g_dt_stride = I,
+                                         .g_z = k->g_xz + I,
+                                         .g_z_stride = 2 * I,
+                                         .g_A = b->g_w[A],
+                                         .g_dt_bias = b->g_w[DT_BIAS],
+                                         .g_skip = b->g_w[SKIP],
+                                         .g_h = b->g_state ? k->g_h : NULL,
+                                         .g = k->g_y,
+                                         .g_stride = I,
+                                         .h = (const float *const *)k->v.h,
+                                         .u = k->v.s.u,
+                                         .u_stride = I,
+                                         .dt = k->v.s.dt,
+                                         .dt_stride = I,
+                                         .dt_bias = w[DT_BIAS].data,
+                                         .A = w[A].data,
+                                         .B = normed + rank,
+                                         .C = normed + rank + N,
+                                         .bc_stride = q,
+                                         .skip = w[SKIP].data,
+                                         .z = k->v.s.xz + I,
+                                         .z_stride = 2 * I,
+                                         .ragged = b->batch->ragged,
+                                         .d_inner = I,
+                                         .d_state = N},
+                    k->scan);
+}
+
+/* Gives the gradient of x_proj's output. */
+static fm_rows norms_back(const fm_ctx *c, const back *k, size_t T)
+{
+    const fm_config *cfg = k->cfg;
+    const size_t rank = cfg->dt_rank, n = cfg->d_state, q = rank + 2 * n, first[] = {0, rank, rank + n}, width[] = {rank, n, n};
+    if (!cfg->mixer_norms) return fm_rows_of(k->g_nq, T, q);
+    for (size_t i = 0; i < 3; i++)
+        fm_op_rmsnorm_back(c, NULL,
+                           &(fm_rmsnorm_back_args){.g_x = k->g_q + first[i],
+                                                   .g_x_stride = q,
+                                                   .rho = k->rho,
+                                                   .g = k->g_nq + first[i],
+                                                   .g_stride = q,
+                                                   .x = k->v.s.q + first[i],
+                                                   .x_stride = q,
+                                                   .n = T,
+                                                   .d = width[i],
+                                                   .eps = cfg->mixer_rms_eps});
+    return fm_rows_of(k->g_q, T, q);
+}
+
+static void conv_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k)
+{
+    const size_t I = k->cfg->d_inner;
+    fm_op_conv_back(c, &(fm_conv_back_args){.g_x = k->g_xz,
+                                            .g_x_stride = 2 * I,
+                                            .g_w = b->g_w[CONV],
+                                            .g_bias = b->g_w[CONV_BIAS],
+                                            .g_state = b->g_state ? k->g_conv : NULL,
+                                            .g = k->g_u,
+                                            .g_stride = I,
+                                            .state = (const float *const *)k->v.conv,
+                                            .x = k->v.s.xz,
+                                            .x_stride = 2 * I,
+                                            .w = l->w[CONV].data,
+                                            .bias = l->w[CONV_BIAS].data,
+                                            .ragged = b->batch->ragged,
+                                            .d_inner = I,
+                                            .d_conv = k->cfg->d_conv});
+}
+
+static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x)
+{
+    const fm_config *cfg = b->batch->config;
+    const size_t T = b->batch->n_tokens, I = cfg->d_inner, rank = cfg->dt_rank, d = cfg->d_model,
+                 n_seq = b->batch->ragged->n_seq;
+    fm_arena arena = b->scratch;
+    back k = place_back(&arena, c->k, cfg, T, n_seq, c->run.n_parts);
+    k.v = find_saved(c, b->batch);
+    find_back_state(&k, c, l, b);
+    const fm_rows g_xz = fm_rows_of(k.g_xz, T, 2 * I), g_y = fm_rows_of(k.g_y, T, I), g_u = fm_rows_of(k.g_u, T, I),
+                  g_dt = fm_rows_of(k.g_dt, T, I), u = fm_rows_of(k.v.s.u, T, I), y = fm_rows_of(k.v.y, T, I),
+                  n = fm_rows_of(k.v.s.n, T, d), g_n = fm_rows_of(k.g_n, T, d),
+                  normed = fm_rows_of(cfg->mixer_norms ? k.v.s.normed_q : k.v.s.q, T, rank + 2 * cfg->d_state);
+    const fm_rows g_dt_in = fm_rows_cols(fm_rows_of(k.g_nq, T, normed.d), 0, rank), dt_in = fm_rows_cols(normed, 0, rank);
+
+    const fm_rows g_out = b->batch->dropout ? fm_rows_of(k.v.out, T, d) : g_x;
+    if (b->batch->dropout) drop(c, b->batch, g_out, g_x, false);
+    product_back(c, l, b, &k, (product){OUT_PROJ, OUT_BIAS, g_out, y, g_y, false}); /* 14 */
+    scan_back(c, l, b, &k);                                                         /* 13 - 9 */
+    product_back(c, l, b, &k, (product){DT_PROJ, -1, g_dt, dt_in, g_dt_in, false}); /* 9 */
+    const fm_rows g_q = norms_back(c, &k, T);                                       /* 8 */
+    product_back(c, l, b, &k, (product){X_PROJ, -1, g_q, u, g_u, true});            /* 7 */
+    conv_back(c, l, b, &k);                                                         /* 5, 4 */
+    product_back(c, l, b, &k, (product){IN_PROJ, IN_BIAS, g_xz, n, g_n, false});    /* 2 */
+    fm_op_rmsnorm_back(c, b->g_w[NORM],                                             /* 1 */
+                       &(fm_rmsnorm_back_args){.g_x = g_x.p,
+                                               .g_x_stride = g_x.stride,
+                                               .rho = k.rho,
+                                               .g = g_n.p,
+                                               .g_stride = d,
+                                               .x = k.v.x,
+                                               .x_stride = d,
+                                               .w = l->w[NORM].data,
+                                               .n = T,
+                                               .d = d,
+                                               .eps = cfg->norm_eps,
+                                               .add = true});
 }
 
 const fm_block fm_block_mamba = {
@@ -164,4 +447,7 @@ const fm_block fm_block_mamba = {
     .state_floats = state_floats,
     .scratch = measure,
     .forward = forward,
+    .saved = measure_saved,
+    .back_scratch = measure_back,
+    .backward = backward,
 };

@@ -1,0 +1,138 @@
+/* checkpoint.c - a trainer to and from a folder; see trainer.h. */
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "train/internal.h"
+#include "train/tensors.h"
+
+#define STATE_BYTES_MAX ((size_t)1 << 20)
+
+static fm_tensor_file moments_file(const fm_trainer *t, fm_tensor_set sets[2])
+{
+    sets[0] = (fm_tensor_set){"m.", t->m1};
+    sets[1] = (fm_tensor_set){"v.", t->m2};
+    return (fm_tensor_file){.m = t->g.m, .sets = sets, .n_sets = 2, .type = FM_F32, .a = t->a};
+}
+
+static void put_state(fm_str *out, const fm_trainer *t)
+{
+    fm_jsonw w = {.out = out, .pretty = true};
+    fm_jsonw_object(&w);
+    fm_jsonw_key(&w, "version"), fm_jsonw_u64(&w, 1);
+    fm_jsonw_key(&w, "step"), fm_jsonw_u64(&w, t->step);
+    fm_jsonw_key(&w, "tokens"), fm_jsonw_u64(&w, t->tokens);
+    fm_jsonw_key(&w, "windows_taken");
+    fm_jsonw_array(&w);
+    for (size_t i = 0; i < t->data->n_sources; i++) fm_jsonw_u64(&w, t->cursor.taken[i]);
+    fm_jsonw_end(&w, ']');
+    fm_jsonw_end(&w, '}');
+    fm_str_putc(out, '\n');
+}
+
+static fm_status write_state(const fm_trainer *t, const char *path, fm_error *err)
+{
+    fm_str text = {.a = t->a};
+    fm_out o = {.fd = -1};
+    put_state(&text, t);
+    fm_status status = fm_str_ok(&text, "the state of the training", err);
+    if (status == FM_OK) status = fm_out_open(&o, path, t->a, err);
+    if (status == FM_OK) status = fm_out_write(&o, text.p, text.n, err);
+    if (status == FM_OK) status = fm_out_commit(&o, err);
+    fm_out_abort(&o);
+    fm_str_free(&text);
+    return status;
+}
+
+static fm_status parse_state(fm_trainer *t, fm_json *j)
+{
+    fm_view key;
+    uint64_t version = 0;
+    size_t n = 0;
+    if (!fm_json_enter_object(j)) return FM_OK;
+    while (fm_json_key(j, &key)) {
+        if (fm_view_is(key, "version") && fm_json_u64(j, &version) && version != 1)
+            fm_json_fail(j, "a version that this program does not know");
+        else if (fm_view_is(key, "step"))
+            fm_json_u64(j, &t->step);
+        else if (fm_view_is(key, "tokens"))
+            fm_json_u64(j, &t->tokens);
+        else if (fm_view_is(key, "windows_taken") && fm_json_enter_array(j))
+            while (n < FM_SOURCES_MAX && fm_json_element(j)) fm_json_u64(j, &t->cursor.taken[n++]);
+        else if (!fm_view_is(key, "version"))
+            fm_json_skip(j);
+    }
+    return FM_OK;
+}
+
+static fm_status read_state(fm_trainer *t, const char *path, fm_error *err)
+{
+    fm_str text = {.a = t->a};
+    fm_status status = fm_file_read(&text, path, STATE_BYTES_MAX, err);
+    if (status == FM_OK) {
+        fm_json j = fm_json_begin(text.p, text.n, path);
+        parse_state(t, &j);
+        status = fm_json_finish(&j, err);
+    }
+    fm_str_free(&text);
+    return status;
+}
+
+/* Calls one of the above on dir/name. */
+typedef fm_status file_fn(fm_trainer *t, const char *path, fm_error *err);
+
+static fm_status at(const fm_trainer *t, const char *dir, const char *name, file_fn *fn, fm_error *err)
+{
+    char *path = fm_path_join(dir, name, t->a, err);
+    if (!path) return FM_ERR_MEMORY;
+    const fm_status status = fn((fm_trainer *)(uintptr_t)t, path, err);
+    fm_free(t->a, path);
+    return status;
+}
+
+static fm_status save_weights(fm_trainer *t, const char *path, fm_error *err)
+{
+    return fm_params_write(&t->p, FM_F32, path, err);
+}
+
+static fm_status save_moments(fm_trainer *t, const char *path, fm_error *err)
+{
+    fm_tensor_set sets[2];
+    const fm_tensor_file f = moments_file(t, sets);
+    return fm_tensors_write(&f, path, err);
+}
+
+static fm_status save_state(fm_trainer *t, const char *path, fm_error *err)
+{
+    return write_state(t, path, err);
+}
+
+static fm_status load_weights(fm_trainer *t, const char *path, fm_error *err)
+{
+    const fm_tensor_file f = {.m = t->g.m, .sets = &(fm_tensor_set){"", t->p.w}, .n_sets = 1, .type = FM_F32, .a = t->a};
+    return fm_tensors_read(&f, path, err);
+}
+
+static fm_status load_moments(fm_trainer *t, const char *path, fm_error *err)
+{
+    fm_tensor_set sets[2];
+    const fm_tensor_file f = moments_file(t, sets);
+    return fm_tensors_read(&f, path, err);
+}
+
+fm_status fm_trainer_save(const fm_trainer *t, const char *dir, fm_error *err)
+{
+    FM_TRY(at(t, dir, "model.safetensors", save_weights, err));
+    FM_TRY(at(t, dir, "optimizer.safetensors", save_moments, err));
+    return at(t, dir, "trainer.json", save_state, err);
+}
+
+/* The weights are read again because a model keeps A, from which A_log does not come back to the last bit. */
+fm_status fm_trainer_resume(fm_trainer *t, const char *dir, fm_error *err)
+{
+    FM_TRY(at(t, dir, "model.safetensors", load_weights, err));
+    FM_TRY(at(t, dir, "optimizer.safetensors", load_moments, err));
+    FM_TRY(at(t, dir, "trainer.json", read_state, err));
+    fm_params_settle(&t->p);
+    return FM_OK;
+}

@@ -1,0 +1,223 @@
+/* config.c - the keys of a training configuration; see config.h. */
+#include "train/config.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "train/schedule.h"
+
+typedef enum kind { TEXT, LIST, COUNT, NUMBER, FLAG } kind;
+
+static const char *const kind_names[] = {"text", "list", "count", "number", "true or false"};
+
+typedef struct row {
+    const char *key;
+    kind kind;
+    size_t offset;
+    const char *fallback; /* NULL: nothing */
+    const char *help;
+} row;
+
+#define ROW(key, kind, field, fallback, help)                                                                                  \
+    {                                                                                                                          \
+        key, kind, offsetof(fm_train_config, field), fallback, help                                                            \
+    }
+
+static const row rows[] = {
+    ROW("model.from", TEXT, from, NULL, "checkpoint folder to begin from; without it weights are drawn for model.shape"),
+    ROW("model.shape", TEXT, shape, NULL,
+        "shape to draw: mamba-130m ... falcon-mamba-7b, tales, tiny; the keys below change it"),
+    ROW("model.tokenizer", TEXT, tokenizer, NULL, "tokenizer.json, or a folder or GGUF file with one (default: model.from)"),
+    ROW("model.d_model", COUNT, d_model, "0", "width of the residual stream"),
+    ROW("model.n_layer", COUNT, n_layer, "0", "layers"),
+    ROW("model.d_state", COUNT, d_state, "0", "states of a channel"),
+    ROW("model.d_conv", COUNT, d_conv, "0", "width of the convolution"),
+    ROW("model.d_inner", COUNT, d_inner, "0", "channels; 0 with another d_model: twice that"),
+    ROW("model.dt_rank", COUNT, dt_rank, "0", "rank of dt; 0 with another d_model: a sixteenth of that"),
+
+    ROW("data.train", LIST, train, NULL, "files to learn from, .txt or .jsonl; \"path*3\" is drawn three times as often"),
+    ROW("data.val", TEXT, val, NULL, "file that is only evaluated"),
+    ROW("data.length", COUNT, length, "512", "tokens of a window"),
+    ROW("data.carry", FLAG, carry, "false", "carry the state over ends of documents inside a window instead of beginning anew"),
+
+    ROW("batch.size", COUNT, batch, "8", "windows of a step"),
+    ROW("batch.begin", COUNT, batch_begin, "0", "windows of the first step, with batch.ramp; 0: batch.size"),
+    ROW("batch.ramp", COUNT, batch_ramp, "0", "tokens over which the batch grows to batch.size"),
+    ROW("batch.micro", COUNT, micro_batch, "1", "windows computed at once; memory grows with it"),
+    ROW("batch.recompute", FLAG, recompute, "false", "keep only the input of each layer: less memory, a third more time"),
+
+    ROW("optimizer.rate", NUMBER, rate, "1e-3", "largest learning rate"),
+    ROW("optimizer.beta1", NUMBER, beta1, "0.9", "AdamW's decay of the mean"),
+    ROW("optimizer.beta2", NUMBER, beta2, "0.95", "AdamW's decay of the mean of squares"),
+    ROW("optimizer.eps", NUMBER, eps, "1e-8", "AdamW's epsilon"),
+    ROW("optimizer.weight_decay", NUMBER, weight_decay, "0.1", "decoupled weight decay, on matrices and the convolution"),
+    ROW("optimizer.clip", NUMBER, clip, "1", "largest norm of the gradients; 0: no limit"),
+    ROW("optimizer.dropout", NUMBER, dropout, "0", "of the embedding and of what each layer adds"),
+    ROW("optimizer.z_loss", NUMBER, z_loss, "0", "weight of the squared log of the softmax's sum (1e-4 where it is used)"),
+
+    ROW("schedule.tokens", COUNT, tokens, NULL, "tokens of the whole run"),
+    ROW("schedule.warmup", COUNT, warmup, "0", "tokens of the linear warm-up"),
+    ROW("schedule.decay_tokens", COUNT, decay_tokens, "0", "tokens of the decay at the end"),
+    ROW("schedule.decay", TEXT, decay, "geometric", "its shape: geometric, linear, cosine, sqrt, inverse"),
+    ROW("schedule.final", NUMBER, final, "0.00390625", "rate at the end, as a fraction of the largest"),
+    ROW("schedule.scale_with_batch", FLAG, scale_with_batch, "false", "rate times sqrt(batch / batch.size) during the ramp"),
+
+    ROW("run.out", TEXT, out, NULL, "folder for checkpoints and the log"),
+    ROW("run.seed", COUNT, seed, "1", "of initial weights and of the order of windows"),
+    ROW("run.save_every", COUNT, save_every, "0", "tokens between checkpoints; 0: only at the end"),
+    ROW("run.keep", COUNT, keep, "2", "checkpoints that are kept besides the newest"),
+    ROW("run.eval_every", COUNT, eval_every, "0", "tokens between evaluations of data.val; 0: only at the end"),
+    ROW("run.log_every", COUNT, log_every, "0", "tokens between lines of the log; 0: every step"),
+    ROW("run.sample", TEXT, sample, NULL, "prompt to continue after each evaluation"),
+};
+
+bool fm_train_config_key(size_t i, fm_train_key *out)
+{
+    if (i >= FM_COUNT(rows)) return false;
+    *out = (fm_train_key){rows[i].key, kind_names[rows[i].kind], rows[i].fallback, rows[i].help};
+    return true;
+}
+
+/* ---- Values ---- */
+
+/* 512, 500k, 1.5M, 2G; whole in the end. */
+static bool parse_count(const char *s, uint64_t *out)
+{
+    static const struct {
+        char letter;
+        double factor;
+    } units[] = {{'k', 1e3}, {'K', 1e3}, {'M', 1e6}, {'G', 1e9}, {'B', 1e9}, {'T', 1e12}};
+    const size_t n = strlen(s);
+    double v, factor = 1.0;
+    if (fm_parse_u64(fm_view_of(s), out)) return true;
+    for (size_t i = 0; n > 0 && i < FM_COUNT(units); i++)
+        if (s[n - 1] == units[i].letter) factor = units[i].factor;
+    if (!fm_parse_f64((fm_view){s, factor > 1.0 ? n - 1 : n}, &v)) return false;
+    v *= factor;
+    if (!(v >= 0.0 && v < 9e18) || v != floor(v)) return false;
+    *out = (uint64_t)v;
+    return true;
+}
+
+static bool parse_flag(const char *s, bool *out)
+{
+    const bool yes = !strcmp(s, "true") || !strcmp(s, "yes") || !strcmp(s, "on") || !strcmp(s, "1");
+    const bool no = !strcmp(s, "false") || !strcmp(s, "no") || !strcmp(s, "off") || !strcmp(s, "0");
+    *out = yes;
+    return yes || no;
+}
+
+static fm_status set_text(char **field, const fm_train_config *c, const char *value, fm_error *err)
+{
+    char *copy = fm_strdup(c->a, value, strlen(value), err);
+    if (!copy) return FM_ERR_MEMORY;
+    fm_free(c->a, *field);
+    *field = copy;
+    return FM_OK;
+}
+
+static fm_status set_item(fm_train_config *c, size_t index, const char *value, const char *where, fm_error *err)
+{
+    if (index == 0) {
+        for (size_t i = 0; i < c->n_train; i++) fm_free(c->a, c->train[i]);
+        memset(c->train, 0, sizeof c->train);
+        c->n_train = 0;
+    }
+    if (c->n_train == FM_TRAIN_FILES_MAX)
+        return fm_fail(err, FM_ERR_LIMIT, "%s: more than %d files to learn from", where, FM_TRAIN_FILES_MAX);
+    return set_text(&c->train[c->n_train++], c, value, err);
+}
+
+static fm_status set_value(fm_train_config *c, const row *r, const char *value, const char *where, fm_error *err)
+{
+    void *field = (char *)c + r->offset;
+    bool fits = true;
+    switch (r->kind) {
+    case TEXT: return set_text(field, c, value, err);
+    case COUNT: fits = parse_count(value, field); break;
+    case NUMBER: fits = fm_parse_f64(fm_view_of(value), field) && *(double *)field >= 0.0; break;
+    case FLAG: fits = parse_flag(value, field); break;
+    default: break;
+    }
+    if (fits) return FM_OK;
+    return fm_fail(err, FM_ERR_ARGUMENT, "%s: %s is \"%s\", expected %s", where, r->key, fm_quote_of(fm_view_of(value)).text,
+                   r->kind == COUNT    ? "a whole number, as 512, 500k, 1.5M or 2G"
+                   : r->kind == NUMBER ? "a number of 0 or more"
+                                       : kind_names[r->kind]);
+}
+
+static fm_status fail_unknown(const char *key, const char *where, fm_error *err)
+{
+    const char *names[FM_COUNT(rows)];
+    for (size_t i = 0; i < FM_COUNT(rows); i++) names[i] = rows[i].key;
+    const char *near = fm_nearest(key, names, FM_COUNT(rows));
+    if (near)
+        return fm_fail(err, FM_ERR_ARGUMENT, "%s: there is no key \"%s\": did you mean %s?", where,
+                       fm_quote_of(fm_view_of(key)).text, near);
+    return fm_fail(err, FM_ERR_ARGUMENT, "%s: there is no key \"%s\": `fmamba train --explain` lists them", where,
+                   fm_quote_of(fm_view_of(key)).text);
+}
+
+fm_status fm_train_config_set(fm_train_config *c, const char *key, size_t index, const char *value, const char *where,
+                              fm_error *err)
+{
+    for (size_t i = 0; i < FM_COUNT(rows); i++) {
+        if (strcmp(rows[i].key, key) != 0) continue;
+        if (rows[i].kind == LIST) return set_item(c, index, value, where, err);
+        if (index > 0) return fm_fail(err, FM_ERR_ARGUMENT, "%s: %s takes one value, not a list", where, key);
+        return set_value(c, &rows[i], value, where, err);
+    }
+    return fail_unknown(key, where, err);
+}
+
+fm_status fm_train_config_open(fm_train_config *c, const fm_allocator *a, fm_error *err)
+{
+    *c = (fm_train_config){.a = a};
+    for (size_t i = 0; i < FM_COUNT(rows); i++)
+        if (rows[i].fallback) FM_TRY(set_value(c, &rows[i], rows[i].fallback, "the default", err));
+    return FM_OK;
+}
+
+void fm_train_config_free(fm_train_config *c)
+{
+    for (size_t i = 0; i < FM_COUNT(rows); i++)
+        if (rows[i].kind == TEXT) fm_free(c->a, *(char **)((char *)c + rows[i].offset));
+    for (size_t i = 0; i < c->n_train; i++) fm_free(c->a, c->train[i]);
+    *c = (fm_train_config){0};
+}
+
+/* ---- The whole ---- */
+
+static fm_status check_present(const fm_train_config *c, fm_error *err)
+{
+    const struct {
+        bool there;
+        const char *what;
+    } needed[] = {{c->from || c->shape, "model.from or model.shape"},
+                  {c->n_train > 0, "data.train"},
+                  {c->tokens > 0, "schedule.tokens"},
+                  {c->out != NULL, "run.out"},
+                  {c->from || c->tokenizer, "model.tokenizer"}};
+    for (size_t i = 0; i < FM_COUNT(needed); i++)
+        if (!needed[i].there)
+            return fm_fail(err, FM_ERR_ARGUMENT, "%s is missing: `fmamba train --explain` says what it is", needed[i].what);
+    return FM_OK;
+}
+
+fm_status fm_train_config_check(const fm_train_config *c, fm_error *err)
+{
+    fm_decay ignored;
+    FM_TRY(check_present(c, err));
+    if (!c->length || !c->batch || !c->micro_batch || c->batch > UINT32_MAX || c->batch_begin > UINT32_MAX)
+        return fm_fail(err, FM_ERR_ARGUMENT, "data.length, batch.size and batch.micro must be at least 1");
+    if (!fm_decay_from_name(c->decay, &ignored))
+        return fm_fail(err, FM_ERR_ARGUMENT, "schedule.decay is \"%s\", expected geometric, linear, cosine, sqrt or inverse",
+                       c->decay);
+    if (c->warmup > c->tokens || c->decay_tokens > c->tokens - c->warmup)
+        return fm_fail(err, FM_ERR_ARGUMENT, "schedule: warm-up (%llu) and decay (%llu) are longer than the run (%llu tokens)",
+                       (unsigned long long)c->warmup, (unsigned long long)c->decay_tokens, (unsigned long long)c->tokens);
+    if (c->beta1 >= 1.0 || c->beta2 >= 1.0) return fm_fail(err, FM_ERR_ARGUMENT, "optimizer.beta1 and beta2 must be below 1");
+    return FM_OK;
+}

@@ -1,0 +1,136 @@
+/* gradients.c - see gradients.h. */
+#include "train/gradients.h"
+
+#include <string.h>
+
+#include "train/tensors.h"
+
+/* A tied head is the embedding, whose gradient holds both parts. */
+static bool has_gradient(const fm_model *m, size_t i)
+{
+    return fm_model_weight_at(m, i).loaded->data && !(i == FM_GLOBAL_HEAD && m->config.tie);
+}
+
+static fm_status count_floats(fm_gradients *g, fm_error *err)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        const fm_tensor *t = fm_model_weight_at(g->m, i).loaded;
+        g->counts[i] = has_gradient(g->m, i) ? t->rows * t->cols : 0;
+        if (!fm_add(g->floats, fm_round_up(g->counts[i], 16), &g->floats))
+            return fm_fail(err, FM_ERR_MEMORY, "%s: the gradients of its weights overflow memory", g->m->source.path);
+    }
+    return FM_OK;
+}
+
+static fm_status open_gradients(fm_gradients *g, fm_error *err)
+{
+    FM_TRY(fm_alloc((void **)&g->g, g->a, g->n, sizeof *g->g, "the list of gradients", err));
+    FM_TRY(fm_alloc((void **)&g->counts, g->a, g->n, sizeof *g->counts, "the list of gradients", err));
+    FM_TRY(count_floats(g, err));
+    FM_TRY(fm_alloc((void **)&g->memory, g->a, g->floats, sizeof(float), "the gradients", err));
+    for (size_t i = 0, at = 0; i < g->n; at += fm_round_up(g->counts[i++], 16))
+        g->g[i] = has_gradient(g->m, i) ? g->memory + at : NULL;
+    return FM_OK;
+}
+
+fm_status fm_gradients_open(fm_gradients *g, const fm_model *m, const fm_allocator *a, fm_error *err)
+{
+    *g = (fm_gradients){.m = m, .a = a, .n = fm_model_weight_count(m)};
+    const fm_status status = open_gradients(g, err);
+    if (status != FM_OK) fm_gradients_free(g);
+    return status;
+}
+
+void fm_gradients_free(fm_gradients *g)
+{
+    fm_free(g->a, g->memory);
+    fm_free(g->a, g->counts);
+    fm_free(g->a, g->g);
+    *g = (fm_gradients){0};
+}
+
+/* dA / d(A_log) = A. */
+void fm_gradients_settle(fm_gradients *g)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        const fm_model_weight w = fm_model_weight_at(g->m, i);
+        const float *A = w.loaded->data;
+        if (w.def->map != FM_MAP_A || !g->g[i]) continue;
+        for (size_t j = 0; j < g->counts[i]; j++) g->g[i][j] *= A[j];
+    }
+}
+
+/* ---- One sequence ---- */
+
+/* Everything that a pass over one sequence needs. */
+typedef struct pass {
+    float *state, *loss;
+    int32_t *targets;
+    void *scratch;
+    size_t scratch_bytes;
+} pass;
+
+static fm_status open_pass(pass *p, const fm_gradients *g, const fm_kernels *k, fm_pool *pool, size_t n, fm_error *err)
+{
+    p->scratch_bytes = fm_backward_bytes(&(fm_backward){.m = g->m, .k = k, .pool = pool, .n_pieces = 1}, n);
+    if (!p->scratch_bytes) return fm_fail(err, FM_ERR_MEMORY, "a backward pass over %zu tokens overflows memory: use fewer", n);
+    FM_TRY(fm_alloc((void **)&p->state, g->a, g->m->state_floats, sizeof(float), "a state", err));
+    FM_TRY(fm_alloc((void **)&p->loss, g->a, n, sizeof(float), "the losses", err));
+    FM_TRY(fm_alloc((void **)&p->targets, g->a, n, sizeof *p->targets, "the targets", err));
+    return fm_alloc(&p->scratch, g->a, p->scratch_bytes, 1, "a backward pass", err);
+}
+
+static void close_pass(pass *p, const fm_allocator *a)
+{
+    fm_free(a, p->scratch);
+    fm_free(a, p->targets);
+    fm_free(a, p->loss);
+    fm_free(a, p->state);
+}
+
+static fm_status check_ids(const fm_model *m, const int32_t *ids, size_t n, fm_error *err)
+{
+    if (n < 2) return fm_fail(err, FM_ERR_ARGUMENT, "%zu tokens: a next-token loss needs at least two", n);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= m->config.vocab)
+            return fm_fail(err, FM_ERR_LIMIT, "token %zu is %d, expected 0 .. %zu: ids of another vocabulary?", i, (int)ids[i],
+                           m->config.vocab - 1);
+    return FM_OK;
+}
+
+fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm_pool *pool, const int32_t *ids, size_t n,
+                          fm_error *err)
+{
+    pass p = {0};
+    FM_TRY(check_ids(g->m, ids, n, err));
+    const fm_status status = open_pass(&p, g, k, pool, n, err);
+    if (status == FM_OK) {
+        memcpy(p.targets, ids + 1, (n - 1) * sizeof *ids);
+        p.targets[n - 1] = -1;
+        const fm_piece piece = {.tokens = ids, .n = n, .state = p.state};
+        const fm_backward b = {.m = g->m,
+                               .k = k,
+                               .pool = pool,
+                               .pieces = &piece,
+                               .n_pieces = 1,
+                               .targets = p.targets,
+                               .scale = 1.0f / (float)(n - 1),
+                               .g = g->g,
+                               .loss = p.loss};
+        fm_backward_run(&b, p.scratch, p.scratch_bytes);
+        fm_gradients_settle(g);
+        double sum = 0.0;
+        for (size_t i = 0; i + 1 < n; i++) sum += (double)p.loss[i];
+        *loss = sum / (double)(n - 1);
+    }
+    close_pass(&p, g->a);
+    return status;
+}
+
+fm_status fm_gradients_write(const fm_gradients *g, double loss, const char *path, fm_error *err)
+{
+    const float value = (float)loss;
+    const fm_tensor_file f = {
+        .m = g->m, .sets = &(fm_tensor_set){"grad.", g->g}, .n_sets = 1, .type = FM_F32, .loss = &value, .a = g->a};
+    return fm_tensors_write(&f, path, err);
+}

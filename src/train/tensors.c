@@ -1,0 +1,139 @@
+/* tensors.c - see tensors.h. */
+#include "train/tensors.h"
+
+#include <string.h>
+
+typedef struct place {
+    size_t rows, cols;  /* in the file */
+    size_t down, right; /* in memory: floats from a row to the next, from a column to the next */
+} place;
+
+static place place_of(const fm_model *m, const fm_weight_def *def)
+{
+    const size_t rows = fm_dim_of(&m->config, def->rows), cols = fm_dim_of(&m->config, def->cols);
+    if (def->kind == FM_WEIGHT_SMALL_T) return (place){rows, cols, 1, rows};
+    return (place){rows, cols, cols, 1};
+}
+
+static fm_status name_of(fm_str *out, const fm_tensor_set *set, const fm_model_weight *w, fm_error *err)
+{
+    fm_str plain = {.a = out->a};
+    fm_model_weight_name(w, FM_SOURCE_HF, &plain);
+    fm_str_reset(out);
+    fm_str_puts(out, set->prefix);
+    if (plain.p) fm_str_put(out, plain.p, plain.n);
+    out->failed |= plain.failed;
+    fm_str_free(&plain);
+    return fm_str_ok(out, "a tensor name", err);
+}
+
+/* ---- Writing ---- */
+
+static fm_status announce(fm_st_writer *w, const fm_tensor_file *f, const fm_tensor_set *set, size_t i, fm_str *name,
+                          fm_error *err)
+{
+    const fm_model_weight weight = fm_model_weight_at(f->m, i);
+    const place p = place_of(f->m, weight.def);
+    uint64_t dims[3];
+    unsigned n = 0;
+    if (weight.def->rows != FM_DIM_1) dims[n++] = p.rows;
+    if (weight.def->cols == FM_DIM_CONV) dims[n++] = 1; /* PyTorch's axis of input channels per group */
+    dims[n++] = p.cols;
+    FM_TRY(name_of(name, set, &weight, err));
+    return fm_st_put_tensor(w, name->p, f->type == FM_BF16 ? FM_ST_BF16 : FM_ST_F32, dims, n, err);
+}
+
+static fm_status write_rows(fm_st_writer *w, const fm_tensor_file *f, const float *values, place p, float *row, fm_error *err)
+{
+    void *encoded = row + p.cols;
+    const fm_dtype_traits *type = fm_dtype_get(f->type);
+    for (size_t r = 0; r < p.rows; r++) {
+        for (size_t c = 0; c < p.cols; c++) row[c] = values[r * p.down + c * p.right];
+        type->encode(encoded, row, NULL, p.cols);
+        FM_TRY(fm_st_write(w, encoded, p.cols * type->bytes, err));
+    }
+    return FM_OK;
+}
+
+static fm_status write_tensor(fm_st_writer *w, const fm_tensor_file *f, const fm_tensor_set *set, size_t i, fm_error *err)
+{
+    const place p = place_of(f->m, fm_model_weight_at(f->m, i).def);
+    float *row;
+    FM_TRY(fm_alloc((void **)&row, f->a, p.cols, 2 * sizeof *row, "a row", err));
+    const fm_status status = write_rows(w, f, set->values[i], p, row, err);
+    fm_free(f->a, row);
+    return status;
+}
+
+static fm_status fill(fm_st_writer *w, const fm_tensor_file *f, fm_str *name, fm_error *err)
+{
+    const size_t n = fm_model_weight_count(f->m);
+    if (f->loss) FM_TRY(fm_st_put_tensor(w, "loss", FM_ST_F32, (const uint64_t[]){1}, 1, err));
+    for (size_t s = 0; s < f->n_sets; s++)
+        for (size_t i = 0; i < n; i++)
+            if (f->sets[s].values[i]) FM_TRY(announce(w, f, &f->sets[s], i, name, err));
+    FM_TRY(fm_st_begin_data(w, err));
+    if (f->loss) FM_TRY(fm_st_write(w, f->loss, sizeof *f->loss, err));
+    for (size_t s = 0; s < f->n_sets; s++)
+        for (size_t i = 0; i < n; i++)
+            if (f->sets[s].values[i]) FM_TRY(write_tensor(w, f, &f->sets[s], i, err));
+    return fm_st_commit(w, err);
+}
+
+fm_status fm_tensors_write(const fm_tensor_file *f, const char *path, fm_error *err)
+{
+    fm_st_writer w;
+    fm_str name = {.a = f->a};
+    FM_TRY(fm_st_create(&w, path, f->a, err));
+    const fm_status status = fill(&w, f, &name, err);
+    fm_st_abort(&w);
+    fm_str_free(&name);
+    return status;
+}
+
+/* ---- Reading ---- */
+
+static fm_status read_tensor(const fm_tensor_file *f, const fm_st *st, const char *name, float *values, place p, fm_error *err)
+{
+    const fm_st_tensor *found = fm_st_find(st, name);
+    fm_tensor t;
+    float *row;
+    if (!found)
+        return fm_fail(err, FM_ERR_FORMAT, "%s: tensor %s is missing: the checkpoint is incomplete", st->paths[0], name);
+    FM_TRY(fm_st_as_tensor(&t, st, found, err));
+    if (t.rows * t.cols != p.rows * p.cols)
+        return fm_fail(err, FM_ERR_SHAPE, "%s: tensor %s has %zu values, expected %zu x %zu: it is of another model",
+                       st->paths[0], name, t.rows * t.cols, p.rows, p.cols);
+    t.rows = p.rows, t.cols = p.cols, t.stride = p.cols * fm_dtype_get(t.type)->bytes;
+    FM_TRY(fm_alloc((void **)&row, f->a, p.cols, sizeof *row, "a row", err));
+    for (size_t r = 0; r < p.rows; r++) {
+        fm_dtype_get(t.type)->decode(row, fm_tensor_row(&t, r), p.cols);
+        for (size_t c = 0; c < p.cols; c++) values[r * p.down + c * p.right] = row[c];
+    }
+    fm_free(f->a, row);
+    return FM_OK;
+}
+
+static fm_status read_sets(const fm_tensor_file *f, const fm_st *st, fm_str *name, fm_error *err)
+{
+    const size_t n = fm_model_weight_count(f->m);
+    for (size_t s = 0; s < f->n_sets; s++)
+        for (size_t i = 0; i < n; i++) {
+            const fm_model_weight w = fm_model_weight_at(f->m, i);
+            if (!f->sets[s].values[i]) continue;
+            FM_TRY(name_of(name, &f->sets[s], &w, err));
+            FM_TRY(read_tensor(f, st, name->p, f->sets[s].values[i], place_of(f->m, w.def), err));
+        }
+    return FM_OK;
+}
+
+fm_status fm_tensors_read(const fm_tensor_file *f, const char *path, fm_error *err)
+{
+    fm_st st;
+    fm_str name = {.a = f->a};
+    FM_TRY(fm_st_open(&st, path, FM_MAP_SHARED, f->a, err));
+    const fm_status status = read_sets(f, &st, &name, err);
+    fm_st_close(&st);
+    fm_str_free(&name);
+    return status;
+}

@@ -1,0 +1,93 @@
+/* test_train_schedule.c - learning rates against the formulae of spec training.md 2, batch ramps, and the order of windows. */
+#include <math.h>
+
+#include "testing.h"
+#include "train/data.h"
+#include "train/schedule.h"
+
+static void check(double got, double want)
+{
+    if (fabs(got - want) > 1e-12 * fabs(want)) fail_msg("%.17g, expected %.17g", got, want);
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    fm_schedule s = {.peak = 6.4e-4, .final = 1.0 / 256, .warmup = 100, .decay_begin = 900, .total = 1000, .batch_end = 1};
+    check(fm_schedule_rate(&s, 0, 1), 6.4e-6);
+    check(fm_schedule_rate(&s, 99, 1), 6.4e-4);
+    check(fm_schedule_rate(&s, 500, 1), 6.4e-4);
+    check(fm_schedule_rate(&s, 950, 1), 6.4e-4 / 16); /* geometric: half way is the geometric mean */
+    check(fm_schedule_rate(&s, 1000, 1), 2.5e-6);
+    s.decay = FM_DECAY_LINEAR;
+    check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1 + 1.0 / 256) / 2);
+    s.decay = FM_DECAY_COSINE;
+    check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1 + 1.0 / 256) / 2);
+    s.decay = FM_DECAY_SQRT;
+    check(fm_schedule_rate(&s, 925, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * 0.5));
+    s.decay = FM_DECAY_INVERSE;
+    check(fm_schedule_rate(&s, 950, 1), 2 / (1 / 6.4e-4 + 256 / 6.4e-4));
+}
+
+static void test_ramp(void **state)
+{
+    (void)state;
+    const fm_schedule s = {
+        .peak = 6.4e-4, .final = 1, .batch_begin = 128, .batch_end = 2048, .ramp = 1000, .scale_with_batch = true};
+    assert_int_equal(fm_schedule_batch(&s, 0), 128);
+    assert_int_equal(fm_schedule_batch(&s, 500), 1088);
+    assert_int_equal(fm_schedule_batch(&s, 1000), 2048);
+    check(fm_schedule_rate(&s, 0, 128), 1.6e-4); /* spec 1.2: 128 -> 1.6e-4, 512 -> 3.2e-4 */
+    check(fm_schedule_rate(&s, 0, 512), 3.2e-4);
+}
+
+/* Every number once, for sizes around powers of two, and in another order for another key. */
+static void test_permutation(void **state)
+{
+    (void)state;
+    static const uint64_t sizes[] = {1, 2, 3, 4, 5, 15, 16, 17, 100, 1000};
+    for (size_t i = 0; i < FM_COUNT(sizes); i++) {
+        unsigned char seen[1000] = {0};
+        size_t same = 0;
+        for (uint64_t k = 0; k < sizes[i]; k++) {
+            const uint64_t at = fm_permute(k, sizes[i], 7);
+            assert_true(at < sizes[i] && !seen[at]);
+            seen[at] = 1;
+            same += at == fm_permute(k, sizes[i], 8);
+        }
+        assert_true(sizes[i] < 100 || same < sizes[i] / 10);
+    }
+}
+
+static void test_mixture(void **state)
+{
+    (void)state;
+    int32_t a[101] = {0}, b[101] = {0};
+    for (int i = 0; i < 101; i++) a[i] = i, b[i] = 1000 + i;
+    const fm_tokens sources[2] = {{.ids = a, .n = 101}, {.ids = b, .n = 101}};
+    const fm_data d = {.sources = {&sources[0], &sources[1]}, .weights = {3, 1}, .n_sources = 2, .length = 10, .seed = 1};
+    fm_cursor c = {0};
+    unsigned char seen[10] = {0};
+    for (int i = 0; i < 40; i++) {
+        const int32_t *w = fm_data_next(&d, &c);
+        assert_int_equal(w[0] % 10, 0);
+        assert_int_equal(w[10], w[0] + 10);
+        if (w[0] < 1000 && i < 13) assert_int_equal(seen[w[0] / 10]++, 0); /* no window twice in an epoch */
+    }
+    assert_int_equal(c.taken[0], 30);
+    assert_int_equal(c.taken[1], 10);
+    const fm_cursor from = c; /* any cursor is a place to go on from */
+    const int32_t *first = fm_data_next(&d, &c);
+    c = from;
+    assert_ptr_equal(fm_data_next(&d, &c), first);
+    fm_error err = {0};
+    const fm_data long_windows = {.sources = {&sources[0]}, .n_sources = 1, .length = 101};
+    assert_fails(fm_data_check(&long_windows, &err), FM_ERR_ARGUMENT, err, "source 1 has 101 tokens");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_ramp),
+                                       cmocka_unit_test(test_permutation), cmocka_unit_test(test_mixture)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
