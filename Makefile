@@ -49,6 +49,9 @@ arm64: ## cross-build for 64-bit ARM and check its kernels under qemu
 	@$(call BUILD,arm64)
 	ctest --preset arm64
 
+ratchet-record: all ## count the instructions of the fixed runs again and write them down
+	@python3 tests/ratchet/ratchet.py build/fmamba cc --record
+
 bench: all ## measure this machine
 	@bench/run
 
@@ -79,5 +82,5 @@ install: ## install below PREFIX (/usr/local), honouring DESTDIR
 clean: ## remove every build folder
 	@rm -rf build build-*
 
-.PHONY: all help deps try test test-slow test-oracles check-asan check-tsan check-clang arm64 bench fmt tidy fuzz fuzz-long \
-    cover install clean
+.PHONY: all help deps try test test-slow test-oracles check-asan check-tsan check-clang arm64 ratchet-record bench fmt tidy \
+    fuzz fuzz-long cover install clean

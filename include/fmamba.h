@@ -169,9 +169,11 @@ typedef struct fm_session_options {
     const fm_allocator *allocator; /* NULL: malloc */
     size_t n_seq;                  /* sequences at once, default 1 */
     size_t chunk;                  /* most tokens computed at once, default 512; a longer step is cut, with the same bits */
+    size_t draft_max;              /* room to check drafts of up to so many tokens (at most 64) in fm_generate(); default none */
     unsigned threads;              /* default: the CPUs this process may use */
-    const char *cpu; /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod" */
-    bool (*cancel)(void *ctx); /* asked between layers of chunks longer than one token, and before each chunk */
+    const char *cpu;               /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
+                                      "avx512+vnni+amx", "neon", "neon+dotprod" */
+    bool (*cancel)(void *ctx);     /* asked between layers of chunks longer than one token, and before each chunk */
     void *ctx;
 } fm_session_options;
 
@@ -309,6 +311,34 @@ FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t ch
 /* log-softmax of raw logits at id, computed in double; never NaN: a logit that is no number counts as -INFINITY. */
 FM_API double fm_logprob(const float *logits, size_t vocab, int32_t id);
 
+/* ---- Drafts -------------------------------------------------------------------------------------------------------------- */
+
+/* Speculative decoding: something cheap guesses the next tokens, and the model checks all guesses in one step, which costs little
+ * more than a step of one token where decoding is bound by memory.  Those that the sampler would have chosen anyway are kept.
+ * The promise at the top of this file, and random numbers that depend on the position only, make the outcome exactly that without
+ * drafts: ids, log-probabilities, state and sampler, for any sampling; only the time differs.  docs/speculative.md. */
+typedef struct fm_draft fm_draft;
+
+typedef struct fm_draft_options {
+    const fm_allocator *allocator;
+    size_t max, min;             /* tokens guessed at once, default 15 and 1; also bounded by the session's draft_max */
+    size_t ngram_max, ngram_min; /* guesses follow the last place where the last 5 .. 2 (defaults; 1 .. 16) tokens stood */
+    size_t history;              /* tokens looked back, default 65536 */
+    bool no_ngram;               /* only the model guesses */
+    const fm_model *model;       /* a smaller model of the same vocabulary that guesses where nothing was found; NULL: none */
+    unsigned threads;            /* of its session, as in fm_session_options */
+    const char *cpu;
+    bool fixed; /* always try `max` guesses, instead of as many as their record and the measured times of steps say pays */
+} fm_draft_options;
+
+/* For one sequence of `target` at a time; the draft model must outlive it.  Takes all its memory here.
+ * Errors  FM_ERR_MISMATCH: the draft model has another vocabulary; FM_ERR_ARGUMENT, FM_ERR_LIMIT, FM_ERR_MEMORY. */
+FM_API fm_status fm_draft_open(fm_draft **out, const fm_model *target, const fm_draft_options *options, fm_error *err);
+FM_API void fm_draft_free(fm_draft *d);
+/* Tells what the sequence has seen (its prompt, say), to be called before fm_generate(), which goes on from there.  What these n
+ * ids share with the history is not read again.  Nothing but speed depends on it. */
+FM_API fm_status fm_draft_begin(fm_draft *d, const int32_t *ids, size_t n, fm_error *err);
+
 /* ---- Generation ---------------------------------------------------------------------------------------------------------- */
 
 typedef enum fm_stop { FM_STOP_LENGTH = 0, FM_STOP_EOS, FM_STOP_STRING, FM_STOP_CANCELLED } fm_stop;
@@ -335,8 +365,9 @@ typedef struct fm_generation {
     size_t n_eos;
     bool ignore_eos, special; /* special: show special tokens in the text */
     bool want_logprob;
-    size_t n_top;  /* 0..20 alternatives per token */
-    size_t choice; /* keys the random numbers: the same seed gives each choice its own text */
+    size_t n_top;    /* 0..20 alternatives per token */
+    size_t choice;   /* keys the random numbers: the same seed gives each choice its own text */
+    fm_draft *draft; /* NULL: plain decoding; else the session needs draft_max */
     bool (*on_token)(void *ctx, const fm_token_event *e); /* false stops it; may be NULL */
     void *ctx;
     const fm_allocator *allocator;
@@ -344,8 +375,9 @@ typedef struct fm_generation {
 
 typedef struct fm_generated {
     fm_stop stop;
-    size_t n;           /* tokens generated, the one that ended it not counted */
-    size_t stop_string; /* which, with FM_STOP_STRING */
+    size_t n;                   /* tokens generated, the one that ended it not counted */
+    size_t stop_string;         /* which, with FM_STOP_STRING */
+    uint64_t drafted, accepted; /* guesses that were checked, and that came true */
 } fm_generated;
 
 /* Continues `seq` from its logits, token by token.  The end token is not appended to the sequence; every token given to on_token

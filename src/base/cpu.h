@@ -5,19 +5,22 @@
 #include "base/error.h"
 
 enum {
-    FM_CPU_AVX2 = 1u << 0,        /* with FMA and F16C */
-    FM_CPU_AVX512 = 1u << 1,      /* F, BW, DQ, VL, CD */
+    FM_CPU_AVX2 = 1u << 0,   /* with FMA and F16C */
+    FM_CPU_AVX512 = 1u << 1, /* F, BW, DQ, VL, CD */
     FM_CPU_AVX512_VNNI = 1u << 2,
     FM_CPU_AVX512_BF16 = 1u << 3,
-    FM_CPU_NEON = 1u << 4,        /* aarch64 baseline */
-    FM_CPU_DOTPROD = 1u << 5,     /* aarch64 SDOT/UDOT */
+    FM_CPU_NEON = 1u << 4,     /* aarch64 baseline */
+    FM_CPU_DOTPROD = 1u << 5,  /* aarch64 SDOT/UDOT */
+    FM_CPU_AMX_INT8 = 1u << 6, /* tiles of bytes; only where VNNI is too */
 };
 
-/* Features of this machine (operating system support included). */
+/* Features of this machine (operating system support included).  Tiles need a permission of Linux, which this asks for where
+ * the processor has them: it holds for the whole process and its children, and makes their signal frames 8 KiB larger. */
 unsigned fm_cpu_features(void);
 
-/* The features a table name allows on this machine: "ref" none, "avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod" up to
- * that one, NULL or "auto" all.  *out is 0 and err filled when the name is unknown or the machine lacks it. */
+/* The features a table name allows on this machine: "ref" none, "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
+ * "avx512+vnni+amx", "neon", "neon+dotprod" what they say; NULL or "auto" all but the bf16 dot products, which round inputs.
+ * *out is 0 and err filled when the name is unknown or the machine lacks it. */
 fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err);
 
 #define FM_THREADS_MAX 1024u /* of a pool */

@@ -20,6 +20,7 @@ typedef struct job {
     fm_cli_engine e;
     fm_cli_input in;
     fm_cli_sampling sampling;
+    fm_cli_draft draft;
     const fm_tokenizer *t; /* NULL: ids only */
     answer *answers;       /* n_choices */
     size_t n_choices;
@@ -107,6 +108,7 @@ static fm_generation generation(job *j, size_t choice, int64_t n)
                            .want_logprob = fm_opt_given(&c->options, FM_OPT_LOGPROBS),
                            .n_top = (size_t)fm_opt_int(&c->options, FM_OPT_LOGPROBS),
                            .choice = choice,
+                           .draft = j->draft.draft,
                            .on_token = on_token,
                            .ctx = j};
 }
@@ -120,6 +122,7 @@ static fm_status run_choice(job *j, fm_sampler *sampler, fm_seq seq, size_t choi
     fm_sampler_set_eos(sampler, j->sampling.eos, j->sampling.n_eos);
     for (size_t i = 0; i < j->in.n; i++) fm_sampler_accept(sampler, j->in.ids[i], true);
     if (n == 0) return FM_OK;
+    if (g.draft) FM_TRY(fm_draft_begin(g.draft, j->in.ids, j->in.n, err));
     FM_TRY(fm_generate(j->e.session, seq, sampler, &g, &j->now->end, err));
     return j->status == FM_OK ? FM_OK : fm_fail(err, j->status, "the answer does not fit into memory");
 }
@@ -190,6 +193,10 @@ static void put_answer(fm_jsonw *w, const job *j, const answer *a)
     else
         fm_jsonw_null(w);
     fm_jsonw_key(w, "stop"), fm_jsonw_cstr(w, fm_cli_stop_name(a->end.stop));
+    if (j->draft.draft) {
+        fm_jsonw_key(w, "drafted"), fm_jsonw_u64(w, a->end.drafted);
+        fm_jsonw_key(w, "accepted"), fm_jsonw_u64(w, a->end.accepted);
+    }
     if (fm_opt_given(&j->c->options, FM_OPT_LOGPROBS)) {
         fm_jsonw_key(w, "logprobs");
         fm_str_putc(w->out, '[');
@@ -237,13 +244,19 @@ static int print_texts(const job *j)
 static void print_timings(const job *j)
 {
     size_t n = 0;
-    for (size_t i = 0; i < j->n_choices; i++) n += j->answers[i].n;
+    fm_generated all = {0};
+    for (size_t i = 0; i < j->n_choices; i++) {
+        n += j->answers[i].n;
+        all.drafted += j->answers[i].end.drafted;
+        all.accepted += j->answers[i].end.accepted;
+    }
     const double prompt = j->prefilled - j->begun, rest = j->done - j->prefilled;
     if (!fm_opt_flag(&j->c->options, FM_OPT_VERBOSE)) return;
     fm_cli_style(j->c, stderr, "2");
     fprintf(stderr, "prompt: %zu tokens, %.1f tok/s; first token after %.0f ms; generated: %zu tokens, %.2f tok/s\n", j->in.n,
             prompt > 0 ? (double)j->in.n / prompt : 0.0, n ? 1e3 * (j->first - j->begun) : 0.0, n,
             rest > 0 ? (double)n / rest : 0.0);
+    if (j->draft.draft) fm_cli_print_drafts(&all);
     fm_cli_style(j->c, stderr, "0");
 }
 
@@ -278,6 +291,7 @@ static fm_status open_job(job *j, const fm_cli *c, fm_error *err)
     FM_TRY(fm_cli_session_open(&j->e.session, j->e.model, c, j->n_choices > 1 ? 2 : 1, err));
     FM_TRY(fm_seq_new(j->e.session, &j->e.seq, err));
     FM_TRY(fm_cli_sampling_read(&j->sampling, c, j->e.model, err));
+    FM_TRY(fm_cli_draft_open(&j->draft, c, j->e.model, err));
     j->t = fm_model_tokenizer(j->e.model);
     return fm_alloc((void **)&j->answers, NULL, j->n_choices, sizeof *j->answers, "the answers", err);
 }
@@ -292,6 +306,7 @@ static void close_job(job *j)
     fm_free(NULL, j->answers);
     fm_cli_sampling_free(&j->sampling);
     fm_cli_input_free(&j->in);
+    fm_cli_draft_close(&j->draft);
     fm_cli_engine_close(&j->e);
 }
 
@@ -308,10 +323,10 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON,  FM_OPTS_MODEL,    FM_OPTS_ENGINE,    FM_OPTS_TEXT, FM_OPT_IDS,
-                                 FM_OPT_CTX_SIZE, FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS, FM_OPT_STOP,  FM_OPT_SPECIAL,
-                                 FM_OPT_ECHO,     FM_OPT_CHOICES,   FM_OPT_LOGPROBS,   FM_OPT_STATE, FM_OPT_SAVE_STATE,
-                                 FM_OPT_FORCE,    FM_OPT_JSON,      FM_OPTS_SAMPLING,  FM_OPT_END};
+static const fm_opt options[] = {FM_OPTS_COMMON,  FM_OPTS_MODEL,    FM_OPTS_ENGINE,    FM_OPTS_TEXT,  FM_OPT_IDS,
+                                 FM_OPT_CTX_SIZE, FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS, FM_OPT_STOP,   FM_OPT_SPECIAL,
+                                 FM_OPT_ECHO,     FM_OPT_CHOICES,   FM_OPT_LOGPROBS,   FM_OPT_STATE,  FM_OPT_SAVE_STATE,
+                                 FM_OPT_FORCE,    FM_OPT_JSON,      FM_OPTS_SAMPLING,  FM_OPTS_DRAFT, FM_OPT_END};
 
 const fm_command fm_command_generate = {
     .name = "generate",
@@ -319,7 +334,8 @@ const fm_command fm_command_generate = {
     .usage = "[-p TEXT | -f FILE | --ids IDS] [-n N] [options]",
     .details =
         "Writes at most 128 tokens unless -n says otherwise.  With --state and neither text nor ids it goes on where the state "
-        "ended.  --json prints {\"ids\", \"text\", \"stop\"}; text is null for a model without a tokenizer.",
+        "ended.  --json prints {\"ids\", \"text\", \"stop\"}; text is null for a model without a tokenizer; with "
+        "drafts it adds \"drafted\" and \"accepted\".",
     .options = options,
     .max_operands = 0,
     .run = run,

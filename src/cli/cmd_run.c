@@ -42,6 +42,7 @@ static fm_status open_talk(fm_talk *k, const fm_cli *c, fm_error *err)
     FM_TRY(fm_cli_session_open(&k->session, k->model, c, 1, err));
     FM_TRY(fm_seq_new(k->session, &k->seq, err));
     FM_TRY(fm_cli_sampling_read(&k->sampling, c, k->model, err));
+    FM_TRY(fm_cli_draft_open(&k->draft, c, k->model, err));
     /* A model that was never taught to chat, the one that ships for instance, continues text. */
     k->plain = !fm_opt_given(&c->options, FM_OPT_CHAT_TEMPLATE) && !fm_model_chat_template(k->model);
     if (system) fm_str_puts(&k->system, system);
@@ -54,6 +55,7 @@ static void close_talk(fm_talk *k)
     fm_str_free(&k->system);
     fm_chat_free(k->chat);
     fm_cli_sampling_free(&k->sampling);
+    fm_cli_draft_close(&k->draft);
     fm_session_free(k->session);
     fm_model_free(k->model);
 }
@@ -97,7 +99,7 @@ static int run(const fm_cli *c)
 
 static const fm_opt options[] = {FM_OPTS_COMMON,       FM_OPTS_MODEL,     FM_OPTS_ENGINE,   FM_OPTS_TEXT,   FM_OPT_CTX_SIZE,
                                  FM_OPT_N_PREDICT,     FM_OPT_IGNORE_EOS, FM_OPT_STOP,      FM_OPT_SPECIAL, FM_OPT_SYSTEM,
-                                 FM_OPT_CHAT_TEMPLATE, FM_OPT_FORCE,      FM_OPTS_SAMPLING, FM_OPT_END};
+                                 FM_OPT_CHAT_TEMPLATE, FM_OPT_FORCE,      FM_OPTS_SAMPLING, FM_OPTS_DRAFT,  FM_OPT_END};
 
 const fm_command fm_command_run = {
     .name = "run",

@@ -7,7 +7,9 @@ static int run(const fm_cli *c)
 {
     fm_kernels k;
     fm_str out = {0};
-    fm_kernels_for(&k, fm_cpu_features());
+    unsigned features = 0;
+    FM_UNUSED const fm_status automatic = fm_cpu_cap(&features, NULL, NULL); /* never fails */
+    fm_kernels_for(&k, features);
     if (fm_opt_flag(&c->options, FM_OPT_JSON)) {
         fm_jsonw w = {.out = &out};
         fm_jsonw_object(&w);

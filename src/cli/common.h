@@ -48,6 +48,7 @@ void fm_cli_clear_interrupt(void);
 
 /* The path of the model: -m or FM_MODEL, else the one that ships: beside the program or below the data directory. */
 fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err);
+fm_status fm_cli_shipped_path(fm_str *out, fm_error *err);
 /* Opens it with --no-mmap, --mlock, --mixer-rms-eps, a bar while reading, and notes -ngl. */
 fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err);
 /* With -t, --cpu, --chunk; cancelled by Ctrl-C. */
@@ -72,6 +73,24 @@ typedef struct fm_cli_engine {
 
 fm_status fm_cli_engine_open(fm_cli_engine *e, const fm_cli *c, fm_error *err);
 void fm_cli_engine_close(fm_cli_engine *e); /* a zeroed one is fine */
+
+/* ---- Drafts (draft.c) ---- */
+
+typedef struct fm_cli_draft {
+    fm_model *model; /* NULL: none */
+    fm_draft *draft; /* NULL: plain decoding */
+} fm_cli_draft;
+
+/* What --spec-type and its companions ask for; nothing in commands without them. */
+fm_status fm_cli_draft_open(fm_cli_draft *out, const fm_cli *c, const fm_model *target, fm_error *err);
+void fm_cli_draft_close(fm_cli_draft *d);
+size_t fm_cli_draft_max(const fm_cli *c); /* what the session must have room for; 0: no drafts */
+fm_draft_options fm_cli_draft_options(const fm_cli *c);
+
+void fm_cli_print_drafts(const fm_generated *end); /* a line on stderr */
+
+/* "bench --spec-replay" (bench_spec.c): drafts beside plain decoding on a given text. */
+fm_status fm_cli_bench_spec(const fm_cli *c, const fm_model *m, fm_error *err);
 
 /* ---- Input (input.c) ---- */
 

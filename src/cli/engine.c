@@ -22,7 +22,7 @@ static void program_folder(fm_str *out)
 
 /* The shipped model: beside the source tree's build folder, under the prefix the program is installed in, or where the build
  * said. */
-static fm_status find_shipped(fm_str *out, fm_error *err)
+fm_status fm_cli_shipped_path(fm_str *out, fm_error *err)
 {
     static const char *const places[] = {"../" SHIPPED, "../../" SHIPPED, "../share/fmamba/" SHIPPED};
     for (size_t i = 0; i <= FM_COUNT(places); i++) {
@@ -43,7 +43,7 @@ fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err)
 {
     const char *given = fm_opt_str(&c->options, FM_OPT_MODEL);
     fm_str_reset(out);
-    if (!given) return find_shipped(out, err);
+    if (!given) return fm_cli_shipped_path(out, err);
     fm_str_puts(out, given);
     return fm_str_ok(out, "a path", err);
 }
@@ -94,6 +94,7 @@ fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq)
 {
     return (fm_session_options){.n_seq = n_seq,
                                 .chunk = (size_t)fm_opt_int(&c->options, FM_OPT_CHUNK),
+                                .draft_max = fm_cli_draft_max(c),
                                 .threads = (unsigned)fm_opt_int(&c->options, FM_OPT_THREADS),
                                 .cpu = fm_opt_str(&c->options, FM_OPT_CPU),
                                 .cancel = fm_cli_interrupted};

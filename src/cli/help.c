@@ -77,6 +77,8 @@ static void put_troff(fm_str *out, const char *text)
             fm_str_puts(out, "\\e");
         else if (*text == '-')
             fm_str_puts(out, "\\-");
+        else if (*text == '|')
+            fm_str_puts(out, "|\\:"); /* a line may end here */
         else if (line_begins && *text == '\n')
             fm_str_puts(out, ".PP\n");
         else if (!(line_begins && *text == ' '))

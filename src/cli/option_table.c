@@ -43,7 +43,9 @@ static const fm_option table[FM_OPT_COUNT] = {
         FLOAT("mixer-rms-eps", NULL, NULL, 1e-30, 1, "epsilon of the norms on dt, B and C, over the file's"),
 
     [FM_OPT_THREADS] = INT("threads", "t", NULL, 1, 1024, "threads (default: the CPUs this process may use)"),
-    [FM_OPT_CPU] = STRING("cpu", NULL, "auto|ref|avx2|avx512|avx512+vnni|neon|neon+dotprod", "auto", "kernel table"),
+    [FM_OPT_CPU] = STRING("cpu", NULL,
+                          "auto|ref|avx2|avx512|avx512+vnni|avx512+vnni+bf16|avx512+vnni+amx|neon|neon+dotprod", "auto",
+                          "kernel table"),
     [FM_OPT_CHUNK] =
         INT("chunk", "b batch-size ub ubatch-size", "512", 1, 65536, "most tokens computed at once; the result is the same"),
     [FM_OPT_CTX_SIZE] = INT("ctx-size", "c", "0", 0, ANY_INT, "refuse more tokens than N in a sequence; 0: no limit"),
@@ -107,6 +109,16 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_STATE] = PATH("state", NULL, "begin from this state file"),
     [FM_OPT_SAVE_STATE] = PATH("save-state", NULL, "save the state after the last token"),
 
+    [FM_OPT_SPEC_TYPE] = STRING("spec-type", NULL, "none|ngram|model|both", NULL,
+                                "guess tokens and check several at once, to the same text: from what was written before, by a "
+                                "draft model, or both (default: none; both with -md)"),
+    [FM_OPT_DRAFT_MODEL] =
+        PATH("draft-model", "md model-draft spec-draft-model", "a smaller model of the same vocabulary that guesses"),
+    [FM_OPT_DRAFT_MAX] = INT("draft-max", "draft draft-n spec-draft-n-max", "15", 1, 64, "most tokens guessed at once"),
+    [FM_OPT_DRAFT_MIN] = INT("draft-min", "draft-n-min spec-draft-n-min", "1", 1, 64, "fewer guesses are not checked"),
+    [FM_OPT_DRAFT_ADAPT] =
+        FLAG("draft-adapt", NULL, "on", "check as many guesses as pay by their record; --no-draft-adapt: always --draft-max"),
+
     [FM_OPT_SYSTEM] = STRING("system", "sys system-prompt", "TEXT", NULL, "the system message of a chat"),
     [FM_OPT_CHAT_TEMPLATE] = {"chat-template", "chat-template-file", FM_OPT_PATH, "FILE", NULL, 0, 0,
                               "Jinja template: a file, \"chatml\" or \"falcon3\" (default: the model's)"},
@@ -133,7 +145,14 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_BENCH_PROMPT] = STRING("n-prompt", "p", "N,...", "512", "lengths of prompts to measure; 0: none"),
     [FM_OPT_BENCH_GEN] = STRING("n-gen", "n", "N,...", "128", "numbers of tokens to decode; 0: none"),
     [FM_OPT_BATCH] = STRING("batch", NULL, "N,...", "1", "sequences at once"),
+    [FM_OPT_SPEC_REPLAY] =
+        PATH("spec-replay", NULL, "drafts beside plain decoding where FILE is what the model writes: a text, or a list of ids"),
     [FM_OPT_REPEATS] = INT("repetitions", "r", "5", 1, 1000, "how often each test is run"),
+    [FM_OPT_ROOFLINE] = FLAG("roofline", NULL, NULL, "measure the machine too, and print the part of its limit that was reached"),
+    [FM_OPT_PEER] = STRING("peer", NULL, "CMD", NULL, "run llama-bench by turns, and print the ratio"),
+    [FM_OPT_PEER_BATCHED] =
+        STRING("peer-batched", NULL, "CMD", NULL, "the same with llama-batched-bench, for several sequences at once"),
+    [FM_OPT_PEER_TIMEOUT] = INT("peer-timeout", NULL, "600", 1, 1e6, "kill a run of the peer after N seconds"),
 
     [FM_OPT_SET] = STRINGS("set", NULL, "KEY=VALUE", "set a key of the configuration; may be repeated"),
     [FM_OPT_EXPLAIN] = FLAG("explain", NULL, NULL, "list every key of the configuration"),

@@ -19,6 +19,7 @@ typedef struct fm_talk {
     fm_chat *chat;             /* NULL when plain */
     const char *template_name; /* of chat, for errors */
     fm_cli_sampling sampling;
+    fm_cli_draft draft;
     fm_str system;
     fm_turn *turns; /* n_turns */
     size_t n_turns, cap_turns;

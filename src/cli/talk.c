@@ -180,9 +180,11 @@ static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_erro
                              .n_eos = k->sampling.n_eos,
                              .ignore_eos = fm_opt_flag(&k->c->options, FM_OPT_IGNORE_EOS),
                              .special = fm_opt_flag(&k->c->options, FM_OPT_SPECIAL),
+                             .draft = k->draft.draft,
                              .on_token = on_token,
                              .ctx = w};
     fm_sampler *sampler;
+    if (g.draft) FM_TRY(fm_draft_begin(g.draft, k->said, k->n_said, err));
     FM_TRY(fm_sampler_open(&sampler, &k->sampling.p, fm_model_get_info(k->model).vocab, k->t, NULL, err));
     fm_sampler_set_eos(sampler, k->sampling.eos, k->sampling.n_eos);
     for (size_t i = 0; i < k->n_said; i++) fm_sampler_accept(sampler, k->said[i], true);
@@ -222,6 +224,7 @@ static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelle
     putchar('\n');
     *cancelled = end.stop == FM_STOP_CANCELLED;
     if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, fm_cli_now() - prefilled, end.stop);
+    if (k->verbose && k->draft.draft) fm_cli_print_drafts(&end);
     return k->plain ? FM_OK : add_turn(k, "assistant", w->text.p, w->text.n, err);
 }
 

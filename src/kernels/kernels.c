@@ -8,6 +8,7 @@
 fm_xform fm_xform_of(fm_dtype weights)
 {
     const fm_dtype_traits *t = fm_dtype_get(weights);
+    if (weights == FM_BF16) return FM_X_BF16;
     if (t->is_float) return FM_X_F32;
     return t->block == 32 ? FM_X_Q8_32 : FM_X_Q8_256;
 }
@@ -37,6 +38,11 @@ void fm_kernels_for(fm_kernels *out, unsigned cpu_features)
     if (cpu_features & FM_CPU_AVX2) fm_kernels_fill_avx2(out);
     if (cpu_features & FM_CPU_AVX512) fm_kernels_fill_avx512(out);
     if (cpu_features & FM_CPU_AVX512_VNNI) fm_kernels_fill_avx512_vnni(out);
+    if (cpu_features & FM_CPU_AVX512_BF16) fm_kernels_fill_avx512_bf16(out);
+    if (cpu_features & FM_CPU_AMX_INT8) {
+        out->name = "avx512+vnni+amx";
+        fm_linear_fill_amx(out);
+    }
 #elif defined(__aarch64__)
     if (cpu_features & FM_CPU_NEON) fm_kernels_fill_neon(out);
     if (cpu_features & FM_CPU_DOTPROD) {

@@ -27,11 +27,12 @@ typedef struct fm_ragged {
 } fm_ragged;
 
 /* The forms in which a product reads its input rows.  Rounding to a form is part of the product's definition (docs/numerics.md):
- *   F32     as it is; for weights F32, F16, BF16 (widened exactly).
+ *   F32     as it is; for weights F32 and F16 (widened exactly).
+ *   BF16    the same for weights BF16; but the table that multiplies pairs of bf16 rounds to bf16, to nearest even.
  *   Q8_32   blocks of 32: d = max|x| / 127 (f32), q = round to nearest even(x * (1 / d)) as int8, s = sum of q.
  *   Q8_256  the same in blocks of 256, with a sum per 16 elements; for the K types and IQ4_XS.
  * A block of zeros has d = 0 and q = 0; a block with NaN or Inf has d = NaN and q = 0, so that the result is NaN. */
-typedef enum fm_xform { FM_X_F32, FM_X_Q8_32, FM_X_Q8_256, FM_XFORM_COUNT } fm_xform;
+typedef enum fm_xform { FM_X_F32, FM_X_BF16, FM_X_Q8_32, FM_X_Q8_256, FM_XFORM_COUNT } fm_xform;
 
 fm_xform fm_xform_of(fm_dtype weights);
 
@@ -183,7 +184,7 @@ typedef struct fm_adamw_args {
 } fm_adamw_args;
 
 typedef struct fm_kernels {
-    const char *name; /* "ref" "avx2" "avx512" "avx512+vnni" "neon" ... */
+    const char *name; /* "ref" "avx2" "avx512" "avx512+vnni" "avx512+vnni+bf16" "avx512+vnni+amx" "neon" ... */
 
     /* out (n, d) = x / sqrt(mean(x^2) + eps) * w; w (d) may be NULL (Falcon Mamba's norms on dt, B, C).  out may alias x.
      * Splits rows.  |error| <= (d / 2 + 4) epsilon |out| for any summation order of d squares. */
@@ -238,6 +239,7 @@ void fm_kernels_fill_ref(fm_kernels *k);
 void fm_kernels_fill_avx2(fm_kernels *k);
 void fm_kernels_fill_avx512(fm_kernels *k);
 void fm_kernels_fill_avx512_vnni(fm_kernels *k);
+void fm_kernels_fill_avx512_bf16(fm_kernels *k);
 void fm_kernels_fill_neon(fm_kernels *k);
 
 #endif

@@ -140,11 +140,23 @@ static void keep_layer(const fm_ctx *c, const job *j, size_t layer, bool restore
     fm_op_meet(c);
 }
 
+static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
+{
+    return (fm_batch){.config = &j->b->m->config,
+                      .ragged = &j->ragged,
+                      .state = j->s.state,
+                      .n_tokens = j->T,
+                      .hold = j->b->forget,
+                      .dropout = j->b->dropout,
+                      .layer = layer,
+                      .saved = saved};
+}
+
 static void run_layer(const fm_ctx *c, const job *j, size_t layer, float *x)
 {
     const fm_layer *l = &j->b->m->layers[layer];
     fm_arena saved = saved_of(j, layer);
-    const fm_batch batch = {&j->b->m->config, &j->ragged, j->s.state, j->T, j->b->forget, j->b->dropout, layer, &saved};
+    const fm_batch batch = batch_of(j, layer, &saved);
     l->block->forward(c, l, &batch, j->s.blocks, rows_of(j, x));
 }
 
@@ -230,7 +242,7 @@ static void backward(const fm_ctx *c, const job *j)
             run_layer(c, j, l, j->s.last);
         }
         fm_arena saved = saved_of(j, l);
-        const fm_batch batch = {&m->config, &j->ragged, j->s.state, j->T, j->b->forget, j->b->dropout, l, &saved};
+        const fm_batch batch = batch_of(j, l, &saved);
         const fm_block_back b = {.batch = &batch,
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
                                  .g_state = j->b->g_state,

@@ -27,6 +27,8 @@ typedef struct job {
     bool cancelled; /* written by worker 0 between barriers */
 } job;
 
+/* ---- Memory ---- */
+
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -83,6 +85,25 @@ size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens,
     place(&a, m, k, n_tokens, n_seq, n_threads);
     return a.used == SIZE_MAX ? 0 : a.used;
 }
+
+size_t fm_log_floats(const fm_model *m, size_t n_tokens)
+{
+    size_t n = 0;
+    for (size_t l = 0; l < m->config.n_layer; l++)
+        if (!fm_add(n, m->layers[l].block->log_floats(&m->config, n_tokens), &n)) return 0;
+    return n;
+}
+
+/* The step as layer l sees it; *log goes from layer to layer. */
+static fm_batch layer_batch(const job *j, size_t l, float **log)
+{
+    fm_batch b = j->batch;
+    b.log = *log;
+    if (*log) *log += j->f->m->layers[l].block->log_floats(b.config, b.log_tokens);
+    return b;
+}
+
+/* ---- The pass ---- */
 
 /* Residual stream before layer 0: embedding rows, or rows the caller brings. */
 static void embed(const fm_ctx *c, const job *j)
@@ -153,33 +174,68 @@ static void work(void *ctx, unsigned part, unsigned n_parts)
 {
     job *j = ctx;
     const fm_model *m = j->f->m;
-    const fm_ctx c = {
-        .k = j->f->k, .pool = j->f->pool, .run = {part, n_parts}, .packed = j->s.packed, .packed_bytes = j->s.packed_bytes};
+    const fm_ctx c = {.k = j->f->k,
+                      .pool = j->f->pool,
+                      .run = {.part = part, .n_parts = n_parts},
+                      .packed = j->s.packed,
+                      .packed_bytes = j->s.packed_bytes};
     const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model);
+    float *log = j->f->log;
     embed(&c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (cancelled(&c, j)) return;
         watch(&c, j, l, j->s.x);
-        m->layers[l].block->forward(&c, &m->layers[l], &j->batch, j->s.blocks, x);
+        const fm_batch batch = layer_batch(j, l, &log);
+        m->layers[l].block->forward(&c, &m->layers[l], &batch, j->s.blocks, x);
     }
     watch_last(&c, j);
     head(&c, j);
 }
 
+/* The states follow the log, layer by layer; a worker's channels are its own all the way. */
+static void work_replay(void *ctx, unsigned part, unsigned n_parts)
+{
+    const job *j = ctx;
+    const fm_model *m = j->f->m;
+    const fm_ctx c = {.k = j->f->k, .pool = j->f->pool, .run = {.part = part, .n_parts = n_parts}};
+    float *log = j->f->log;
+    for (size_t l = 0; l < m->config.n_layer; l++) {
+        const fm_batch batch = layer_batch(j, l, &log);
+        m->layers[l].block->replay(&c, &m->layers[l], &batch, j->s.blocks);
+    }
+}
+
+/* `j` stays in place. */
+static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_bytes)
+{
+    fm_arena a = {.base = scratch, .size = scratch_bytes};
+    *j = (job){.f = f};
+    for (size_t i = 0; i < f->n_pieces; i++) j->T += f->pieces[i].n;
+    j->s = place(&a, f->m, f->k, j->T, f->n_pieces, fm_pool_threads(f->pool));
+    for (size_t i = 0, at = 0; i < f->n_pieces; i++) {
+        j->s.begin[i] = at;
+        j->s.state[i] = f->pieces[i].state;
+        at += f->pieces[i].n;
+        j->s.begin[i + 1] = at;
+    }
+    j->ragged = (fm_ragged){f->n_pieces, j->s.begin};
+    j->batch = (fm_batch){
+        .config = &f->m->config, .ragged = &j->ragged, .state = j->s.state, .n_tokens = j->T, .log_tokens = f->log_tokens};
+}
+
 bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes)
 {
-    size_t T = 0;
-    for (size_t i = 0; i < f->n_pieces; i++) T += f->pieces[i].n;
-    fm_arena a = {.base = scratch, .size = scratch_bytes};
-    job j = {.f = f, .T = T, .s = place(&a, f->m, f->k, T, f->n_pieces, fm_pool_threads(f->pool))};
-    for (size_t i = 0, at = 0; i < f->n_pieces; i++) {
-        j.s.begin[i] = at;
-        j.s.state[i] = f->pieces[i].state;
-        at += f->pieces[i].n;
-        j.s.begin[i + 1] = at;
-    }
-    j.ragged = (fm_ragged){f->n_pieces, j.s.begin};
-    j.batch = (fm_batch){.config = &f->m->config, .ragged = &j.ragged, .state = j.s.state, .n_tokens = T};
+    job j;
+    begin(&j, f, scratch, scratch_bytes);
+    j.batch.hold = f->log != NULL;
     fm_pool_run(f->pool, work, &j);
     return !j.cancelled;
+}
+
+void fm_forward_replay(const fm_forward *f, size_t first, void *scratch, size_t scratch_bytes)
+{
+    job j;
+    begin(&j, f, scratch, scratch_bytes);
+    j.batch.log_first = first;
+    fm_pool_run(f->pool, work_replay, &j);
 }

@@ -90,12 +90,20 @@ typedef struct fm_forward {
     void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
     bool (*cancel)(void *ctx); /* asked before each layer; NULL: cannot be cancelled */
     void *ctx;
+    float *log;        /* not NULL: states are held, and what would move them is written here (fm_log_floats()) */
+    size_t log_tokens; /* for which the log has room */
 } fm_forward;
 
 /* Scratch for passes of at most n_tokens rows of n_seq sequences; 0 on overflow. */
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads);
 /* Runs the pass on all threads of the pool.  false: cancelled; states are then part way through the layers. */
 bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes);
+
+/* Floats of a log of so many tokens of one sequence, all layers: about 4 MiB a token for 7B.  0 on overflow. */
+size_t fm_log_floats(const fm_model *m, size_t n_tokens);
+/* Moves the state of f->pieces[0] by its n tokens, whose inputs are in the log from token `first` on: to the bits that a pass
+ * gives, without reading a matrix.  Scratch as for fm_forward_run(). */
+void fm_forward_replay(const fm_forward *f, size_t first, void *scratch, size_t scratch_bytes);
 
 /* ---- Training ---- */
 

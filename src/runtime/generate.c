@@ -1,5 +1,5 @@
 /* generate.c - the loop: choose a token, say it, append it.  All memory is taken before the first token. */
-#include "model/model.h"
+#include "runtime/draft/draft.h"
 #include "runtime/logprob.h"
 #include "runtime/sampler/internal.h"
 #include "runtime/session.h"
@@ -95,13 +95,15 @@ static bool ends(const fm_generation *g, int32_t id)
     return false;
 }
 
-/* A token that was given out belongs to the sequence, whatever the session's callback says meanwhile. */
-static fm_status append_said(fm_session *s, fm_seq seq, int32_t id, fm_error *err)
+/* A token that was given out belongs to the sequence, whatever the session's callback says meanwhile.  At most `more` tokens
+ * follow it. */
+static fm_status append_said(const loop *l, int32_t id, size_t more, fm_error *err)
 {
-    bool (*const cancel)(void *ctx) = s->cancel;
-    s->cancel = NULL;
-    const fm_status status = fm_seq_append(s, seq, &id, 1, err);
-    s->cancel = cancel;
+    bool (*const cancel)(void *ctx) = l->s->cancel;
+    l->s->cancel = NULL;
+    const fm_status status =
+        l->g->draft ? fm_draft_append(l->g->draft, l->s, l->seq, id, more, err) : fm_seq_append(l->s, l->seq, &id, 1, err);
+    l->s->cancel = cancel;
     return status;
 }
 
@@ -124,8 +126,8 @@ static fm_status advance(loop *l, bool *going, fm_error *err)
     const bool stopped = say(l, &e);
     const bool wanted = !l->g->on_token || l->g->on_token(l->g->ctx, &e);
     fm_sampler_accept(l->sampler, e.id, false);
-    FM_TRY(append_said(l->s, l->seq, e.id, err));
     l->out->n++;
+    FM_TRY(append_said(l, e.id, stopped || !wanted ? 0 : l->g->n - l->out->n, err));
     if (stopped)
         l->out->stop = FM_STOP_STRING;
     else if (!wanted)
@@ -173,8 +175,10 @@ FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, con
                        s->m->config.vocab);
     if (!fm_seq_logits(s, seq))
         return fm_fail(err, FM_ERR_ARGUMENT, "the sequence has no logits to go on from: append a prompt to it first");
+    if (g->draft) FM_TRY(fm_draft_check(g->draft, s, err));
     loop l = {.s = s, .seq = seq, .sampler = sampler, .g = g, .out = out, .text = {.a = g->allocator}};
     const fm_status status = run(&l, err);
+    if (g->draft) fm_draft_end(g->draft, s, out);
     fm_stopper_deinit(&l.stopper);
     fm_str_free(&l.text);
     return status;

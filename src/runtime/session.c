@@ -7,6 +7,7 @@
 #define CHUNK_DEFAULT ((size_t)512)
 #define CHUNK_MAX     ((size_t)1 << 20)
 #define SEQ_MAX       ((size_t)1 << 20)
+#define DRAFT_LIMIT   ((size_t)64)
 
 /* ---- Layout: the same code measures and places ---- */
 
@@ -31,9 +32,19 @@ static void place_sequences(fm_arena *a, fm_session *s)
     s->seqs = seqs;
 }
 
+static void place_trial(fm_arena *a, fm_session *s)
+{
+    const size_t n = s->draft_max + 1, log = fm_log_floats(s->m, n);
+    if (!s->draft_max) return;
+    s->trial.tokens = FM_PUSH(a, int32_t, n);
+    s->trial.logits = FM_PUSH(a, float, n * s->m->config.vocab);
+    s->trial.log = FM_PUSH(a, float, log ? log : SIZE_MAX);
+}
+
 static void place(fm_arena *a, fm_session *s, unsigned n_threads)
 {
     place_sequences(a, s);
+    place_trial(a, s);
     s->pieces = FM_PUSH(a, fm_piece, s->n_seq);
     s->piece_span = FM_PUSH(a, uint32_t, s->n_seq);
     s->done = FM_PUSH(a, size_t, s->n_seq);
@@ -50,12 +61,15 @@ static fm_status configure(fm_session *s, const fm_model *m, const fm_session_op
     s->m = m;
     s->n_seq = o->n_seq ? o->n_seq : 1;
     s->chunk = o->chunk ? o->chunk : CHUNK_DEFAULT;
+    s->draft_max = o->draft_max;
     s->cancel = o->cancel;
     s->cancel_ctx = o->ctx;
     if (s->n_seq > SEQ_MAX || s->chunk > CHUNK_MAX)
         return fm_fail(err, FM_ERR_LIMIT,
                        "a session of %zu sequences and chunks of %zu tokens: at most %zu and %zu are possible", s->n_seq,
                        s->chunk, SEQ_MAX, CHUNK_MAX);
+    if (s->draft_max > DRAFT_LIMIT)
+        return fm_fail(err, FM_ERR_LIMIT, "drafts of %zu tokens: at most %zu are possible", s->draft_max, DRAFT_LIMIT);
     FM_TRY(fm_cpu_cap(&features, o->cpu, err));
     fm_kernels_for(&s->k, features);
     return FM_OK;
@@ -155,6 +169,18 @@ fm_sequence *fm_session_find(const fm_session *s, fm_seq seq, fm_error *err)
     return NULL;
 }
 
+fm_sequence *fm_session_read(fm_session *s, fm_seq seq, fm_error *err)
+{
+    fm_trial_move(s);
+    return fm_session_find(s, seq, err);
+}
+
+fm_sequence *fm_session_change(fm_session *s, fm_seq seq, fm_error *err)
+{
+    fm_trial_end(s);
+    return fm_session_find(s, seq, err);
+}
+
 FM_API fm_status fm_seq_new(fm_session *s, fm_seq *out, fm_error *err)
 {
     *out = 0;
@@ -174,14 +200,14 @@ FM_API fm_status fm_seq_new(fm_session *s, fm_seq *out, fm_error *err)
 
 FM_API void fm_seq_free(fm_session *s, fm_seq seq)
 {
-    fm_sequence *q = fm_session_find(s, seq, NULL);
+    fm_sequence *q = fm_session_change(s, seq, NULL);
     if (q) q->used = false;
 }
 
 FM_API fm_status fm_seq_fork(fm_session *s, fm_seq from, fm_seq *out, fm_error *err)
 {
     *out = 0;
-    const fm_sequence *q = fm_session_find(s, from, err);
+    const fm_sequence *q = fm_session_read(s, from, err);
     if (!q) return FM_ERR_ARGUMENT;
     FM_TRY(fm_seq_new(s, out, err));
     fm_point_copy(s, &fm_session_find(s, *out, NULL)->live, &q->live);
@@ -190,7 +216,7 @@ FM_API fm_status fm_seq_fork(fm_session *s, fm_seq from, fm_seq *out, fm_error *
 
 FM_API fm_status fm_seq_mark(fm_session *s, fm_seq seq, fm_error *err)
 {
-    fm_sequence *q = fm_session_find(s, seq, err);
+    fm_sequence *q = fm_session_read(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     fm_point_copy(s, &q->mark, &q->live);
     q->marked = true;
@@ -199,7 +225,7 @@ FM_API fm_status fm_seq_mark(fm_session *s, fm_seq seq, fm_error *err)
 
 FM_API fm_status fm_seq_rewind(fm_session *s, fm_seq seq, fm_error *err)
 {
-    fm_sequence *q = fm_session_find(s, seq, err);
+    fm_sequence *q = fm_session_change(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     if (q->marked)
         fm_point_copy(s, &q->live, &q->mark);
@@ -210,7 +236,7 @@ FM_API fm_status fm_seq_rewind(fm_session *s, fm_seq seq, fm_error *err)
 
 FM_API fm_status fm_seq_reset(fm_session *s, fm_seq seq, fm_error *err)
 {
-    fm_sequence *q = fm_session_find(s, seq, err);
+    fm_sequence *q = fm_session_change(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     fm_point_clear(s, &q->live);
     q->marked = false;

@@ -27,6 +27,15 @@ typedef struct fm_row_owner {
     size_t i;  /* position in its span */
 } fm_row_owner;
 
+/* A step that may be taken back (trial.c): its tokens are the one that is certain and guesses of what follows. */
+typedef struct fm_trial {
+    fm_seq seq;            /* 0: none */
+    size_t n, kept, moved; /* tokens run; those that belong to the sequence; those its state has seen */
+    int32_t *tokens;       /* (draft_max + 1) */
+    float *logits;         /* (draft_max + 1, vocab) after each token */
+    float *log;            /* (draft_max + 1 tokens) what moves the states: fm_log_floats() */
+} fm_trial;
+
 struct fm_session {
     fm_allocator allocator_copy;
     const fm_allocator *a;
@@ -35,7 +44,8 @@ struct fm_session {
     fm_pool *pool;
     bool (*cancel)(void *ctx);
     void *cancel_ctx;
-    size_t n_seq, chunk;
+    size_t n_seq, chunk, draft_max;
+    fm_trial trial;
     void *memory;
     fm_sequence *seqs;    /* (n_seq) */
     fm_piece *pieces;     /* (n_seq) of the chunk that runs */
@@ -49,7 +59,26 @@ struct fm_session {
 
 /* The sequence behind a handle, or NULL with err filled. */
 fm_sequence *fm_session_find(const fm_session *s, fm_seq seq, fm_error *err);
+/* The same for whoever reads its state: a trial's tokens are made up for; or changes it: the trial is over. */
+fm_sequence *fm_session_read(fm_session *s, fm_seq seq, fm_error *err);
+fm_sequence *fm_session_change(fm_session *s, fm_seq seq, fm_error *err);
 void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from);
 void fm_point_clear(const fm_session *s, fm_point *p);
+
+/* ---- Steps that may be taken back (trial.c) ---- */
+
+/* Runs n <= fm_trial_room() + 1 tokens after the sequence without moving its state.  The first belongs to the sequence at once,
+ * the others when fm_trial_keep() says so, one by one; tokens and logits of the sequence follow at once, its state when it is
+ * asked for.  Any other use of the sequence drops what was not kept. */
+fm_status fm_trial_begin(fm_session *s, fm_seq seq, const int32_t *tokens, size_t n, fm_error *err);
+int32_t fm_trial_next(const fm_session *s, fm_seq seq); /* the token that the next keep is about; -1: there is none */
+fm_status fm_trial_keep(fm_session *s, fm_error *err);
+void fm_trial_move(fm_session *s);         /* the state sees what was kept */
+void fm_trial_end(fm_session *s);          /* and what was not is dropped */
+size_t fm_trial_room(const fm_session *s); /* guesses that fit into a trial */
+
+/* step.c: a step of one span with its states held; logits of all its tokens to s->trial.logits, its log to s->trial.log. */
+fm_status fm_step_held(fm_session *s, fm_seq seq, const int32_t *tokens, size_t n, fm_error *err);
+fm_status fm_step_check_logits(const fm_session *s, const float *row, fm_error *err);
 
 #endif

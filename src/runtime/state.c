@@ -56,7 +56,7 @@ static void describe(fm_state *st, const fm_model *m)
 FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_error *err)
 {
     *out = NULL;
-    const fm_sequence *q = fm_session_find(s, seq, err);
+    const fm_sequence *q = fm_session_read(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     fm_state *st;
     FM_TRY(fm_state_new(&st, s->m->state_floats, s->m->config.vocab, s->a, err));
@@ -98,7 +98,7 @@ static fm_status check_same_model(const fm_session *s, const fm_state *st, bool 
 
 FM_API fm_status fm_state_put(fm_session *s, fm_seq seq, const fm_state *st, bool force, fm_error *err)
 {
-    fm_sequence *q = fm_session_find(s, seq, err);
+    fm_sequence *q = fm_session_change(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     FM_TRY(check_same_model(s, st, force, err));
     const fm_point p = {.tokens = st->tokens, .has_logits = st->has_logits, .state = st->state, .logits = st->logits};

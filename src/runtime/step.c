@@ -9,6 +9,7 @@ typedef struct step {
     const fm_span *spans;
     size_t n_spans, n_pieces, n_tokens, n_out;
     bool watched; /* somebody wants hidden states */
+    bool held;    /* a trial: the sequence stays where it is */
     bool not_finite;
 } step;
 
@@ -123,10 +124,10 @@ static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
         const fm_span *p = &t->spans[o[i].span];
         for (run = 1; i + run < n && o[i + run].span == o[i].span;) run++;
         if (p->want == FM_WANT_ALL) p->on_logits(p->ctx, o[i].i, run, rows + i * vocab);
-        if (o[i + run - 1].last)
+        if (o[i + run - 1].last && !t->held)
             memcpy(fm_session_find(t->s, p->seq, NULL)->live.logits, rows + (i + run - 1) * vocab, vocab * sizeof(float));
     }
-    for (size_t i = 0; i < n; i++) t->not_finite |= !finite_row(rows + i * vocab, vocab);
+    for (size_t i = 0; i < n && !t->held; i++) t->not_finite |= !finite_row(rows + i * vocab, vocab);
 }
 
 static void take_hidden(void *ctx, size_t layer, size_t n, const float *rows)
@@ -162,6 +163,7 @@ static void finish_chunk(const step *t)
         const fm_span *p = &t->spans[span];
         fm_sequence *q = fm_session_find(t->s, p->seq, NULL);
         t->s->done[span] += t->s->pieces[i].n;
+        if (t->held) continue;
         q->live.tokens += t->s->pieces[i].n;
         q->live.has_logits = p->want != FM_WANT_NONE && t->s->done[span] == p->n;
     }
@@ -171,6 +173,20 @@ static fm_status fail_cancelled(fm_error *err)
 {
     return fm_fail(err, FM_ERR_CANCELLED,
                    "the step was cancelled: its sequences stand where their last finished chunk left them");
+}
+
+static fm_status fail_not_finite(const fm_session *s, fm_error *err)
+{
+    FM_TRY(fm_model_check(s->m, err));
+    return fm_fail(err, FM_ERR_FORMAT,
+                   "%s: the logits are not finite although every weight is: an input embedding or a loaded "
+                   "state holds NaN or infinity, or the model overflows fp32",
+                   s->m->source.path);
+}
+
+fm_status fm_step_check_logits(const fm_session *s, const float *row, fm_error *err)
+{
+    return finite_row(row, s->m->config.vocab) ? FM_OK : fail_not_finite(s, err);
 }
 
 static fm_status run_chunk(step *t, fm_error *err)
@@ -187,36 +203,55 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .on_logits = take_logits,
                           .on_hidden = t->watched ? take_hidden : NULL,
                           .cancel = cancellable(t) ? ask : NULL,
-                          .ctx = t};
+                          .ctx = t,
+                          .log = t->held ? s->trial.log : NULL,
+                          .log_tokens = s->draft_max + 1};
     if (!fm_forward_run(&f, s->scratch, s->scratch_bytes)) {
         undo_chunk(t);
         return fail_cancelled(err);
     }
     finish_chunk(t);
-    if (!t->not_finite) return FM_OK;
-    FM_TRY(fm_model_check(s->m, err));
-    return fm_fail(err, FM_ERR_FORMAT,
-                   "%s: the logits are not finite although every weight is: an input embedding or a loaded "
-                   "state holds NaN or infinity, or the model overflows fp32",
-                   s->m->source.path);
+    return t->not_finite ? fail_not_finite(s, err) : FM_OK;
+}
+
+static fm_status run(step *t, fm_error *err)
+{
+    fm_session *s = t->s;
+    for (size_t i = 0; i < t->n_spans; i++) {
+        s->done[i] = 0;
+        t->watched |= t->spans[i].on_hidden != NULL;
+    }
+    for (;;) {
+        size_t left = 0;
+        for (size_t i = 0; i < t->n_spans; i++) left |= t->spans[i].n - s->done[i];
+        if (!left) return FM_OK;
+        if (s->cancel && s->cancel(s->cancel_ctx)) return fail_cancelled(err);
+        fill_chunk(t);
+        FM_TRY(run_chunk(t, err));
+    }
 }
 
 FM_API fm_status fm_step(fm_session *s, const fm_span *spans, size_t n_spans, fm_error *err)
 {
     step t = {.s = s, .spans = spans, .n_spans = n_spans};
+    fm_trial_end(s);
     FM_TRY(check_spans(s, spans, n_spans, err));
-    for (size_t i = 0; i < n_spans; i++) {
-        s->done[i] = 0;
-        t.watched |= spans[i].on_hidden != NULL;
-    }
-    for (;;) {
-        size_t left = 0;
-        for (size_t i = 0; i < n_spans; i++) left |= spans[i].n - s->done[i];
-        if (!left) return FM_OK;
-        if (s->cancel && s->cancel(s->cancel_ctx)) return fail_cancelled(err);
-        fill_chunk(&t);
-        FM_TRY(run_chunk(&t, err));
-    }
+    return run(&t, err);
+}
+
+static void keep_rows(void *ctx, size_t first, size_t n, const float *rows)
+{
+    const fm_session *s = ctx;
+    const size_t vocab = s->m->config.vocab;
+    memcpy(s->trial.logits + first * vocab, rows, n * vocab * sizeof(float));
+}
+
+fm_status fm_step_held(fm_session *s, fm_seq seq, const int32_t *tokens, size_t n, fm_error *err)
+{
+    const fm_span span = {.seq = seq, .tokens = tokens, .n = n, .want = FM_WANT_ALL, .on_logits = keep_rows, .ctx = s};
+    step t = {.s = s, .spans = &span, .n_spans = 1, .held = true};
+    FM_TRY(check_spans(s, &span, 1, err));
+    return run(&t, err);
 }
 
 FM_API fm_status fm_seq_append(fm_session *s, fm_seq seq, const int32_t *tokens, size_t n, fm_error *err)

@@ -102,7 +102,7 @@ static void check_aliases(kc *t, const scan_case *input, const scan_case *whole)
     same_case(t, &c, whole, "y in the place of z changes the bits");
 }
 
-/* A held step writes the outputs of a plain one and no state; one without y moves the states and needs nothing of C, skip and z. */
+/* A held step writes the outputs of a plain one and no state; one without y moves the states and needs no C, skip and z. */
 static void check_hold(kc *t, const scan_case *input, const scan_case *whole)
 {
     scan_case c = fresh(t, input, input->k);
@@ -181,6 +181,7 @@ typedef struct shape {
     size_t d_inner, d_state;
     kc_kind kind;
     bool gated, biased;
+    size_t extra; /* tokens of the first sequence beyond 7 */
 } shape;
 
 static scan_case make(kc *t, const shape *p, size_t n_tokens)
@@ -205,9 +206,9 @@ static scan_case make(kc *t, const shape *p, size_t n_tokens)
 
 static void check_case(kc *t, const shape *p)
 {
-    scan_case in = make(t, p, 12);
+    scan_case in = make(t, p, 12 + p->extra);
     in.ragged.n_seq = 4;
-    const size_t begin[] = {0, 7, 7, 8, 12};
+    const size_t begin[] = {0, 7 + p->extra, 7 + p->extra, 8 + p->extra, 12 + p->extra};
     memcpy(in.begin, begin, sizeof begin);
     for (size_t s = 0; s < in.ragged.n_seq; s++) in.h[s] = kc_input(t, state_floats(&in), p->kind);
     scan_case whole = fresh(t, &in, &t->k), ref = fresh(t, &in, &t->ref);
@@ -284,12 +285,16 @@ static void check(kc *t)
 {
     check_functions(t);
     for (size_t i = 0; i < kc_n_sizes; i++)
-        check_case(t, &(shape){kc_sizes[i] < 1000 ? kc_sizes[i] : 200, 16, KC_NORMAL, i % 3 != 0, i % 2 != 0});
-    for (size_t n = 1; n <= 40; n += n < 20 ? 3 : 10) check_case(t, &(shape){41, n, KC_NORMAL, true, true});
-    check_case(t, &(shape){21, 150, KC_NORMAL, true, true});
+        check_case(t, &(shape){kc_sizes[i] < 1000 ? kc_sizes[i] : 200, 16, KC_NORMAL, i % 3 != 0, i % 2 != 0, 0});
+    for (size_t n = 1; n <= 40; n += n < 20 ? 3 : 10) check_case(t, &(shape){41, n, KC_NORMAL, true, true, 0});
+    check_case(t, &(shape){21, 150, KC_NORMAL, true, true, 0});
+    /* Longer and wider than any block of a kernel. */
+    check_case(t, &(shape){101, 16, KC_NORMAL, true, true, 12});
+    check_case(t, &(shape){37, 70, KC_NORMAL, true, false, 28});
+    check_case(t, &(shape){2121, 3, KC_NORMAL, false, true, 0});
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) {
-        check_case(t, &(shape){101, 16, (kc_kind)kind, true, true});
-        check_case(t, &(shape){101, 8, (kc_kind)kind, false, false});
+        check_case(t, &(shape){101, 16, (kc_kind)kind, true, true, 0});
+        check_case(t, &(shape){101, 8, (kc_kind)kind, false, false, 0});
     }
     check_limits(t);
 }
@@ -317,7 +322,10 @@ static void bench_case(kc *t, size_t n_tokens, size_t n_layers, size_t d_state)
     float *h[LAYERS_MAX], *A[LAYERS_MAX];
     char what[64];
     scan_layers l = {.h = h, .A = A, .n_layers = n_layers};
-    l.c = make(t, &(shape){8192, d_state, KC_NORMAL, true, true}, n_tokens);
+    l.c = make(t, &(shape){8192, d_state, KC_NORMAL, true, true, 0}, n_tokens);
+    l.c.a.dt_stride = l.c.a.u_stride;
+    l.c.a.z_stride = 2 * l.c.a.u_stride;
+    l.c.a.z = kc_input(t, n_tokens * l.c.a.z_stride, KC_NORMAL);
     float *dt = kc_input(t, n_tokens * l.c.a.dt_stride, KC_NORMAL);
     for (size_t i = 0; i < n_tokens * l.c.a.dt_stride; i++) dt[i] -= 4.0f;
     l.c.a.dt = dt;

@@ -13,6 +13,8 @@ static const unsigned feature_sets[] = {
     FM_CPU_AVX2,
     FM_CPU_AVX2 | FM_CPU_AVX512,
     FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI,
+    FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16,
+    FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AMX_INT8,
     FM_CPU_NEON,
     FM_CPU_NEON | FM_CPU_DOTPROD,
 };
@@ -21,6 +23,7 @@ typedef struct options {
     const char *only, *table;
     bool bench, list;
     uint64_t seed;
+    kc_machine machine; /* with bench */
 } options;
 
 static const char usage[] = "usage: kernelcheck [--list] [--only OP] [--table NAME] [--bench] [--seed N]\n";
@@ -51,7 +54,7 @@ static bool run_op(const kc_op *op, size_t index, const fm_kernels *k, const fm_
 {
     kc *t = calloc(1, sizeof *t);
     if (!t) abort();
-    *t = (kc){.op = op->name, .k = *k, .ref = *ref, .seed = o->seed, .stream = index};
+    *t = (kc){.op = op->name, .k = *k, .ref = *ref, .seed = o->seed, .stream = index, .machine = &o->machine};
     if (!o->bench) {
         op->check(t);
         kc_release(t);
@@ -85,6 +88,16 @@ static bool run_table(unsigned features, const options *o, size_t *n_run)
     return ok;
 }
 
+static void begin_bench(options *o, unsigned features)
+{
+    kc_machine *m = &o->machine;
+    kc_machine_measure(m, features);
+    printf("one core: reads %.1f GB/s", m->read * 1e-9);
+    for (int k = 0; k < FM_PEAK_COUNT; k++)
+        if (m->peak[k] > 0.0) printf("; %s %.0f G/s", fm_peak_name((fm_peak_kind)k), m->peak[k] * 1e-9);
+    printf("\n%-15s %-8s %-24s %15s\n", "table", "op", "what", "best time");
+}
+
 int main(int argc, char **argv)
 {
     options o = {.seed = 42};
@@ -96,6 +109,7 @@ int main(int argc, char **argv)
     size_t n_run = 0;
     bool ok = true;
     if (!o.list) printf("seed %llu\n", (unsigned long long)o.seed);
+    if (o.bench && !o.list) begin_bench(&o, have);
     for (size_t i = 0; i < FM_COUNT(feature_sets); i++)
         if ((feature_sets[i] & have) == feature_sets[i]) ok &= run_table(feature_sets[i], &o, &n_run);
     if (n_run == 0) fputs("kernelcheck: no such op or table on this machine: see --list\n", stderr);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/peak.h"
 
 enum { KC_BUFFERS_MAX = 256, KC_FAILURES_SHOWN = 10 };
 
@@ -26,6 +27,7 @@ typedef struct kc {
     uint64_t seed, stream, draws;
     size_t n_checks, n_failed;
     double worst; /* largest error seen, as a fraction of its bound */
+    const struct kc_machine *machine; /* with --bench */
     kc_buffer buffers[KC_BUFFERS_MAX];
     size_t n_buffers;
 } kc;
@@ -67,7 +69,25 @@ extern const size_t kc_n_sizes;
 extern const unsigned kc_part_counts[]; /* 2, 3, 5, 7 */
 enum { KC_N_PART_COUNTS = 4 };
 
-/* Runs `call` for about a fifth of a second and prints time, and GB/s (or GFLOP/s) for `work` bytes (or operations) a call. */
+/* What one core can do, measured when --bench starts: GB/s from memory, and 10^9 operations/s by arithmetic (0: it has none). */
+typedef struct kc_machine {
+    fm_peaks peaks;
+    double read, peak[FM_PEAK_COUNT];
+} kc_machine;
+void kc_machine_measure(kc_machine *m, unsigned features);
+
+/* What a call does.  A zero is not printed. */
+typedef struct kc_work {
+    double bytes; /* that it reads or writes once: judged against reading from memory, so more than 100 % is the cache's doing */
+    double ops;   /* multiplications and additions, judged against the peak of `arithmetic` */
+    fm_peak_kind arithmetic;
+    double others; /* operations of a sort of their own ("Gstate/s"), with `unit`; no peak to judge them by */
+    const char *unit;
+} kc_work;
+
+/* Runs `call` for about a fifth of a second and prints the best time in ns, GB/s, GOP/s, and the part of the machine's peak. */
+void kc_rate(kc *t, const char *what, const kc_work *work, void (*call)(void *ctx, const fm_run *run), void *ctx);
+/* The same for `work` of one sort: "GB/s", "GOP/s" (in f32), or a unit of the op's own. */
 void kc_time(kc *t, const char *what, double work, const char *unit, void (*call)(void *ctx, const fm_run *run), void *ctx);
 
 #endif

@@ -122,15 +122,78 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-void kc_time(kc *t, const char *what, double work, const char *unit, void (*call)(void *ctx, const fm_run *run), void *ctx)
+/* ---- Time ---- */
+
+static double best_of(double budget, void (*call)(void *ctx, const fm_run *run), void *ctx)
 {
     const fm_run all = {.part = 0, .n_parts = 1};
     double best = INFINITY;
     call(ctx, &all);
-    for (double start = seconds(); seconds() - start < 0.2;) {
+    for (double start = seconds(); seconds() - start < budget;) {
         const double begin = seconds();
         call(ctx, &all);
         best = fmin(best, seconds() - begin);
     }
-    printf("%-12s %-10s %-28s %10.2f us %8.2f %s\n", t->k.name, t->op, what, best * 1e6, work / best * 1e-9, unit);
+    return best;
+}
+
+enum { PEAK_ROUNDS = 20000, READ_BYTES = 512 << 20 };
+
+static void run_peak(void *ctx, const fm_run *run)
+{
+    (void)run;
+    ((const fm_peak *)ctx)->run(PEAK_ROUNDS);
+}
+
+typedef struct reading {
+    const kc_machine *m;
+    const void *p;
+} reading;
+
+static void run_read(void *ctx, const fm_run *run)
+{
+    const reading *r = ctx;
+    volatile uint64_t sum = r->m->peaks.read(r->p, READ_BYTES);
+    (void)sum;
+    (void)run;
+}
+
+void kc_machine_measure(kc_machine *m, unsigned features)
+{
+    fm_peaks_for(&m->peaks, features);
+    for (int k = 0; k < FM_PEAK_COUNT; k++) {
+        fm_peak peak = m->peaks.kind[k];
+        m->peak[k] = peak.how ? peak.ops * PEAK_ROUNDS / best_of(0.05, run_peak, &peak) : 0.0;
+    }
+    void *p = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) stop("out of memory");
+    madvise(p, READ_BYTES, MADV_HUGEPAGE);
+    memset(p, 1, READ_BYTES);
+    m->read = READ_BYTES / best_of(0.3, run_read, &(reading){m, p});
+    munmap(p, READ_BYTES);
+}
+
+static void print_part(double rate, const char *unit, double peak)
+{
+    printf(" %9.2f %s", rate * 1e-9, unit);
+    if (peak > 0.0) printf(" %5.1f %%", 100.0 * rate / peak);
+    else printf("        ");
+}
+
+void kc_rate(kc *t, const char *what, const kc_work *w, void (*call)(void *ctx, const fm_run *run), void *ctx)
+{
+    const double best = best_of(0.2, call, ctx);
+    printf("%-17s %-8s %-28s %12.0f ns", t->k.name, t->op, what, best * 1e9);
+    if (w->bytes > 0.0) print_part(w->bytes / best, "GB/s", t->machine->read);
+    if (w->ops > 0.0) print_part(w->ops / best, "GOP/s", t->machine->peak[w->arithmetic]);
+    if (w->others > 0.0) print_part(w->others / best, w->unit, 0.0);
+    putchar('\n');
+    fflush(stdout);
+}
+
+void kc_time(kc *t, const char *what, double work, const char *unit, void (*call)(void *ctx, const fm_run *run), void *ctx)
+{
+    const bool bytes = strcmp(unit, "GB/s") == 0, ops = strcmp(unit, "GOP/s") == 0;
+    const kc_work w = {.bytes = bytes ? work : 0.0, .ops = ops ? work : 0.0, .others = bytes || ops ? 0.0 : work, .unit = unit};
+    kc_rate(t, what, &w, call, ctx);
 }

@@ -12,6 +12,7 @@ static void test_features(void **state)
     const unsigned f = fm_cpu_features();
     if ((f & FM_CPU_AVX512) != 0) assert_true((f & FM_CPU_AVX2) != 0);
     if ((f & (FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16)) != 0) assert_true((f & FM_CPU_AVX512) != 0);
+    if ((f & FM_CPU_AMX_INT8) != 0) assert_true((f & FM_CPU_AVX512_VNNI) != 0);
     if ((f & FM_CPU_DOTPROD) != 0) assert_true((f & FM_CPU_NEON) != 0);
     assert_false((f & FM_CPU_AVX2) != 0 && (f & FM_CPU_NEON) != 0);
 #if defined(__x86_64__)
@@ -26,15 +27,19 @@ static void test_features(void **state)
 static void test_caps(void **state)
 {
     (void)state;
-    static const char *const tables[] = {"avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod"};
-    static const unsigned bits[] = {FM_CPU_AVX2, FM_CPU_AVX512, FM_CPU_AVX512_VNNI, FM_CPU_NEON, FM_CPU_DOTPROD};
+    static const char *const tables[] = {"avx2", "avx512",      "avx512+vnni", "avx512+vnni+bf16", "avx512+vnni+amx",
+                                         "neon", "neon+dotprod"};
+    static const unsigned bits[] = {FM_CPU_AVX2,     FM_CPU_AVX512, FM_CPU_AVX512_VNNI, FM_CPU_AVX512_BF16,
+                                    FM_CPU_AMX_INT8, FM_CPU_NEON,   FM_CPU_DOTPROD};
     const unsigned have = fm_cpu_features();
     fm_error err = {0};
     unsigned f = 99;
     assert_ok(fm_cpu_cap(&f, NULL, &err));
-    assert_int_equal(f, have);
+    assert_int_equal(f | FM_CPU_AVX512_BF16, have | FM_CPU_AVX512_BF16); /* which only its name asks for */
+    assert_int_equal(f & ~have, 0);
+    const unsigned chosen = f;
     assert_ok(fm_cpu_cap(&f, "auto", &err));
-    assert_int_equal(f, have);
+    assert_int_equal(f, chosen);
     assert_ok(fm_cpu_cap(&f, "ref", &err));
     assert_int_equal(f, 0);
     for (size_t i = 0; i < FM_COUNT(tables); i++) {

@@ -73,7 +73,7 @@ static void forms(void **state)
     (void)state;
     assert_int_equal(fm_xform_of(FM_F32), FM_X_F32);
     assert_int_equal(fm_xform_of(FM_F16), FM_X_F32);
-    assert_int_equal(fm_xform_of(FM_BF16), FM_X_F32);
+    assert_int_equal(fm_xform_of(FM_BF16), FM_X_BF16);
     assert_int_equal(fm_xform_of(FM_Q8_0), FM_X_Q8_32);
     assert_int_equal(fm_xform_of(FM_IQ4_NL), FM_X_Q8_32);
     assert_int_equal(fm_xform_of(FM_Q4_K), FM_X_Q8_256);
@@ -85,7 +85,9 @@ static void tables_are_full(void **state)
 {
     (void)state;
     static const unsigned sets[] = {0, FM_CPU_AVX2, FM_CPU_AVX2 | FM_CPU_AVX512,
-                                    FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI, FM_CPU_NEON, FM_CPU_NEON | FM_CPU_DOTPROD};
+                                    FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI,
+                                    FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16,
+                                    FM_CPU_NEON, FM_CPU_NEON | FM_CPU_DOTPROD};
     for (size_t i = 0; i < FM_COUNT(sets); i++) {
         if ((sets[i] & fm_cpu_features()) != sets[i]) continue;
         fm_kernels k;

@@ -22,12 +22,23 @@ typedef struct table {
     void (*fill)(fm_kernels *k);
 } table;
 
+#if defined(__x86_64__)
+/* Only products with BF16 weights differ. */
+static void fill_bf16(fm_kernels *k)
+{
+    fm_linear_fill_avx512_vnni(k);
+    fm_linear_fill_avx512_bf16(k);
+}
+#endif
+
 static const table tables[] = {
     {"ref", 0, fm_linear_fill_ref},
 #if defined(__x86_64__)
     {"avx2", FM_CPU_AVX2, fm_linear_fill_avx2},
     {"avx512", FM_CPU_AVX512, fm_linear_fill_avx512},
     {"avx512+vnni", FM_CPU_AVX512_VNNI, fm_linear_fill_avx512_vnni},
+    {"avx512+vnni+bf16", FM_CPU_AVX512_BF16, fill_bf16},
+    {"avx512+vnni+amx", FM_CPU_AMX_INT8, fm_linear_fill_amx},
 #elif defined(__aarch64__)
     {"neon", FM_CPU_NEON, fm_linear_fill_neon},
     {"neon+dotprod", FM_CPU_DOTPROD, fm_linear_fill_neon_dotprod},
@@ -161,7 +172,7 @@ static void compute(const fm_kernels *k, const product *p, how h, float *y)
 static void check_exact(const product *p, const float *y, const char *name)
 {
     const size_t cols = p->W.cols, block = fm_xform_of(p->W.type) == FM_X_Q8_32 ? 32 : 256;
-    const bool rounded = !fm_dtype_get(p->W.type)->is_float;
+    const bool rounded = !fm_dtype_get(p->W.type)->is_float, bf16 = p->W.type == FM_BF16;
     float *w = malloc(cols * sizeof *w);
     assert_non_null(w);
     for (size_t r = 0; r < p->W.rows; r++) {
@@ -178,6 +189,7 @@ static void check_exact(const product *p, const float *y, const char *name)
                     wtop = fmax(wtop, fabs((double)w[j]));
                     size += fabs((double)w[j]);
                 }
+                if (bf16) bound += wtop * top * (double)(end - b) * 0x1p-8;
                 if (rounded) bound += size * top / 127 * 0.5001;
                 bound += 0x1p-24 * (double)(end - b) * wtop * top * (rounded ? 8.0 : (double)cols / 4 + 8);
             }
@@ -264,10 +276,10 @@ static void test_products(void **state)
 /* More tokens than a token group, more columns than one pass. */
 static void test_many_tokens(void **state)
 {
-    static const fm_dtype types[] = {FM_F32, FM_Q8_0, FM_Q4_K};
+    static const fm_dtype types[] = {FM_F32, FM_F16, FM_BF16, FM_Q8_0, FM_Q4_K};
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
-        product p = product_new(types[i], 17, 1024, 301);
+    for (size_t i = 0; i < FM_COUNT(types); i++) {
+        product p = product_new(types[i], 17, i < 3 ? 2300 : 1024, 301);
         float *y = malloc(301 * 17 * sizeof *y), *one = malloc(17 * sizeof *one);
         assert_true(y && one);
         for (size_t j = 0; j < sizeof tables / sizeof *tables; j++) {

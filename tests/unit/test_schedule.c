@@ -18,7 +18,8 @@ typedef struct world {
 
 static int open_world(void **state)
 {
-    static const char *const names[] = {"ref", "avx2", "avx512", "avx512+vnni", "neon", "neon+dotprod"};
+    static const char *const names[] = {"ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16", "avx512+vnni+amx",
+                                        "neon", "neon+dotprod"};
     static world w;
     char path[256];
     unsigned features;

@@ -79,7 +79,10 @@ static void simd_rmsnorm(const fm_run *run, float *out, size_t out_stride, const
 
 /* conv_silu ---------------------------------------------------------------------------------------------------------------- */
 
-enum { CONV_VECTORS = 4 }; /* vectors of channels that share a walk over the window */
+enum { CONV_USUAL = 4 };      /* the d_conv whose weights and window stay in registers */
+enum { CONV_VECTORS = 4 };    /* otherwise: vectors of channels that share a walk over the window */
+enum { CONV_CHANNELS = 512 }; /* and channels whose window stays in the first cache until it is carried on */
+enum { CONV_TOKENS = 8 };     /* rows of x and of out that are walked side by side; fewer are not worth the walk */
 
 /* The row of the input that weight k meets at token t: one of this step, or a carried one. */
 FM_INLINE const float *conv_row(const fm_conv_args *a, size_t seq, size_t t, size_t k)
@@ -109,46 +112,86 @@ static void conv_token(const fm_conv_args *a, size_t seq, size_t t, size_t begin
     if (c < end) conv_lanes(a, seq, t, c, 1, lanes_first(end - c));
 }
 
+/* d_conv = CONV_USUAL, some tokens from t on: each input is loaded once and moves along the window. */
+FM_INLINE void conv_walk(const fm_conv_args *a, size_t seq, size_t t, size_t n_tokens, size_t c, vlanes l)
+{
+    const float *x = conv_row(a, seq, t, CONV_USUAL - 1) + c;
+    float *out = a->out + (a->ragged->begin[seq] + t) * a->out_stride + c;
+    const vf bias = a->bias ? lanes_load(a->bias + c, l) : vset(0.0f);
+    vf w[CONV_USUAL], window[CONV_USUAL];
+    for (size_t k = 0; k < CONV_USUAL; k++) w[k] = lanes_load(a->w + k * a->d_inner + c, l);
+    for (size_t k = 0; k + 1 < CONV_USUAL; k++) window[k + 1] = lanes_load(conv_row(a, seq, t, k) + c, l);
+    for (size_t i = 0; i < n_tokens; i++, x += a->x_stride, out += a->out_stride) {
+        vf sum = bias;
+        for (size_t k = 0; k + 1 < CONV_USUAL; k++) window[k] = window[k + 1];
+        window[CONV_USUAL - 1] = lanes_load(x, l);
+        for (size_t k = 0; k < CONV_USUAL; k++) sum = vfma(w[k], window[k], sum);
+        lanes_store(out, vsilu(sum), l);
+    }
+}
+
+static void conv_tokens(const fm_conv_args *a, size_t seq, size_t t, size_t n_tokens, size_t begin, size_t end)
+{
+    size_t c = begin;
+    for (; c + VLEN <= end; c += VLEN) conv_walk(a, seq, t, n_tokens, c, lanes_all());
+    if (c < end) conv_walk(a, seq, t, n_tokens, c, lanes_first(end - c));
+}
+
+static void conv_channels(const fm_conv_args *a, size_t seq, bool walk, size_t begin, size_t end)
+{
+    const size_t n_tokens = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
+    for (size_t t = 0; t < n_tokens; t += walk ? CONV_TOKENS : 1) {
+        if (walk)
+            conv_tokens(a, seq, t, n_tokens - t < CONV_TOKENS ? n_tokens - t : CONV_TOKENS, begin, end);
+        else
+            conv_token(a, seq, t, begin, end);
+    }
+    /* Each row comes from a later place than it goes to, so ascending order is safe in place. */
+    for (size_t i = 0; !a->hold && n_tokens > 0 && i + 1 < a->d_conv; i++)
+        memcpy(a->state[seq] + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin, (end - begin) * sizeof(float));
+}
+
+static void conv_sequence(const fm_conv_args *a, size_t seq, size_t begin, size_t end)
+{
+    const size_t n_tokens = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
+    const bool walk = a->d_conv == CONV_USUAL && n_tokens >= CONV_TOKENS;
+    const size_t step = walk ? end - begin : CONV_CHANNELS;
+    for (size_t c = begin; c < end; c += step) conv_channels(a, seq, walk, c, end - c < step ? end : c + step);
+}
+
 static void simd_conv_silu(const fm_run *run, const fm_conv_args *a)
 {
     size_t begin, end;
     fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
     if (begin == end) return;
-    for (size_t seq = 0; seq < a->ragged->n_seq; seq++) {
-        const size_t n_tokens = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
-        for (size_t t = 0; t < n_tokens; t++) conv_token(a, seq, t, begin, end);
-        /* Each row comes from a later place than it goes to, so ascending order is safe in place. */
-        for (size_t i = 0; !a->hold && n_tokens > 0 && i + 1 < a->d_conv; i++)
-            memcpy(a->state[seq] + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin,
-                   (end - begin) * sizeof(float));
-    }
+    for (size_t seq = 0; seq < a->ragged->n_seq; seq++) conv_sequence(a, seq, begin, end);
 }
 
 /* scan --------------------------------------------------------------------------------------------------------------------- */
 
-/* Work goes in blocks of SCAN_BLOCK channel-tokens, in three passes: what depends on dt and u, the states, what makes y of their
- * sum.  No pass waits for another's chain, and what passes between them stays in the first cache.  Several tokens of a sequence
- * make blocks of SCAN_WIDTH channels by SCAN_TOKENS tokens; a lone token is memory's business and goes along whole rows. */
-enum { SCAN_WIDTH = FM_CHANNEL_GRANULE, SCAN_TOKENS = 16, SCAN_BLOCK = SCAN_WIDTH * SCAN_TOKENS };
-enum { SCAN_NEAR = 64 }; /* states of a tile that are copied to the stack; more are worked on where they are */
+/* Work goes in blocks of at most SCAN_BLOCK channel-tokens, in three passes: what depends on dt and u, the states, what makes y
+ * of their sum.  No pass waits for another's chain, and what passes between them stays in the first cache.  A block takes all the
+ * tokens of a sequence up to SCAN_TOKENS and as many channels as then fit: each row of h and A is walked once a block and in one
+ * long run, so a lone token, whose states come from memory, goes at memory's speed. */
+enum { SCAN_TOKENS = 16, SCAN_BLOCK = SCAN_TOKENS * FM_CHANNEL_GRANULE };
+enum { SCAN_STATES = VREGISTERS / 8 }; /* states walked together: less of delta2, du and y is loaded and stored */
+enum { SCAN_GROUP = 2048 };            /* channels whose states wait in the second cache for the next block of tokens */
 
 typedef struct scan_block {
+    size_t c, width; /* channels c .. c + width - 1 */
+    size_t row, n_rows;
+    float *h;
+    size_t h_stride; /* from one state to the next */
+    bool hold;
     float delta2[SCAN_BLOCK] __attribute__((aligned(64))); /* delta log2 e, so that the decay is 2^(delta2 A) */
-    float du[SCAN_BLOCK] __attribute__((aligned(64)));
+    float du[SCAN_BLOCK] __attribute__((aligned(64)));     /* all of these (n_rows, width) */
     float u[SCAN_BLOCK] __attribute__((aligned(64)));
     float y[SCAN_BLOCK] __attribute__((aligned(64)));
 } scan_block;
 
-/* Channels c to c + width - 1, and where their states and A are. */
-typedef struct scan_tile {
-    size_t c, width;
-    float *h;
-    const float *A;
-    size_t h_stride, A_stride; /* from one state to the next */
-} scan_tile;
-
-FM_INLINE void scan_input(const fm_scan_args *a, size_t row, size_t c, scan_block *b, size_t at, vlanes l)
+FM_INLINE void scan_input(const fm_scan_args *a, scan_block *b, size_t t, size_t i, vlanes l)
 {
+    const size_t row = b->row + t, c = b->c + i, at = t * b->width + i;
     vf dt = lanes_load(a->dt + row * a->dt_stride + c, l);
     if (a->dt_bias) dt = vadd(dt, lanes_load(a->dt_bias + c, l));
     const vf delta = vsoftplus(dt), u = lanes_load(a->u + row * a->u_stride + c, l);
@@ -158,161 +201,139 @@ FM_INLINE void scan_input(const fm_scan_args *a, size_t row, size_t c, scan_bloc
     lanes_store(b->y + at, vset(0.0f), l);
 }
 
-FM_INLINE void scan_inputs(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b)
+static void scan_inputs(const fm_scan_args *a, scan_block *b)
 {
-    for (size_t t = 0; t < n_rows; t++) {
-        const size_t at = t * tile->width;
+    for (size_t t = 0; t < b->n_rows; t++) {
         size_t i = 0;
-        for (; i + VLEN <= tile->width; i += VLEN) scan_input(a, row + t, tile->c + i, b, at + i, lanes_all());
-        if (i < tile->width) scan_input(a, row + t, tile->c + i, b, at + i, lanes_first(tile->width - i));
+        for (; i + VLEN <= b->width; i += VLEN) scan_input(a, b, t, i, lanes_all());
+        if (i < b->width) scan_input(a, b, t, i, lanes_first(b->width - i));
     }
 }
 
-/* One state of a vector of channels over one token. */
-FM_INLINE vf scan_step(vf h, vf A, vf delta2, vf du, vf B)
+/* n_states of a vector of channels over the n_rows tokens of the block.  Without y there is no C either, and what
+ * stands in its place is not used. */
+FM_INLINE void scan_lanes(const fm_scan_args *a, scan_block *b, size_t n, int n_states, size_t n_rows, size_t i, vlanes l)
 {
-    return vfma(vexp2(vmul(delta2, A)), h, vmul(du, B));
-}
-
-FM_INLINE void scan_state(float *h, const float *A, scan_block *b, size_t at, vf B, vf C, vlanes l)
-{
-    const vf next = scan_step(lanes_load(h, l), lanes_load(A, l), lanes_load(b->delta2 + at, l), lanes_load(b->du + at, l), B);
-    lanes_store(h, next, l);
-    lanes_store(b->y + at, vfma(C, next, lanes_load(b->y + at, l)), l);
-}
-
-/* The states of any tile, row by row of h. */
-static void scan_states(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b)
-{
-    for (size_t t = 0; t < n_rows; t++) {
-        const float *B = a->B + (row + t) * a->bc_stride, *C = a->y ? a->C + (row + t) * a->bc_stride : B;
-        for (size_t n = 0; n < a->d_state; n++) {
-            float *h = tile->h + n * tile->h_stride;
-            const float *A = tile->A + n * tile->A_stride;
-            const vf Bn = vset(B[n]), Cn = vset(C[n]);
-            const size_t at = t * tile->width;
-            size_t i = 0;
-            for (; i + VLEN <= tile->width; i += VLEN) scan_state(h + i, A + i, b, at + i, Bn, Cn, lanes_all());
-            if (i < tile->width) scan_state(h + i, A + i, b, at + i, Bn, Cn, lanes_first(tile->width - i));
+    const size_t width = b->width, bc_stride = a->bc_stride, h_stride = b->h_stride;
+    const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
+    const float *A_in = a->A + n * a->d_inner + b->c + i;
+    float *h_out = b->h + n * h_stride + i;
+    vf h[SCAN_STATES], A[SCAN_STATES];
+    for (int k = 0; k < n_states; k++) {
+        h[k] = lanes_load(h_out + (size_t)k * h_stride, l);
+        A[k] = lanes_load(A_in + (size_t)k * a->d_inner, l);
+    }
+    for (size_t t = 0, at = i; t < n_rows; t++, at += width, B += bc_stride, C += bc_stride) {
+        const vf delta2 = lanes_load(b->delta2 + at, l), du = lanes_load(b->du + at, l);
+        vf y = lanes_load(b->y + at, l);
+        for (int k = 0; k < n_states; k++) {
+            h[k] = vfma(vexp2(vmul(delta2, A[k])), h[k], vmul(du, vset(B[k])));
+            y = vfma(vset(C[k]), h[k], y);
         }
+        lanes_store(b->y + at, y, l);
     }
+    if (b->hold) return;
+    for (int k = 0; k < n_states; k++) lanes_store(h_out + (size_t)k * h_stride, h[k], l);
 }
 
-enum { SCAN_HELD = 16 }; /* states that scan_states_held keeps in registers */
-
-/* The same for SCAN_HELD states of one vector of channels, which stay in registers from token to token. */
-FM_INLINE void scan_states_held(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, scan_block *b,
-                                size_t i)
+FM_INLINE void scan_states(const fm_scan_args *a, scan_block *b, size_t n, int n_states, size_t n_rows)
 {
-    vf h[SCAN_HELD];
-#pragma GCC unroll 16
-    for (size_t n = 0; n < SCAN_HELD; n++) h[n] = vload(tile->h + n * SCAN_WIDTH + i);
-    for (size_t t = 0; t < n_rows; t++) {
-        const float *B = a->B + (row + t) * a->bc_stride, *C = a->y ? a->C + (row + t) * a->bc_stride : B;
-        const size_t at = t * SCAN_WIDTH + i;
-        const vf delta2 = vload(b->delta2 + at), du = vload(b->du + at);
-        vf y = vset(0.0f);
-#pragma GCC unroll 16
-        for (size_t n = 0; n < SCAN_HELD; n++) {
-            h[n] = scan_step(h[n], vload(tile->A + n * SCAN_WIDTH + i), delta2, du, vset(B[n]));
-            y = vfma(vset(C[n]), h[n], y);
-        }
-        vstore(b->y + at, y);
-    }
-#pragma GCC unroll 16
-    for (size_t n = 0; n < SCAN_HELD; n++) vstore(tile->h + n * SCAN_WIDTH + i, h[n]);
+    size_t i = 0;
+    for (; i + VLEN <= b->width; i += VLEN) scan_lanes(a, b, n, n_states, n_rows, i, lanes_all());
+    if (i < b->width) scan_lanes(a, b, n, n_states, n_rows, i, lanes_first(b->width - i));
 }
 
 /* The skip term and the gate. */
-FM_INLINE void scan_output(const fm_scan_args *a, size_t row, size_t c, const scan_block *b, size_t at, vlanes l)
+FM_INLINE void scan_output(const fm_scan_args *a, const scan_block *b, size_t t, size_t i, vlanes l)
 {
+    const size_t row = b->row + t, c = b->c + i, at = t * b->width + i;
     vf y = vfma(lanes_load(a->skip + c, l), lanes_load(b->u + at, l), lanes_load(b->y + at, l));
     if (a->z) y = vmul(y, vsilu(lanes_load(a->z + row * a->z_stride + c, l)));
     lanes_store(a->y + row * a->y_stride + c, y, l);
 }
 
-FM_INLINE void scan_outputs(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile, const scan_block *b)
+static void scan_outputs(const fm_scan_args *a, const scan_block *b)
 {
-    for (size_t t = 0; t < n_rows; t++) {
-        const size_t at = t * tile->width;
+    for (size_t t = 0; t < b->n_rows; t++) {
         size_t i = 0;
-        for (; i + VLEN <= tile->width; i += VLEN) scan_output(a, row + t, tile->c + i, b, at + i, lanes_all());
-        if (i < tile->width) scan_output(a, row + t, tile->c + i, b, at + i, lanes_first(tile->width - i));
+        for (; i + VLEN <= b->width; i += VLEN) scan_output(a, b, t, i, lanes_all());
+        if (i < b->width) scan_output(a, b, t, i, lanes_first(b->width - i));
     }
 }
 
-/* Rows that lie a power of two apart fight for the same lines of the cache and nothing sees the next coming. */
-FM_INLINE void scan_prefetch(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile)
+/* The rows of the next block are short runs far apart, which the processor does not see coming.  Into the second cache: they may
+ * all fall on the same lines of the first. */
+static void scan_prefetch(const fm_scan_args *a, const scan_block *b)
 {
-    for (size_t r = row; r < row + n_rows; r++) {
-        for (size_t c = tile->c; c < tile->c + tile->width; c += 16) {
-            __builtin_prefetch(a->u + r * a->u_stride + c);
-            __builtin_prefetch(a->dt + r * a->dt_stride + c);
-            if (a->y && a->z) __builtin_prefetch(a->z + r * a->z_stride + c);
+    const size_t begin = b->c + b->width, left = a->d_inner - begin, end = begin + (left < b->width ? left : b->width);
+    for (size_t row = b->row; row < b->row + b->n_rows; row++) {
+        for (size_t c = begin; c < end; c += 16) {
+            __builtin_prefetch(a->u + row * a->u_stride + c, 0, 2);
+            __builtin_prefetch(a->dt + row * a->dt_stride + c, 0, 2);
+            if (a->y && a->z) __builtin_prefetch(a->z + row * a->z_stride + c, 0, 2);
         }
     }
 }
 
-static void scan_rows(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *tile)
+static void scan_lone(const fm_scan_args *a, scan_block *b)
 {
+    size_t n = 0;
+    for (; n + SCAN_STATES <= a->d_state; n += SCAN_STATES) scan_states(a, b, n, SCAN_STATES, 1);
+    for (; n < a->d_state; n++) scan_states(a, b, n, 1, 1);
+}
+
+static void scan_several(const fm_scan_args *a, scan_block *b)
+{
+    size_t n = 0;
+    for (; n + SCAN_STATES <= a->d_state; n += SCAN_STATES) scan_states(a, b, n, SCAN_STATES, b->n_rows);
+    for (; n < a->d_state; n++) scan_states(a, b, n, 1, b->n_rows);
+}
+
+static void scan_run(const fm_scan_args *a, scan_block *b)
+{
+    scan_inputs(a, b);
+    if (b->n_rows == 1) {
+        scan_lone(a, b);
+    } else {
+        scan_prefetch(a, b);
+        scan_several(a, b);
+    }
+    if (a->y) scan_outputs(a, b);
+}
+
+/* Channels begin .. end - 1 of a sequence. */
+static void scan_channels(const fm_scan_args *a, size_t seq, size_t begin, size_t end)
+{
+    const size_t first = a->ragged->begin[seq], last = a->ragged->begin[seq + 1];
     scan_block b;
-    const size_t step = tile->width <= SCAN_WIDTH ? SCAN_TOKENS : 1;
-    const bool held = VREGISTERS == 32 && a->d_state == SCAN_HELD && tile->width == SCAN_WIDTH && tile->h_stride == SCAN_WIDTH;
-    for (size_t t = 0; t < n_rows; t += step) {
-        const size_t n = n_rows - t < step ? n_rows - t : step, left = n_rows - t - n;
-        scan_inputs(a, row + t, n, tile, &b);
-        scan_prefetch(a, row + t + n, left < step ? left : step, tile);
-        for (size_t i = 0; held && i < SCAN_WIDTH; i += VLEN) scan_states_held(a, row + t, n, tile, &b, i);
-        if (!held) scan_states(a, row + t, n, tile, &b);
-        if (a->y) scan_outputs(a, row + t, n, tile, &b);
+    for (size_t row = first; row < last; row += b.n_rows) {
+        b.row = row;
+        b.n_rows = last - row < SCAN_TOKENS ? last - row : SCAN_TOKENS;
+        const size_t width = SCAN_BLOCK / b.n_rows / 16 * 16;
+        for (b.c = begin; b.c < end; b.c += b.width) {
+            b.width = end - b.c < width ? end - b.c : width;
+            b.h = a->h[seq] + b.c;
+            b.h_stride = a->d_inner;
+            b.hold = a->hold;
+            scan_run(a, &b);
+        }
     }
 }
 
-static void scan_copy(float *to, size_t to_stride, const float *from, size_t from_stride, size_t n, size_t width)
-{
-    for (size_t i = 0; i < n; i++) memcpy(to + i * to_stride, from + i * from_stride, width * sizeof *to);
-}
-
-/* Rows of h are a power of two apart and would fight for the same lines of the cache: a tile that several tokens visit is copied
- * close together first. */
-static void scan_near(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *far)
-{
-    float h[SCAN_NEAR * SCAN_WIDTH] __attribute__((aligned(64)));
-    float A[SCAN_NEAR * SCAN_WIDTH] __attribute__((aligned(64)));
-    const scan_tile near = {far->c, far->width, h, A, SCAN_WIDTH, SCAN_WIDTH};
-    scan_copy(h, SCAN_WIDTH, far->h, far->h_stride, a->d_state, far->width);
-    scan_copy(A, SCAN_WIDTH, far->A, far->A_stride, a->d_state, far->width);
-    scan_rows(a, row, n_rows, &near);
-    if (!a->hold) scan_copy(far->h, far->h_stride, h, SCAN_WIDTH, a->d_state, far->width);
-}
-
-/* More states than that, to be left as they were. */
-static void scan_hold_many(const fm_scan_args *a, size_t row, size_t n_rows, const scan_tile *far)
+/* Longer than a block and to be left as it was: on a copy of the states of a few channels at a time. */
+static void scan_channels_held(const fm_scan_args *a, size_t seq, size_t begin, size_t end)
 {
     enum { WIDTH = 16 };
     float h[FM_D_STATE_MAX * WIDTH] __attribute__((aligned(64)));
-    for (size_t i = 0; i < far->width; i += WIDTH) {
-        const size_t width = far->width - i < WIDTH ? far->width - i : WIDTH;
-        const scan_tile tile = {far->c + i, width, h, far->A + i, WIDTH, far->A_stride};
-        scan_copy(h, WIDTH, far->h + i, far->h_stride, a->d_state, width);
-        scan_rows(a, row, n_rows, &tile);
-    }
-}
-
-static void scan_sequence(const fm_scan_args *a, size_t seq, size_t begin, size_t end)
-{
-    const size_t row = a->ragged->begin[seq], n_rows = a->ragged->begin[seq + 1] - row;
-    const bool lone = n_rows == 1 && !a->hold;
-    const size_t step = lone ? SCAN_BLOCK : SCAN_WIDTH;
-    for (size_t c = begin; c < end; c += step) {
-        const size_t width = end - c < step ? end - c : step;
-        const scan_tile tile = {c, width, a->h[seq] + c, a->A + c, a->d_inner, a->d_inner};
-        if (!lone && a->d_state <= SCAN_NEAR)
-            scan_near(a, row, n_rows, &tile);
-        else if (a->hold)
-            scan_hold_many(a, row, n_rows, &tile);
-        else
-            scan_rows(a, row, n_rows, &tile);
+    const size_t first = a->ragged->begin[seq], last = a->ragged->begin[seq + 1];
+    scan_block b = {.h = h, .h_stride = WIDTH};
+    for (b.c = begin; b.c < end; b.c += b.width) {
+        b.width = end - b.c < WIDTH ? end - b.c : WIDTH;
+        for (size_t n = 0; n < a->d_state; n++) memcpy(h + n * WIDTH, a->h[seq] + n * a->d_inner + b.c, b.width * sizeof *h);
+        for (b.row = first; b.row < last; b.row += b.n_rows) {
+            b.n_rows = last - b.row < SCAN_TOKENS ? last - b.row : SCAN_TOKENS;
+            scan_run(a, &b);
+        }
     }
 }
 
@@ -321,7 +342,14 @@ static void simd_scan(const fm_run *run, const fm_scan_args *a)
     size_t begin, end;
     fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
     for (size_t seq = 0; seq < a->ragged->n_seq; seq++) {
-        if (a->ragged->begin[seq] < a->ragged->begin[seq + 1]) scan_sequence(a, seq, begin, end);
+        const bool copied = a->hold && a->ragged->begin[seq + 1] - a->ragged->begin[seq] > SCAN_TOKENS;
+        for (size_t c = begin; c < end; c += SCAN_GROUP) {
+            const size_t to = end - c < SCAN_GROUP ? end : c + SCAN_GROUP;
+            if (copied)
+                scan_channels_held(a, seq, c, to);
+            else
+                scan_channels(a, seq, c, to);
+        }
     }
 }
 

@@ -1,24 +1,22 @@
 /* linear_quant.h - products with quantised weights, once for all instruction sets (after the set's linear_vec_<isa>.h).
  *
  * A panel of LANES rows by 256 columns is unpacked to bytes on the stack and multiplied with every token of a group, P panels by
- * T tokens of sums in registers.  One lane is one row, and its float sums run over the blocks in order: the order of the
- * reference, whatever P and T are. */
+ * T tokens of sums in registers.  For up to FEW_TOKENS tokens the codes of one panel go straight into the products instead.  One
+ * lane is one row, and its float sums run over the blocks in order: the order of the reference, whatever P and T are. */
 #ifndef FM_KERNELS_SIMD_LINEAR_QUANT_H
 #define FM_KERNELS_SIMD_LINEAR_QUANT_H
 
+#include "kernels/simd/linear_common.h"
 #include "kernels/simd/linear_unpack.h"
 
-/* Sums stay in registers only where every index becomes a constant. */
-#ifdef FM_ROLLED /* with sanitizers, which would take minutes over the unrolled code */
-#define UNROLL
-#elif defined(__clang__)
-#pragma clang diagnostic ignored "-Wpass-failed" /* sanitizers keep some loops rolled */
-#define UNROLL _Pragma("unroll")
+/* For the steps of a block, which differ in little but an offset: unrolled, a function would be four or eight times as long. */
+#ifdef __clang__
+#define ROLLED _Pragma("nounroll")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define ROLLED _Pragma("GCC unroll 1")
 #endif
 
-enum { GRANULE = 16, TOKEN_GROUP = 256 };
+enum { TOKEN_GROUP = 256, FEW_TOKENS = 8 };
 
 typedef enum mins { MIN_NONE, MIN_OFFSET, MIN_FLOAT } mins;
 
@@ -30,13 +28,6 @@ typedef struct tile_form {
     bool full; /* codes use all eight bits */
     int shift; /* log2 of the codes' offset, for types with blocks of 32 */
 } tile_form;
-
-FM_INLINE uint32_t word_at(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
 
 /* Ends a run of dot_step: adds it, times a scale, to a sum. */
 FM_INLINE iv dot_end_scaled(iv sum, iv run, iv scale)
@@ -160,49 +151,167 @@ typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blo
     }
 
 /* groups, mins, run, full, shift */
-BLOCK_256(block_q4_k, PANELS, 8, MIN_FLOAT, 8, false, 0)
-BLOCK_256(block_q5_k, PANELS, 8, MIN_FLOAT, 4, false, 0)
-BLOCK_256(block_q2_k, PANELS, 16, MIN_FLOAT, 4, false, 0)
-BLOCK_256(block_q3_k, PANELS, 16, MIN_OFFSET, 4, false, 0)
-BLOCK_256(block_q6_k, PANELS, 16, MIN_OFFSET, 2, false, 0)
-BLOCK_256(block_iq4_xs, PANELS, 8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 0)
-BLOCK_32(block_q8_0, PANELS, 8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 7)
-BLOCK_32(block_q4_0, PANELS, 8, MIN_OFFSET, 8, false, 3)
-BLOCK_32(block_q5_0, PANELS, 8, MIN_OFFSET, 4, false, 4)
-BLOCK_32(block_q4_1, PANELS, 8, MIN_FLOAT, 8, false, 0)
-BLOCK_32(block_q5_1, PANELS, 8, MIN_FLOAT, 4, false, 0)
+#define FORM_q4_k   8, MIN_FLOAT, 8, false, 0
+#define FORM_q5_k   8, MIN_FLOAT, 4, false, 0
+#define FORM_q2_k   16, MIN_FLOAT, 4, false, 0
+#define FORM_q3_k   16, MIN_OFFSET, 4, false, 0
+#define FORM_q6_k   16, MIN_OFFSET, 2, false, 0
+#define FORM_iq4_xs 8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 0
+#define FORM_q8_0   8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 7
+#define FORM_iq4_nl FORM_q8_0
+#define FORM_q4_0   8, MIN_OFFSET, 8, false, 3
+#define FORM_q5_0   8, MIN_OFFSET, 4, false, 4
+#define FORM_q4_1   8, MIN_FLOAT, 8, false, 0
+#define FORM_q5_1   8, MIN_FLOAT, 4, false, 0
+
+#define KINDS_256(X)                                                                                                           \
+    X(Q2_K, q2_k, 84) X(Q3_K, q3_k, 110) X(Q4_K, q4_k, 144) X(Q5_K, q5_k, 176) X(Q6_K, q6_k, 210) X(IQ4_XS, iq4_xs, 136)
+#define KINDS_32(X)                                                                                                            \
+    X(Q8_0, q8_0, 34) X(Q4_0, q4_0, 18) X(Q4_1, q4_1, 20) X(Q5_0, q5_0, 22) X(Q5_1, q5_1, 24) X(IQ4_NL, iq4_nl, 18)
+
+#define X(upper, type, bytes) BLOCK_256(block_##type, PANELS, FORM_##type)
+KINDS_256(X)
+#undef X
+#define X(upper, type, bytes) BLOCK_32(block_##type, PANELS, FORM_##type)
+KINDS_32(X)
+#undef X
+
+/* What a few tokens need of a block: the rows, where its bytes begin in them, and what memory to ask for meanwhile. */
+typedef struct few_block {
+    row_list row;
+    size_t off, blocks;
+    const uint8_t *next;
+} few_block;
+
+/* Adds 256 columns to the sums of a few tokens: y[t][LANES]. */
+typedef void few_fn(float *y, few_block w, const void *const *x);
+
+/* Asks for part `step` of `steps` of a panel's block, so that requests are spread over the work on the block before. */
+FM_INLINE void prefetch_part(const uint8_t *next, size_t bytes, int step, int steps)
+{
+    const size_t part = (bytes / (size_t)steps + 63) / 64 * 64;
+    UNROLL for (size_t i = 0; i < part; i += 64) __builtin_prefetch(next + (size_t)step * part + i, 0, 2);
+}
+
+/* sum[t] += the products of `count` codes with words [at, at + count) of every token, times a scale. */
+FM_INLINE void few_run(iv *sum, const iv *q, const int8_t *const *x, int T, const int at[2], iv scale, tile_form f)
+{
+    const int step = f.run < at[1] && !DOT_CHAIN ? f.run : at[1];
+    UNROLL for (int from = 0; from < at[1]; from += step)
+    {
+        iv s[FEW_TOKENS];
+        UNROLL for (int t = 0; t < T; t++) s[t] = iv_set1(0);
+        UNROLL for (int k = from; k < from + step; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
+            dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * (at[0] + k))), k == from, f.full);
+        UNROLL for (int t = 0; t < T; t++) sum[t] = dot_end_scaled(sum[t], s[t], scale);
+    }
+}
+
+FM_INLINE void few_step_256(iv *sum, const iv q[16], const panel *p, const int8_t *const *x, int T, int step, tile_form f)
+{
+    const int words = 64 / f.groups;
+    UNROLL for (int i = 0; i < 16; i += words)
+    {
+        const int at = step_word(step, i, f.groups);
+        few_run(sum, q + i, x, T, (const int[2]){at, words}, p->scale[at / words], f);
+    }
+}
+
+FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 *const *x, int T, size_t b, tile_form f)
+{
+    const int step = f.run < 8 && !DOT_CHAIN ? f.run : 8;
+    iv sum[FEW_TOKENS];
+    UNROLL for (int t = 0; t < T; t++) sum[t] = f.min == MIN_OFFSET ? iv_set1((uint32_t)x[t]->nsum[b]) << f.shift : iv_set1(0);
+    UNROLL for (int from = 0; from < 8; from += step)
+    {
+        iv s[FEW_TOKENS];
+        UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
+        UNROLL for (int k = from; k < from + step; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
+            dot_step(s[t], q[k], iv_set1(word_at(x[t]->q + 32 * b + 4 * (size_t)k)), k == from, f.full);
+        UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
+    }
+    UNROLL for (int t = 0; t < T; t++)
+    {
+        acc[t] = fv_fma(p->d[0] * fv_set1(x[t]->d[b]), fv_from_int(sum[t]), acc[t]);
+        if (f.min == MIN_FLOAT) acc[t] = fv_fma(p->m[0], fv_set1(x[t]->ds[b]), acc[t]);
+    }
+}
+
+#define FEW_256(name, type, bytes, T)                                                                                          \
+    static void name(float *y, few_block w, const void *const *x)                                                              \
+    {                                                                                                                          \
+        const tile_form f = {FORM_##type};                                                                                     \
+        const int8_t *xq[T];                                                                                                   \
+        panel p;                                                                                                               \
+        iv sum[T];                                                                                                             \
+        UNROLL for (int t = 0; t < T; t++) xq[t] = ((const fm_x256 *)x[t])->q;                                                 \
+        UNROLL for (int t = 0; t < T; t++) sum[t] = iv_set1(0);                                                                \
+        head_##type(&p, w.row, w.off);                                                                                         \
+        ROLLED for (int step = 0; step < 4; step++)                                                                            \
+        {                                                                                                                      \
+            iv q[16];                                                                                                          \
+            prefetch_part(w.next, LANES * (bytes), step, 4);                                                                   \
+            codes_##type(q, &p, w.row, w.off, step);                                                                           \
+            few_step_256(sum, q, &p, xq, T, step, f);                                                                          \
+        }                                                                                                                      \
+        UNROLL for (int t = 0; t < T; t++) add_block(y + t * LANES, sum[t], &p, x[t], f);                                      \
+    }
+
+#define FEW_32(name, type, bytes, T)                                                                                           \
+    static void name(float *y, few_block w, const void *const *x)                                                              \
+    {                                                                                                                          \
+        const tile_form f = {FORM_##type};                                                                                     \
+        panel p;                                                                                                               \
+        fv acc[T];                                                                                                             \
+        UNROLL for (int t = 0; t < T; t++) acc[t] = fv_load(y + t * LANES);                                                    \
+        ROLLED for (size_t b = 0; b < w.blocks; b++)                                                                           \
+        {                                                                                                                      \
+            iv q[8];                                                                                                           \
+            prefetch_part(w.next, 8 * LANES * (bytes), (int)b, 8);                                                             \
+            codes_##type(q, &p, w.row, w.off + (bytes)*b, 0);                                                                  \
+            few_step_32(acc, q, &p, (const fm_x32 *const *)x, T, b, f);                                                        \
+        }                                                                                                                      \
+        UNROLL for (int t = 0; t < T; t++) fv_store(y + t * LANES, acc[t]);                                                    \
+    }
+
+/* For 5 and 7 tokens the next larger one works on copies. */
+enum { FEW_KINDS = 5 };
+static const uint8_t few_tokens[FEW_KINDS] = {2, 3, 4, 6, 8};
+
+#define X(upper, type, bytes)                                                                                                  \
+    FEW_256(few2_##type, type, bytes, 2)                                                                                       \
+    FEW_256(few3_##type, type, bytes, 3)                                                                                       \
+    FEW_256(few4_##type, type, bytes, 4)                                                                                       \
+    FEW_256(few6_##type, type, bytes, 6)                                                                                       \
+    FEW_256(few8_##type, type, bytes, 8)
+KINDS_256(X)
+#undef X
+#define X(upper, type, bytes)                                                                                                  \
+    FEW_32(few2_##type, type, bytes, 2)                                                                                        \
+    FEW_32(few3_##type, type, bytes, 3)                                                                                        \
+    FEW_32(few4_##type, type, bytes, 4)                                                                                        \
+    FEW_32(few6_##type, type, bytes, 6)                                                                                        \
+    FEW_32(few8_##type, type, bytes, 8)
+KINDS_32(X)
+#undef X
 
 typedef struct quant_kind {
     void (*unpack)(panel *p, row_list row, size_t off, size_t blocks);
     block_fn *add;
+    few_fn *few[FEW_KINDS];
     size_t bytes;  /* of 256 columns */
     size_t record; /* of a token's 256 packed columns */
 } quant_kind;
 
+#define FEW(type) {few2_##type, few3_##type, few4_##type, few6_##type, few8_##type}
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
-    [FM_Q8_0] = {unpack_q8_0, block_q8_0, 8 * 34, sizeof(fm_x32)},
-    [FM_Q4_0] = {unpack_q4_0, block_q4_0, 8 * 18, sizeof(fm_x32)},
-    [FM_Q4_1] = {unpack_q4_1, block_q4_1, 8 * 20, sizeof(fm_x32)},
-    [FM_Q5_0] = {unpack_q5_0, block_q5_0, 8 * 22, sizeof(fm_x32)},
-    [FM_Q5_1] = {unpack_q5_1, block_q5_1, 8 * 24, sizeof(fm_x32)},
-    [FM_IQ4_NL] = {unpack_iq4_nl, block_q8_0, 8 * 18, sizeof(fm_x32)},
-    [FM_Q2_K] = {unpack_q2_k, block_q2_k, 84, sizeof(fm_x256)},
-    [FM_Q3_K] = {unpack_q3_k, block_q3_k, 110, sizeof(fm_x256)},
-    [FM_Q4_K] = {unpack_q4_k, block_q4_k, 144, sizeof(fm_x256)},
-    [FM_Q5_K] = {unpack_q5_k, block_q5_k, 176, sizeof(fm_x256)},
-    [FM_Q6_K] = {unpack_q6_k, block_q6_k, 210, sizeof(fm_x256)},
-    [FM_IQ4_XS] = {unpack_iq4_xs, block_iq4_xs, 136, sizeof(fm_x256)},
+#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), bytes, sizeof(fm_x256)},
+    KINDS_256(X)
+#undef X
+#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), 8 * (bytes), sizeof(fm_x32)},
+    KINDS_32(X)
+#undef X
 };
-
-static void finish_rows(const fm_linear_args *a, size_t r, size_t rows, size_t t, const float *v)
-{
-    float *y = a->y + t * a->y_stride + r;
-    for (size_t i = 0; i < rows; i++) {
-        float s = v[i];
-        if (a->bias) s += a->bias[r + i];
-        y[i] = a->add ? s + y[i] : s;
-    }
-}
 
 /* A panel reads a little of each of its rows at a time, which hardware prefetchers do not follow: asks for piece `b` of the rows
  * that come after these.  A prefetch cannot fault, so the last piece may lie beyond the weights. */
@@ -232,10 +341,34 @@ static void rows_quant(const fm_linear_args *a, size_t r, size_t rows, size_t t0
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * PANELS * LANES);
 }
 
+/* Rows [r, r + rows), at most LANES, of at most FEW_TOKENS tokens; tokens beyond the last repeat it. */
+static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t f)
+{
+    const quant_kind *kind = &quant_kinds[a->W->type];
+    const size_t cols = a->W->cols, n = few_tokens[f];
+    const uint8_t *row[LANES];
+    const void *x[FEW_TOKENS];
+    float y[FEW_TOKENS * LANES];
+    for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
+    const uint8_t *next = (const uint8_t *)((uintptr_t)a->W->data + (r + LANES) * a->W->stride);
+    memset(y, 0, n * LANES * sizeof *y);
+    for (size_t b = 0; b * FM_X_COLS < cols; b++) {
+        const size_t left = (cols - b * FM_X_COLS) / 32;
+        for (size_t t = 0; t < n; t++) x[t] = (const uint8_t *)a->x + (b * a->n + (t < a->n ? t : a->n - 1)) * kind->record;
+        kind->few[f](y, (few_block){row, b * kind->bytes, left < 8 ? left : 8, next + b * LANES * kind->bytes}, x);
+    }
+    for (size_t t = 0; t < a->n; t++) finish_rows(a, r, rows, t, y + t * LANES);
+}
+
 static void linear_quant(const fm_run *run, const fm_linear_args *a)
 {
-    size_t begin, end;
+    size_t begin, end, f = 0;
     fm_run_range(run, a->W->rows, GRANULE, &begin, &end);
+    if (a->n <= FEW_TOKENS && a->n > 0) {
+        while (few_tokens[f] < a->n) f++;
+        for (size_t r = begin; r < end; r += LANES) rows_few(a, r, end - r < LANES ? end - r : LANES, f);
+        return;
+    }
     for (size_t r = begin; r < end; r += PANELS * LANES) {
         const size_t rows = end - r < PANELS * LANES ? end - r : PANELS * LANES;
         for (size_t t = 0; t < a->n; t += TOKEN_GROUP)

@@ -14,9 +14,11 @@ static size_t pack_records(size_t cols) { return cols / FM_X_COLS + (cols % FM_X
 
 static size_t pack_bytes(fm_xform form, size_t n, size_t cols)
 {
-    size_t unit = form == FM_X_F32 ? sizeof(float) : form == FM_X_Q8_32 ? sizeof(fm_x32) : sizeof(fm_x256);
-    if (cols > SIZE_MAX - FM_X_COLS) return 0;
-    size_t units = form == FM_X_F32 ? fm_x_f32_stride(cols) : pack_records(cols);
+    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
+    size_t unit = floats ? sizeof(float) : form == FM_X_Q8_32 ? sizeof(fm_x32) : sizeof(fm_x256);
+    if (cols > SIZE_MAX - FM_X_COLS || n > SIZE_MAX - FM_X_TILE) return 0;
+    size_t units = floats ? fm_x_f32_stride(cols) : pack_records(cols);
+    if (floats && n >= FM_X_MANY) n = (n + FM_X_TILE - 1) / FM_X_TILE * FM_X_TILE;
     size_t bytes;
     if (__builtin_mul_overflow(units, unit, &bytes)) return 0;
     return __builtin_mul_overflow(bytes, n, &bytes) ? 0 : bytes;
@@ -53,6 +55,7 @@ FM_INLINE float pack_round(int8_t *q, const float *x, size_t n)
 FM_INLINE void pack_record_256(fm_x256 *o, const float *x)
 {
     o->d = pack_round(o->q, x, FM_X_COLS);
+    memset(o->unused, 0, sizeof o->unused); /* so that packs compare byte by byte */
     for (int g = 0; g < 16; g++) {
         int sum = 0;
         for (int j = 0; j < 16; j++) sum += o->q[16 * g + j];
@@ -65,6 +68,7 @@ FM_INLINE void pack_record_256(fm_x256 *o, const float *x)
 FM_INLINE void pack_record_32(fm_x32 *o, const float *x, size_t blocks)
 {
     if (blocks < 8) memset(o, 0, sizeof *o);
+    memset(o->unused, 0, sizeof o->unused);
     for (size_t b = 0; b < blocks; b++) {
         o->d[b] = pack_round(o->q + 32 * b, x + 32 * b, 32);
         int32_t sum = 0;
@@ -104,6 +108,7 @@ static void pack_fill(fm_kernels *k)
 {
     k->pack_x_bytes = pack_bytes;
     k->pack_x[FM_X_F32] = pack_f32;
+    k->pack_x[FM_X_BF16] = pack_f32;
     k->pack_x[FM_X_Q8_32] = pack_32;
     k->pack_x[FM_X_Q8_256] = pack_256;
 }

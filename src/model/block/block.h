@@ -76,13 +76,18 @@ static inline uint64_t fm_dropout_stream(const fm_dropout *d, size_t place)
     return d->step << 20 | place;
 }
 
-/* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence. */
+/* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence.  With `hold` the states stay
+ * as they are; with a log what would have moved them is written there, of which a replay may take some. */
 typedef struct fm_batch {
     const fm_config *config;
     const fm_ragged *ragged;
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
-    bool hold;                 /* leave the states as they are */
+    bool hold;
+    float *log;        /* (log_floats(log_tokens)) of this layer; NULL: none */
+    size_t log_tokens; /* room of the log */
+    size_t log_first;  /* where a replay begins */
+    /* Training. */
     const fm_dropout *dropout; /* of what is added to the residual stream; NULL: none */
     size_t layer;              /* which layer runs: keys its dropout */
     fm_arena *saved;           /* where the layer that runs keeps what its backward needs; NULL: inference */
@@ -102,10 +107,14 @@ struct fm_block {
     const fm_weight_def *weights;
     size_t n_weights;
     size_t (*state_floats)(const fm_config *c);
+    size_t (*log_floats)(const fm_config *c, size_t n_tokens);
     /* Scratch of a forward of `n_tokens` rows, `n_seq` sequences and `n_parts` workers, pushed on a measuring arena. */
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
+    /* Moves the states of one sequence by n_tokens of the log, to the bits that a forward gives.  Reads no matrix and needs no
+     * barrier. */
+    void (*replay)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch);
     /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
      * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`. */
     void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, size_t n_states, unsigned n_parts);

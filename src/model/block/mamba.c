@@ -167,8 +167,33 @@ static void drop(const fm_ctx *c, const fm_batch *b, fm_rows to, fm_rows from, b
                                         .add = add});
 }
 
+/* What moves the states (fm_batch.log): rows of x before the convolution, of dt before its bias, and B. */
+typedef struct inputs {
+    fm_rows x, dt, B; /* (log_tokens, d_inner), the same, (log_tokens, d_state) */
+} inputs;
+
+static size_t log_floats(const fm_config *c, size_t n_tokens)
+{
+    return fm_round_up(n_tokens * (2 * c->d_inner + c->d_state), FM_ALIGN / sizeof(float));
+}
+
+static inputs log_rows(const fm_batch *b, size_t first, size_t n)
+{
+    const size_t inner = b->config->d_inner, N = b->config->d_state, plane = b->log_tokens * inner;
+    FM_ASSERT(first + n <= b->log_tokens);
+    return (inputs){fm_rows_of(b->log + first * inner, n, inner), fm_rows_of(b->log + plane + first * inner, n, inner),
+                    fm_rows_of(b->log + 2 * plane + first * N, n, N)};
+}
+
+/* Every worker may have its own rows q, so one of them writes. */
+static void log_B(const fm_ctx *c, fm_rows log, fm_rows B)
+{
+    for (size_t t = 0; t < B.n && c->run.part == 0; t++)
+        memcpy(log.p + t * log.stride, B.p + t * B.stride, B.d * sizeof(float));
+}
+
 /* Steps 1 and 2: x and z, each worker the channels that it owns. */
-static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, fm_rows xz)
+static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, const fm_rows out[2])
 {
     const size_t inner = cfg->d_inner;
     const fm_tensor *W = &l->w[IN_PROJ];
@@ -177,8 +202,51 @@ static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg,
     const fm_packed packed = fm_op_pack_rows(c, n, W);
     for (size_t half = 0; half < 2; half++) {
         const fm_tensor rows = fm_tensor_rows(W, half * inner, inner);
-        fm_op_linear_channels(c, fm_rows_cols(xz, half * inner, inner), packed, &rows, bias ? bias + half * inner : NULL);
+        fm_op_linear_channels(c, out[half], packed, &rows, bias ? bias + half * inner : NULL);
     }
+}
+
+/* Steps 4 and 5. */
+static void convolve(const fm_ctx *c, const fm_layer *l, const fm_batch *b, float *const *window, fm_rows u, fm_rows x)
+{
+    fm_op_conv_silu(c, &(fm_conv_args){.out = u.p,
+                                       .out_stride = u.stride,
+                                       .state = window,
+                                       .x = x.p,
+                                       .x_stride = x.stride,
+                                       .w = l->w[CONV].data,
+                                       .bias = l->w[CONV_BIAS].data,
+                                       .ragged = b->ragged,
+                                       .d_inner = b->config->d_inner,
+                                       .d_conv = b->config->d_conv,
+                                       .hold = b->hold});
+}
+
+/* Steps 9 to 13; the bias of dt is added there. */
+static void scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_scan_args a)
+{
+    a.dt_bias = l->w[DT_BIAS].data;
+    a.A = l->w[A].data;
+    a.skip = l->w[SKIP].data;
+    a.ragged = b->ragged;
+    a.d_inner = b->config->d_inner;
+    a.d_state = b->config->d_state;
+    a.hold = b->hold;
+    fm_op_scan(c, &a);
+}
+
+/* Step 14.  With dropout the product goes through `out` (T, d_model). */
+static void add_out(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows x, fm_packed y, float *out)
+{
+    const fm_tensor *W = &l->w[OUT_PROJ];
+    const float *bias = l->w[OUT_BIAS].data;
+    if (!b->dropout) {
+        fm_op_linear_add(c, x, y, W, bias);
+        return;
+    }
+    const fm_rows dropped = fm_rows_of(out, x.n, x.d);
+    fm_op_linear(c, dropped, y, W, bias);
+    drop(c, b, x, dropped, true);
 }
 
 static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
@@ -191,53 +259,49 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     scratch s = b->saved ? v.s : place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
     find_state(&s, c, l, b);
     const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
-                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), dt = fm_rows_of(s.dt, T, inner),
+                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), z = fm_rows_cols(xz, inner, inner),
                   y = fm_rows_of(b->saved ? save_input(c, l, b, &v, x) : s.u, T, inner);
+    const inputs log = b->log ? log_rows(b, 0, T) : (inputs){.x = {0}};
+    const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : fm_rows_of(s.dt, T, inner);
 
-    project_in(c, l, cfg, x, n, xz);   /* 1, 2 */
-    fm_op_conv_silu(c, &(fm_conv_args){/* 4, 5 */
-                                       .out = u.p,
-                                       .out_stride = u.stride,
-                                       .state = s.conv,
-                                       .x = xz.p,
-                                       .x_stride = xz.stride,
-                                       .w = w[CONV].data,
-                                       .bias = w[CONV_BIAS].data,
-                                       .ragged = b->ragged,
-                                       .d_inner = inner,
-                                       .d_conv = cfg->d_conv,
-                                       .hold = b->hold});
+    project_in(c, l, cfg, x, n, (fm_rows[2]){in, z});                              /* 1, 2 */
+    convolve(c, l, b, s.conv, u, in);                                              /* 4, 5 */
     fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
     const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
     fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
-    fm_op_scan(c, &(fm_scan_args){/* 9 - 13; the bias of dt is added there */
-                                  .y = y.p,
-                                  .y_stride = y.stride,
-                                  .h = s.h,
-                                  .u = u.p,
-                                  .u_stride = u.stride,
-                                  .dt = dt.p,
-                                  .dt_stride = dt.stride,
-                                  .dt_bias = w[DT_BIAS].data,
-                                  .A = w[A].data,
-                                  .B = q.p + rank,
-                                  .C = q.p + rank + cfg->d_state,
-                                  .bc_stride = q.stride,
-                                  .skip = w[SKIP].data,
-                                  .z = xz.p + inner,
-                                  .z_stride = xz.stride,
-                                  .ragged = b->ragged,
-                                  .d_inner = inner,
-                                  .d_state = cfg->d_state,
-                                  .hold = b->hold});
-    const fm_packed packed = fm_op_pack_channels(c, y, &w[OUT_PROJ]);
-    if (!b->dropout) {
-        fm_op_linear_add(c, x, packed, &w[OUT_PROJ], w[OUT_BIAS].data); /* 14 */
-        return;
-    }
-    const fm_rows out = fm_rows_of(v.out, T, cfg->d_model);
-    fm_op_linear(c, out, packed, &w[OUT_PROJ], w[OUT_BIAS].data);
-    drop(c, b, x, out, true);
+    const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
+    if (b->log) log_B(c, log.B, B);
+    scan(c, l, b, /* 9 - 13 */
+         (fm_scan_args){.y = y.p,
+                        .y_stride = y.stride,
+                        .h = s.h,
+                        .u = u.p,
+                        .u_stride = u.stride,
+                        .dt = dt.p,
+                        .dt_stride = dt.stride,
+                        .B = B.p,
+                        .C = C.p,
+                        .bc_stride = q.stride,
+                        .z = z.p,
+                        .z_stride = z.stride});
+    add_out(c, l, b, x, fm_op_pack_channels(c, y, &w[OUT_PROJ]), v.out); /* 14 */
+}
+
+static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)
+{
+    const inputs log = log_rows(b, b->log_first, b->n_tokens);
+    scratch s = place(&arena, b->config, b->n_tokens, 1, c->run.n_parts);
+    find_state(&s, c, l, b);
+    const fm_rows u = fm_rows_of(s.u, b->n_tokens, b->config->d_inner);
+    convolve(c, l, b, s.conv, u, log.x);
+    scan(c, l, b,
+         (fm_scan_args){.h = s.h,
+                        .u = u.p,
+                        .u_stride = u.stride,
+                        .dt = log.dt.p,
+                        .dt_stride = log.dt.stride,
+                        .B = log.B.p,
+                        .bc_stride = log.B.stride});
 }
 
 /* ---- Backward (spec 8), from the last step to the first ---- */
@@ -445,8 +509,10 @@ const fm_block fm_block_mamba = {
     .weights = weights,
     .n_weights = N_WEIGHTS,
     .state_floats = state_floats,
+    .log_floats = log_floats,
     .scratch = measure,
     .forward = forward,
+    .replay = replay,
     .saved = measure_saved,
     .back_scratch = measure_back,
     .backward = backward,

@@ -1,0 +1,36 @@
+/* linear_common.h - what the product templates share (after an instruction set's linear_vec_<isa>.h). */
+#ifndef FM_KERNELS_SIMD_LINEAR_COMMON_H
+#define FM_KERNELS_SIMD_LINEAR_COMMON_H
+
+#include "kernels/linear.h"
+
+/* Sums stay in registers only where every index becomes a constant. */
+#ifdef FM_ROLLED /* with sanitizers, which would take minutes over the unrolled code */
+#define UNROLL
+#elif defined(__clang__)
+#pragma clang diagnostic ignored "-Wpass-failed" /* sanitizers keep some loops rolled */
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { GRANULE = 16 };
+
+FM_INLINE uint32_t word_at(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void finish_rows(const fm_linear_args *a, size_t r, size_t rows, size_t t, const float *v)
+{
+    float *y = a->y + t * a->y_stride + r;
+    for (size_t i = 0; i < rows; i++) {
+        float s = v[i];
+        if (a->bias) s += a->bias[r + i];
+        y[i] = a->add ? s + y[i] : s;
+    }
+}
+
+#endif
