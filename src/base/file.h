@@ -51,6 +51,9 @@ fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err); /* zeros up to a m
 fm_status fm_out_commit(fm_out *o, fm_error *err);            /* frees o in either case */
 void fm_out_abort(fm_out *o);                                 /* harmless after commit or on a zeroed fm_out */
 
+/* A whole small file at once, dir/name, in the same way. */
+fm_status fm_file_write(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err);
+
 bool fm_path_is_dir(const char *path);
 bool fm_path_exists(const char *path);
 bool fm_path_same(const char *a, const char *b); /* do both exist, and are they one file? */

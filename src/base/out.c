@@ -212,3 +212,16 @@ void fm_out_abort(fm_out *o)
     fm_free(o->a, o->tmp);
     *o = (fm_out){.fd = -1};
 }
+
+fm_status fm_file_write(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err)
+{
+    fm_out o = {.fd = -1};
+    char *path = fm_path_join(dir, name, a, err);
+    if (path == NULL) return FM_ERR_MEMORY;
+    fm_status status = fm_out_open(&o, path, a, err);
+    if (status == FM_OK) status = fm_out_write(&o, text.p, text.n, err);
+    if (status == FM_OK) status = fm_out_commit(&o, err);
+    fm_out_abort(&o);
+    fm_free(a, path);
+    return status;
+}

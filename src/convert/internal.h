@@ -92,7 +92,6 @@ fm_status fm_tok_put_synthetic(fm_gguf_writer *w, const fm_job *j, fm_error *err
 fm_status fm_tok_write_hf(const fm_tok *t, const fm_job *j, const char *dir, fm_error *err);    /* vocab_hf.c */
 /* The text of "<dir>/<name>"; absent: empty. */
 fm_status fm_read_beside(fm_str *text, const char *dir, const char *name, fm_error *err);
-fm_status fm_write_text(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err);
 
 /* config_json.c: `text` with what the conversion changed; one made from the model alone. */
 fm_status fm_config_edit(fm_str *out, const fm_job *j, fm_view text, fm_error *err);

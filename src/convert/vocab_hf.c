@@ -10,7 +10,7 @@ static fm_status copy_file(const char *from, const char *name, const char *to, c
 {
     fm_str text = {.a = a};
     fm_status status = fm_read_beside(&text, from, name, err);
-    if (status == FM_OK && text.n) status = fm_write_text(to, name, (fm_view){text.p, text.n}, a, err);
+    if (status == FM_OK && text.n) status = fm_file_write(to, name, (fm_view){text.p, text.n}, a, err);
     fm_str_free(&text);
     return status;
 }
@@ -23,7 +23,7 @@ static fm_status copy_tokenizer(const fm_tok *t, const fm_job *j, const char *di
     if (!t->json) return FM_OK;
     fm_str text = {.a = j->a};
     fm_status status = fm_file_read(&text, t->json, (size_t)256 << 20, err);
-    if (status == FM_OK) status = fm_write_text(dir, "tokenizer.json", (fm_view){text.p, text.n}, j->a, err);
+    if (status == FM_OK) status = fm_file_write(dir, "tokenizer.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     return status;
 }
@@ -138,10 +138,10 @@ static fm_status make_files(source *s, const fm_job *j, const char *dir, fm_erro
     fm_str text = {.a = j->a};
     fm_status status = read_source(s, j, err);
     if (status == FM_OK) status = fm_vocab_write_json(&text, &s->v, err);
-    if (status == FM_OK) status = fm_write_text(dir, "tokenizer.json", (fm_view){text.p, text.n}, j->a, err);
+    if (status == FM_OK) status = fm_file_write(dir, "tokenizer.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_reset(&text);
     if (status == FM_OK) status = write_config(&text, s, err);
-    if (status == FM_OK) status = fm_write_text(dir, "tokenizer_config.json", (fm_view){text.p, text.n}, j->a, err);
+    if (status == FM_OK) status = fm_file_write(dir, "tokenizer_config.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     fm_free(j->a, s->text);
     fm_free(j->a, s->type);
@@ -156,7 +156,7 @@ static fm_status write_generation(const fm_job *j, const char *dir, fm_error *er
     if (!j->m) return FM_OK;
     if (j->m->source.kind == FM_SOURCE_HF) return copy_file(j->m->source.path, "generation_config.json", dir, j->a, err);
     FM_TRY(fm_gguf_get_string(&j->m->source.gguf, "fmamba.generation_config_json", &text, NULL, err));
-    return text.n ? fm_write_text(dir, "generation_config.json", text, j->a, err) : FM_OK;
+    return text.n ? fm_file_write(dir, "generation_config.json", text, j->a, err) : FM_OK;
 }
 
 fm_status fm_tok_write_hf(const fm_tok *t, const fm_job *j, const char *dir, fm_error *err)

@@ -20,19 +20,6 @@ fm_status fm_read_beside(fm_str *text, const char *dir, const char *name, fm_err
     return status;
 }
 
-fm_status fm_write_text(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err)
-{
-    fm_out out = {0};
-    char *path = fm_path_join(dir, name, a, err);
-    if (!path) return FM_ERR_MEMORY;
-    fm_status status = fm_out_open(&out, path, a, err);
-    if (status == FM_OK) status = fm_out_write(&out, text.p, text.n, err);
-    if (status == FM_OK) status = fm_out_commit(&out, err);
-    fm_out_abort(&out);
-    fm_free(a, path);
-    return status;
-}
-
 /* ---- Shards ---- */
 
 typedef struct shards {
@@ -137,7 +124,7 @@ static fm_status write_index(const fm_job *j, const shards *s, const char *dir, 
     fm_jsonw_end(&w, '}');
     fm_status status = fm_str_ok(&name, "a tensor name", err);
     if (status == FM_OK) status = fm_str_ok(&text, "the index", err);
-    if (status == FM_OK) status = fm_write_text(dir, "model.safetensors.index.json", (fm_view){text.p, text.n}, j->a, err);
+    if (status == FM_OK) status = fm_file_write(dir, "model.safetensors.index.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     fm_str_free(&name);
     return status;
@@ -163,7 +150,7 @@ static fm_status write_config(const fm_job *j, const char *dir, fm_error *err)
     if (j->m && j->m->source.kind == FM_SOURCE_HF) own = (fm_view){j->m->source.config.p, j->m->source.config.n};
     else if (j->m) status = fm_gguf_get_string(&j->m->source.gguf, "fmamba.config_json", &own, NULL, err);
     if (status == FM_OK) status = own.n ? fm_config_edit(&text, j, own, err) : fm_config_make(&text, j, err);
-    if (status == FM_OK) status = fm_write_text(dir, "config.json", (fm_view){text.p, text.n}, j->a, err);
+    if (status == FM_OK) status = fm_file_write(dir, "config.json", (fm_view){text.p, text.n}, j->a, err);
     fm_str_free(&text);
     return status;
 }

@@ -36,20 +36,19 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static size_t product_bytes(const fm_model *m, const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
+static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
 {
-    (void)m;
     const size_t forward = fm_op_packed_bytes(k, W, T, n_parts), back = fm_op_linear_back_packed(k, W, T, n_parts);
     return forward && back ? max_size(forward, back) : SIZE_MAX;
 }
 
 static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
 {
-    size_t most = product_bytes(m, &m->globals[FM_GLOBAL_HEAD], k, T < FM_LOSS_ROWS ? T : FM_LOSS_ROWS, n_parts);
+    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, T < FM_LOSS_ROWS ? T : FM_LOSS_ROWS, n_parts);
     for (size_t l = 0; l < m->config.n_layer; l++)
         for (size_t i = 0; i < m->layers[l].block->n_weights; i++)
             if (m->layers[l].block->weights[i].kind == FM_WEIGHT_MATRIX)
-                most = max_size(most, product_bytes(m, &m->layers[l].w[i], k, T, n_parts));
+                most = max_size(most, product_bytes(&m->layers[l].w[i], k, T, n_parts));
     return most;
 }
 
@@ -99,7 +98,7 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
     s.state = FM_PUSH(a, float *, b->n_pieces);
     s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
     s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
-    s.befores = FM_PUSH(a, float, b->recompute ? n_layer * b->n_pieces *needs.state_floats : 0);
+    s.befores = FM_PUSH(a, float, b->recompute && !b->forget ? n_layer * b->n_pieces * needs.state_floats : 0);
     s.packed_bytes = packed_bytes(m, b->k, T, n_parts);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     s.saved = push_arena(a, b->recompute ? 1 : n_layer, needs.saved);

@@ -473,28 +473,15 @@ void fm_bpe_vocab_free(fm_bpe_vocab *b)
 
 /* ---- Files ---- */
 
-static fm_status write_file(const char *dir, const char *name, const fm_str *text, fm_error *err)
-{
-    fm_out out = {0};
-    char *path = fm_path_join(dir, name, text->a, err);
-    if (path == NULL) return FM_ERR_MEMORY;
-    fm_status status = fm_out_open(&out, path, text->a, err);
-    if (status == FM_OK) status = fm_out_write(&out, text->p, text->n, err);
-    if (status == FM_OK) status = fm_out_commit(&out, err);
-    fm_out_abort(&out);
-    fm_free(text->a, path);
-    return status;
-}
-
 fm_status fm_bpe_save(const fm_bpe_vocab *b, const char *dir, fm_error *err)
 {
     fm_str text = {.a = b->a};
     fm_status status = fm_dir_make(dir, err);
     if (status == FM_OK) status = fm_vocab_write_json(&text, &b->v, err);
-    if (status == FM_OK) status = write_file(dir, "tokenizer.json", &text, err);
+    if (status == FM_OK) status = fm_file_write(dir, "tokenizer.json", (fm_view){text.p, text.n}, b->a, err);
     fm_str_reset(&text);
     if (status == FM_OK) status = fm_vocab_write_config(&text, &b->v, (fm_view){NULL, 0}, err);
-    if (status == FM_OK) status = write_file(dir, "tokenizer_config.json", &text, err);
+    if (status == FM_OK) status = fm_file_write(dir, "tokenizer_config.json", (fm_view){text.p, text.n}, b->a, err);
     fm_str_free(&text);
     return status;
 }

@@ -30,26 +30,22 @@ static void put_state(fm_str *out, const fm_trainer *t)
     fm_str_putc(out, '\n');
 }
 
-static fm_status write_state(const fm_trainer *t, const char *path, fm_error *err)
+static fm_status write_state(const fm_trainer *t, const char *dir, fm_error *err)
 {
     fm_str text = {.a = t->a};
-    fm_out o = {.fd = -1};
     put_state(&text, t);
     fm_status status = fm_str_ok(&text, "the state of the training", err);
-    if (status == FM_OK) status = fm_out_open(&o, path, t->a, err);
-    if (status == FM_OK) status = fm_out_write(&o, text.p, text.n, err);
-    if (status == FM_OK) status = fm_out_commit(&o, err);
-    fm_out_abort(&o);
+    if (status == FM_OK) status = fm_file_write(dir, "trainer.json", (fm_view){text.p, text.n}, t->a, err);
     fm_str_free(&text);
     return status;
 }
 
-static fm_status parse_state(fm_trainer *t, fm_json *j)
+static void parse_state(fm_trainer *t, fm_json *j)
 {
     fm_view key;
     uint64_t version = 0;
     size_t n = 0;
-    if (!fm_json_enter_object(j)) return FM_OK;
+    if (!fm_json_enter_object(j)) return;
     while (fm_json_key(j, &key)) {
         if (fm_view_is(key, "version") && fm_json_u64(j, &version) && version != 1)
             fm_json_fail(j, "a version that this program does not know");
@@ -62,7 +58,6 @@ static fm_status parse_state(fm_trainer *t, fm_json *j)
         else if (!fm_view_is(key, "version"))
             fm_json_skip(j);
     }
-    return FM_OK;
 }
 
 static fm_status read_state(fm_trainer *t, const char *path, fm_error *err)
@@ -102,11 +97,6 @@ static fm_status save_moments(fm_trainer *t, const char *path, fm_error *err)
     return fm_tensors_write(&f, path, err);
 }
 
-static fm_status save_state(fm_trainer *t, const char *path, fm_error *err)
-{
-    return write_state(t, path, err);
-}
-
 static fm_status load_weights(fm_trainer *t, const char *path, fm_error *err)
 {
     const fm_tensor_file f = {.m = t->g.m, .sets = &(fm_tensor_set){"", t->p.w}, .n_sets = 1, .type = FM_F32, .a = t->a};
@@ -124,7 +114,7 @@ fm_status fm_trainer_save(const fm_trainer *t, const char *dir, fm_error *err)
 {
     FM_TRY(at(t, dir, "model.safetensors", save_weights, err));
     FM_TRY(at(t, dir, "optimizer.safetensors", save_moments, err));
-    return at(t, dir, "trainer.json", save_state, err);
+    return write_state(t, dir, err);
 }
 
 /* The weights are read again because a model keeps A, from which A_log does not come back to the last bit. */

@@ -113,8 +113,7 @@ fm_status fm_jsonl_text(fm_str *out, fm_view line, const char *path, fm_error *e
                 fm_json_skip(&j);
         }
     FM_TRY(fm_json_finish(&j, err));
-    if (!raw.p)
-        return fm_fail(err, FM_ERR_FORMAT, "%s: a line has no \"text\": expected {\"text\": \"...\"} in each", path);
+    if (!raw.p) return fm_fail(err, FM_ERR_FORMAT, "%s: a line has no \"text\": expected {\"text\": \"...\"} in each", path);
     fm_json_unescape(out, raw);
     return fm_str_ok(out, "a document", err);
 }

@@ -127,17 +127,10 @@ static void put_config(fm_str *out, const init *t)
 static fm_status write_config(const init *t, const char *dir, fm_error *err)
 {
     fm_str text = {.a = t->a};
-    fm_out o = {.fd = -1};
-    char *path = fm_path_join(dir, "config.json", t->a, err);
-    if (!path) return FM_ERR_MEMORY;
     put_config(&text, t);
     fm_status status = fm_str_ok(&text, "config.json", err);
-    if (status == FM_OK) status = fm_out_open(&o, path, t->a, err);
-    if (status == FM_OK) status = fm_out_write(&o, text.p, text.n, err);
-    if (status == FM_OK) status = fm_out_commit(&o, err);
-    fm_out_abort(&o);
+    if (status == FM_OK) status = fm_file_write(dir, "config.json", (fm_view){text.p, text.n}, t->a, err);
     fm_str_free(&text);
-    fm_free(t->a, path);
     return status;
 }
 

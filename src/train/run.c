@@ -63,19 +63,6 @@ fm_status fm_run_newest(char **dir, const fm_run_folder *f, fm_error *err)
 
 /* ---- Saving ---- */
 
-static fm_status write_file(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err)
-{
-    fm_out o = {.fd = -1};
-    char *path = fm_path_join(dir, name, a, err);
-    if (!path) return FM_ERR_MEMORY;
-    fm_status status = fm_out_open(&o, path, a, err);
-    if (status == FM_OK) status = fm_out_write(&o, text.p, text.n, err);
-    if (status == FM_OK) status = fm_out_commit(&o, err);
-    fm_out_abort(&o);
-    fm_free(a, path);
-    return status;
-}
-
 static fm_status copy_file(const char *from, const char *to, const char *name, const fm_allocator *a, fm_error *err)
 {
     fm_str text = {.a = a};
@@ -84,7 +71,7 @@ static fm_status copy_file(const char *from, const char *to, const char *name, c
     fm_status status = FM_OK;
     if (fm_path_exists(path)) {
         status = fm_file_read(&text, path, FILE_BYTES_MAX, err);
-        if (status == FM_OK) status = write_file(to, name, (fm_view){text.p, text.n}, a, err);
+        if (status == FM_OK) status = fm_file_write(to, name, (fm_view){text.p, text.n}, a, err);
     }
     fm_str_free(&text);
     fm_free(a, path);
@@ -95,7 +82,7 @@ static fm_status fill(const fm_run_folder *f, const fm_trainer *t, const char *d
 {
     const fm_str *config = &t->g.m->source.config;
     FM_TRY(fm_dir_make(dir, err));
-    FM_TRY(write_file(dir, "config.json", (fm_view){config->p, config->n}, f->a, err));
+    FM_TRY(fm_file_write(dir, "config.json", (fm_view){config->p, config->n}, f->a, err));
     for (size_t i = 0; f->tokenizer && i < FM_COUNT(tokenizer_files); i++)
         FM_TRY(copy_file(f->tokenizer, dir, tokenizer_files[i], f->a, err));
     return fm_trainer_save(t, dir, err);

@@ -117,21 +117,22 @@ uint64_t fm_trainer_tokens(const fm_trainer *t)
 
 /* ---- A step ---- */
 
-/* Puts a window (length + 1 ids) behind the n tokens there are; returns how many of its tokens are scored.  The end token does
- * not predict the next document. */
-static size_t add_window(fm_trainer *t, const int32_t *window, size_t *n, size_t *n_pieces)
+/* Is the token of a window scored?  The end token does not predict the next document. */
+static bool is_scored(const fm_trainer *t, int32_t id)
 {
-    size_t scored = 0;
+    return t->o.carry || id != t->o.eos;
+}
+
+/* Puts a window (length + 1 ids) behind the n tokens there are. */
+static void add_window(fm_trainer *t, const int32_t *window, size_t *n, size_t *n_pieces)
+{
     for (size_t i = 0; i < t->o.length; i++, ++*n) {
-        const bool begins = i == 0 || (!t->o.carry && window[i - 1] == t->o.eos);
-        const bool ends = !t->o.carry && window[i] == t->o.eos;
+        const bool begins = i == 0 || !is_scored(t, window[i - 1]);
         t->ids[*n] = window[i];
-        t->targets[*n] = ends ? -1 : window[i + 1];
-        scored += !ends;
+        t->targets[*n] = is_scored(t, window[i]) ? window[i + 1] : -1;
         if (begins) t->pieces[(*n_pieces)++] = (fm_piece){.tokens = t->ids + *n};
         t->pieces[*n_pieces - 1].n++;
     }
-    return scored;
 }
 
 /* How many tokens of the batch that `cursor` points at are scored. */
@@ -140,7 +141,7 @@ static size_t count_scored(const fm_trainer *t, fm_cursor cursor, uint32_t batch
     size_t scored = 0;
     for (uint32_t b = 0; b < batch; b++) {
         const int32_t *window = fm_data_next(t->data, &cursor);
-        for (size_t i = 0; i < t->o.length; i++) scored += t->o.carry || window[i] != t->o.eos;
+        for (size_t i = 0; i < t->o.length; i++) scored += is_scored(t, window[i]);
     }
     return scored;
 }

@@ -73,7 +73,7 @@ static void check_model(const char *name, const char *cpu)
     fm_gradients g;
     fm_st got;
     fm_error err = {0};
-    char path[] = "/tmp/fmamba-gradients-XXXXXX";
+    char path[] = "test_gradients_XXXXXX";
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);

@@ -102,9 +102,9 @@ static size_t simd_scan_back_floats(size_t longest, size_t d_state)
     return VLEN * (d_state * (BACK_VECTORS * (chunks + 1) + BACK_CHUNK + 1 + BACK_CHUNK + 2 * BACK_CHUNK + 1) + BACK_CHUNK);
 }
 
-static scan_back_space scan_back_place(const fm_scan_back_args *a, size_t n_tokens)
+static scan_back_space scan_back_place(const fm_scan_back_args *a)
 {
-    const size_t row = a->d_state * VLEN, chunks = (n_tokens + BACK_CHUNK - 1) / BACK_CHUNK;
+    const size_t row = a->d_state * VLEN;
     scan_back_space s;
     s.replay = a->scratch;
     s.decay = s.replay + (BACK_CHUNK + 1) * row;
@@ -113,7 +113,6 @@ static scan_back_space scan_back_place(const fm_scan_back_args *a, size_t n_toke
     s.g_A = s.g_bc + 2 * BACK_CHUNK * row;
     s.carry = s.g_A + row;
     s.kept = s.carry + BACK_VECTORS * row;
-    (void)chunks;
     return s;
 }
 
@@ -263,7 +262,7 @@ static void back_end(const scan_back_tile *k)
 static void scan_back_block(const fm_scan_back_args *a, size_t seq, size_t c, size_t end, float *g_bc)
 {
     const size_t first = a->ragged->begin[seq], n_tokens = a->ragged->begin[seq + 1] - first;
-    const scan_back_space s = scan_back_place(a, n_tokens);
+    const scan_back_space s = scan_back_place(a);
     const size_t vectors = (end - c + VLEN - 1) / VLEN;
     for (size_t v = 0; v < vectors; v++) {
         const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
