@@ -61,13 +61,10 @@ static fm_status write_data(void *ctx, const void *p, size_t n, fm_error *err) {
 
 static fm_st_type st_type(fm_dtype t) { return t == FM_F16 ? FM_ST_F16 : t == FM_BF16 ? FM_ST_BF16 : FM_ST_F32; }
 
-static fm_status announce(fm_st_writer *w, const fm_item *it, fm_str *name, fm_error *err)
+static fm_status announce(fm_st_writer *w, const fm_job *j, const fm_item *it, fm_str *name, fm_error *err)
 {
     uint64_t dims[3];
-    unsigned n = 0;
-    if (it->w.def->rows != FM_DIM_1) dims[n++] = it->rows;
-    if (it->w.def->cols == FM_DIM_CONV) dims[n++] = 1; /* PyTorch's axis of input channels per group */
-    dims[n++] = it->cols;
+    const unsigned n = fm_weight_dims(dims, it->w.def, &j->config);
     fm_model_weight_name(&it->w, FM_SOURCE_HF, name);
     FM_TRY(fm_str_ok(name, "a tensor name", err));
     return fm_st_put_tensor(w, name->p, st_type(it->type), dims, n, err);
@@ -78,7 +75,7 @@ static fm_status fill_shard(fm_st_writer *w, fm_job *j, const shards *s, size_t 
     fm_str name = {.a = j->a};
     fm_status status = FM_OK;
     for (size_t i = 0; i < j->n && status == FM_OK; i++)
-        if (s->of_item[i] == shard) status = announce(w, &j->items[i], &name, err);
+        if (s->of_item[i] == shard) status = announce(w, j, &j->items[i], &name, err);
     fm_str_free(&name);
     FM_TRY(status);
     FM_TRY(fm_st_begin_data(w, err));

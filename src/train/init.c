@@ -63,10 +63,7 @@ static float value(const init *t, const fm_weight_def *def, uint64_t stream, uin
 static fm_status announce(init *t, const fm_model_weight *w, fm_error *err)
 {
     uint64_t dims[3];
-    unsigned n = 0;
-    if (w->def->rows != FM_DIM_1) dims[n++] = fm_dim_of(t->c, w->def->rows);
-    if (w->def->cols == FM_DIM_CONV) dims[n++] = 1;
-    dims[n++] = fm_dim_of(t->c, w->def->cols);
+    const unsigned n = fm_weight_dims(dims, w->def, t->c);
     fm_model_weight_name(w, FM_SOURCE_HF, &t->name);
     FM_TRY(fm_str_ok(&t->name, "a tensor name", err));
     return fm_st_put_tensor(&t->w, t->name.p, FM_ST_F32, dims, n, err);

@@ -33,12 +33,8 @@ static fm_status announce(fm_st_writer *w, const fm_tensor_file *f, const fm_ten
                           fm_error *err)
 {
     const fm_model_weight weight = fm_model_weight_at(f->m, i);
-    const place p = place_of(f->m, weight.def);
     uint64_t dims[3];
-    unsigned n = 0;
-    if (weight.def->rows != FM_DIM_1) dims[n++] = p.rows;
-    if (weight.def->cols == FM_DIM_CONV) dims[n++] = 1; /* PyTorch's axis of input channels per group */
-    dims[n++] = p.cols;
+    const unsigned n = fm_weight_dims(dims, weight.def, &f->m->config);
     FM_TRY(name_of(name, set, &weight, err));
     return fm_st_put_tensor(w, name->p, f->type == FM_BF16 ? FM_ST_BF16 : FM_ST_F32, dims, n, err);
 }

@@ -23,3 +23,12 @@ fm_need fm_weight_needed(const fm_weight_def *def, const fm_config *c)
     default: return FM_NEEDED;
     }
 }
+
+unsigned fm_weight_dims(uint64_t dims[3], const fm_weight_def *def, const fm_config *c)
+{
+    unsigned n = 0;
+    if (def->rows != FM_DIM_1) dims[n++] = fm_dim_of(c, def->rows);
+    if (def->cols == FM_DIM_CONV) dims[n++] = 1; /* PyTorch's axis of input channels per group */
+    dims[n++] = fm_dim_of(c, def->cols);
+    return n;
+}

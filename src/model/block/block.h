@@ -54,6 +54,9 @@ typedef struct fm_weight_def {
 typedef enum fm_need { FM_NEEDED, FM_UNWANTED, FM_EITHER } fm_need;
 fm_need fm_weight_needed(const fm_weight_def *def, const fm_config *c);
 
+/* The shape of a weight in a Hugging Face file, slowest first; returns how many dimensions it has. */
+unsigned fm_weight_dims(uint64_t dims[3], const fm_weight_def *def, const fm_config *c);
+
 typedef struct fm_block fm_block;
 
 /* One layer of a loaded model.  w[i] belongs to block->weights[i]; data is NULL for an optional weight that is absent. */
