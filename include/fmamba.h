@@ -49,7 +49,8 @@ typedef enum fm_status {
     FM_ERR_MEMORY = -6,      /* an allocation failed */
     FM_ERR_LIMIT = -7,       /* a number beyond its bound: token id, batch, sequence count */
     FM_ERR_CANCELLED = -8,   /* the caller's callback said stop */
-    FM_ERR_MISMATCH = -9     /* a state of another model or quantisation */
+    FM_ERR_MISMATCH = -9,    /* a state of another model or quantisation */
+    FM_ERR_DEVICE = -10      /* no such device, a driver too old, or a device lost on the way */
 } fm_status;
 
 typedef struct fm_error {

@@ -23,6 +23,7 @@ const char *fm_status_name(fm_status status)
     case FM_ERR_LIMIT: return "FM_ERR_LIMIT";
     case FM_ERR_CANCELLED: return "FM_ERR_CANCELLED";
     case FM_ERR_MISMATCH: return "FM_ERR_MISMATCH";
+    case FM_ERR_DEVICE: return "FM_ERR_DEVICE";
     }
     return "unknown fm_status";
 }

@@ -14,17 +14,37 @@
  * kernel's own, give a part the same items: what it computed itself it need not wait for. */
 typedef struct fm_run {
     unsigned part, n_parts;
-    size_t granule; /* 0: as fine as each kernel can */
+    size_t granule;           /* 0: as fine as each kernel can */
+    struct fm_stream *stream; /* tables of a device: the queue that a call is put on, as part 0 of 1; else NULL */
 } fm_run;
 
 /* [*begin, *end): this part's share of n items, cut at multiples of `granule` (>= 1), or of the run's own. */
 void fm_run_range(const fm_run *run, size_t n, size_t granule, size_t *begin, size_t *end);
 
-/* How the tokens of a step belong to sequences: sequence s owns rows begin[s] .. begin[s + 1] - 1. */
+/* How the tokens of a step belong to sequences: sequence s owns rows begin[s] .. begin[s + 1] - 1.  The list lies where the
+ * kernels read; what a launch has to know stands beside it. */
 typedef struct fm_ragged {
     size_t n_seq;
-    const size_t *begin; /* (n_seq + 1) */
+    const size_t *begin;      /* (n_seq + 1) */
+    size_t n_tokens, longest; /* in all, and of the longest sequence */
 } fm_ragged;
+
+/* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none. */
+typedef struct fm_states {
+    float *const *list; /* (n_seq) */
+    float *rows;        /* (n_seq, stride) */
+    size_t stride, at;
+} fm_states;
+
+static inline bool fm_states_exist(const fm_states *s)
+{
+    return s->list || s->rows;
+}
+
+static inline float *fm_state_of(const fm_states *s, size_t seq)
+{
+    return (s->list ? s->list[seq] : s->rows + seq * s->stride) + s->at;
+}
 
 /* The forms in which a product reads its input rows.  Rounding to a form is part of the product's definition (docs/numerics.md):
  *   F32     as it is; for weights F32 and F16 (widened exactly).
@@ -42,8 +62,9 @@ typedef struct fm_pack_args {
     const float *x; /* (n, cols), and not only the rectangle */
     size_t x_stride;
     size_t n, cols;
-    size_t row, row_end; /* rows row .. row_end - 1 */
-    size_t col, col_end; /* of these columns; both multiples of FM_PACK_COLS, or the end of the row */
+    size_t row, row_end;      /* rows row .. row_end - 1 */
+    size_t col, col_end;      /* of these columns; both multiples of FM_PACK_COLS, or the end of the row */
+    struct fm_stream *stream; /* as fm_run's */
 } fm_pack_args;
 
 /* Channels are dealt out in runs of this many floats: four cache lines, a whole number of vectors of every instruction set, so
@@ -65,8 +86,8 @@ typedef struct fm_linear_args {
 typedef struct fm_conv_args {
     float *out; /* (T, d_inner) = silu(conv(x) + bias) */
     size_t out_stride;
-    float *const *state; /* n_seq x (d_conv - 1, d_inner): the last inputs, oldest first; read and written */
-    const float *x;      /* (T, d_inner) */
+    fm_states state; /* n_seq x (d_conv - 1, d_inner): the last inputs, oldest first; read and written */
+    const float *x;  /* (T, d_inner) */
     size_t x_stride;
     const float *w;    /* (d_conv, d_inner): w[d_conv - 1] meets the current token (spec 2.1 step 4) */
     const float *bias; /* (d_inner) or NULL */
@@ -84,8 +105,8 @@ enum { FM_D_STATE_MAX = 4096 };
 typedef struct fm_scan_args {
     float *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
     size_t y_stride;
-    float *const *h; /* n_seq x (d_state, d_inner): channels fastest; read and written */
-    const float *u;  /* (T, d_inner) */
+    fm_states h;    /* n_seq x (d_state, d_inner): channels fastest; read and written */
+    const float *u; /* (T, d_inner) */
     size_t u_stride;
     const float *dt; /* (T, d_inner), before bias and softplus */
     size_t dt_stride;
@@ -105,6 +126,25 @@ typedef struct fm_scan_args {
  * what is there; gradients of activations are written.  Sums over tokens run in their order and sums over channels in the order
  * of blocks of FM_CHANNEL_GRANULE, so that the split never changes a bit. */
 
+typedef struct fm_linear_gx_args {
+    float *g_x; /* (n, cols) */
+    size_t g_x_stride;
+    const float *g_y; /* (n, rows) */
+    size_t g_y_stride;
+    const fm_tensor *W; /* (rows, cols) */
+    bool add;
+    size_t n;
+} fm_linear_gx_args;
+
+typedef struct fm_linear_gw_args {
+    float *g_W;       /* (rows, cols), dense */
+    const float *g_y; /* (n, rows) */
+    size_t g_y_stride;
+    const float *x; /* (n, cols) */
+    size_t x_stride;
+    size_t n, rows, cols;
+} fm_linear_gw_args;
+
 typedef struct fm_rmsnorm_back_args {
     float *g_x; /* (n, d): written, or added to when `add` (the residual stream) */
     size_t g_x_stride;
@@ -123,11 +163,10 @@ typedef struct fm_conv_back_args {
     float *g_x; /* (T, d_inner) */
     size_t g_x_stride;
     float *g_w, *g_bias; /* (d_conv, d_inner), (d_inner) or NULL: added to */
-    float *const
-        *g_state;   /* n_seq x (d_conv - 1, d_inner), or NULL: in, of the window after the step; out, of the one before */
-    const float *g; /* (T, d_inner) gradient of silu(conv(x) + bias) */
+    fm_states g_state;   /* n_seq x (d_conv - 1, d_inner), or none: in, after the step; out, before it */
+    const float *g;      /* (T, d_inner) gradient of silu(conv(x) + bias) */
     size_t g_stride;
-    const float *const *state; /* n_seq windows before the step; NULL: zeros */
+    fm_states state; /* windows before the step; none: zeros */
     const float *x;
     size_t x_stride;
     const float *w, *bias; /* as fm_conv_args */
@@ -140,10 +179,10 @@ typedef struct fm_scan_back_args {
     size_t g_u_stride, g_dt_stride, g_z_stride;
     float *g_bc_parts;               /* (blocks, T, 2 d_state): each block of FM_CHANNEL_GRANULE channels' part of g_B | g_C */
     float *g_A, *g_dt_bias, *g_skip; /* (d_state, d_inner), (d_inner) or NULL, (d_inner): added to */
-    float *const *g_h;               /* n_seq x (d_state, d_inner), or NULL: in, of the last state; out, of the first */
+    fm_states g_h;                   /* n_seq x (d_state, d_inner), or none: in, of the last state; out, of the first */
     const float *g;                  /* (T, d_inner) gradient of the gated output */
     size_t g_stride;
-    const float *const *h;                                /* n_seq states before the step; NULL: zeros */
+    fm_states h;                                          /* states before the step; none: zeros */
     const float *u, *dt, *dt_bias, *A, *B, *C, *skip, *z; /* as fm_scan_args */
     size_t u_stride, dt_stride, bc_stride, z_stride;
     const fm_ragged *ragged;
@@ -227,6 +266,22 @@ typedef struct fm_kernels {
     void (*adamw)(const fm_run *run, const fm_adamw_args *a);
     /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */
     void (*squares)(const fm_run *run, double *sums, const float *x, size_t n);
+    /* Rows.  out (n, d) = rows ids[i] of a table of any type, decoded; rows index[i] of x, or its first n when index is NULL.
+     * They split rows. */
+    void (*embed)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *table, const int32_t *ids, size_t n);
+    void (*gather)(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t *index,
+                   size_t n, size_t d);
+    /* The same `floats` of each sequence's memory, from one place to another.  Splits floats. */
+    void (*copy_states)(const fm_run *run, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats);
+    /* g_E (vocab, d) += rows of g (n, d) at their ids, in their order.  Splits columns. */
+    void (*embed_back)(const fm_run *run, float *g_E, const float *g, size_t g_stride, const int32_t *ids, size_t n, size_t d);
+    /* A table of decays and its gradient: A (n) = -exp(w); g (n) *= A.  They split elements. */
+    void (*decays)(const fm_run *run, float *A, const float *w, size_t n);
+    void (*decays_back)(const fm_run *run, float *g, const float *A, size_t n);
+    /* Products of a backward where the table has them, else NULL and made of transpose and linear: g_x (n, cols) = g_y (n, rows) W,
+     * added when `add`; g_W (rows, cols) += g_y^T x.  Splits rows of the output. */
+    void (*linear_gx)(const fm_run *run, const fm_linear_gx_args *a);
+    void (*linear_gw)(const fm_run *run, const fm_linear_gw_args *a);
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
 } fm_kernels;

@@ -60,14 +60,13 @@ typedef struct layer_needs {
 static layer_needs measure_layers(const fm_backward *b, size_t T, unsigned n_parts)
 {
     const fm_model *m = b->m;
-    const size_t n_seq = b->n_pieces;
     layer_needs most = {0};
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_block *block = m->layers[l].block;
         fm_arena forward = {0}, back = {0}, saved = {0};
-        block->scratch(&forward, &m->config, T, n_seq, n_parts);
-        block->back_scratch(&back, b->k, &m->config, T, n_seq, n_parts);
-        block->saved(&saved, &m->config, T, n_seq, b->forget ? 0 : n_seq, n_parts);
+        block->scratch(&forward, &m->config, T, n_parts);
+        block->back_scratch(&back, b->k, &m->config, T, n_parts);
+        block->saved(&saved, &m->config, T, b->forget ? 0 : b->n_pieces, n_parts);
         most.scratch = max_size(most.scratch, max_size(forward.used, back.used));
         most.saved = max_size(most.saved, saved.used);
         most.state_floats = max_size(most.state_floats, block->state_floats(&m->config));
@@ -274,13 +273,15 @@ void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes)
     for (size_t i = 0; i < b->n_pieces; i++) T += b->pieces[i].n;
     fm_arena a = {.base = scratch, .size = scratch_bytes};
     job j = {.b = b, .T = T, .s = place(&a, b, T, fm_pool_threads(b->pool))};
+    size_t longest = 0;
     for (size_t i = 0, at = 0; i < b->n_pieces; i++) {
+        longest = max_size(longest, b->pieces[i].n);
         j.s.begin[i] = at;
         j.s.state[i] = b->forget ? j.s.zeros : b->pieces[i].state;
         at += b->pieces[i].n;
         j.s.begin[i + 1] = at;
     }
     if (b->forget) memset(j.s.zeros, 0, b->m->state_floats * sizeof(float));
-    j.ragged = (fm_ragged){b->n_pieces, j.s.begin};
+    j.ragged = (fm_ragged){b->n_pieces, j.s.begin, T, longest};
     fm_pool_run(b->pool, work, &j);
 }

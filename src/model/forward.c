@@ -53,12 +53,12 @@ static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, uns
     return most;
 }
 
-static size_t block_bytes(const fm_model *m, size_t T, size_t n_seq, unsigned n_parts)
+static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
 {
     size_t most = 0;
     for (size_t l = 0; l < m->config.n_layer; l++) {
         fm_arena a = {0};
-        m->layers[l].block->scratch(&a, &m->config, T, n_seq, n_parts);
+        m->layers[l].block->scratch(&a, &m->config, T, n_parts);
         most = max_size(most, a.used);
     }
     return most;
@@ -74,7 +74,7 @@ static space place(fm_arena *a, const fm_model *m, const fm_kernels *k, size_t T
     s.state = FM_PUSH(a, float *, n_seq);
     s.packed_bytes = packed_bytes(m, k, T, n_parts);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
-    const size_t bytes = block_bytes(m, T, n_seq, n_parts);
+    const size_t bytes = block_bytes(m, T, n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
     return s;
 }
@@ -212,13 +212,15 @@ static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_byt
     *j = (job){.f = f};
     for (size_t i = 0; i < f->n_pieces; i++) j->T += f->pieces[i].n;
     j->s = place(&a, f->m, f->k, j->T, f->n_pieces, fm_pool_threads(f->pool));
+    size_t longest = 0;
     for (size_t i = 0, at = 0; i < f->n_pieces; i++) {
+        longest = max_size(longest, f->pieces[i].n);
         j->s.begin[i] = at;
         j->s.state[i] = f->pieces[i].state;
         at += f->pieces[i].n;
         j->s.begin[i + 1] = at;
     }
-    j->ragged = (fm_ragged){f->n_pieces, j->s.begin};
+    j->ragged = (fm_ragged){f->n_pieces, j->s.begin, j->T, longest};
     j->batch = (fm_batch){
         .config = &f->m->config, .ragged = &j->ragged, .state = j->s.state, .n_tokens = j->T, .log_tokens = f->log_tokens};
 }

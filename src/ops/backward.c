@@ -44,6 +44,17 @@ static void multiply(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, 
 void fm_op_linear_gx(const fm_ctx *c, fm_rows g_x, fm_rows g_y, const fm_tensor *W, bool add, float *scratch)
 {
     FM_ASSERT(g_x.n == g_y.n && g_x.d == W->cols && g_y.d == W->rows);
+    if (c->k->linear_gx) {
+        c->k->linear_gx(&c->run, &(fm_linear_gx_args){.g_x = g_x.p,
+                                                      .g_x_stride = g_x.stride,
+                                                      .g_y = g_y.p,
+                                                      .g_y_stride = g_y.stride,
+                                                      .W = W,
+                                                      .add = add,
+                                                      .n = g_y.n});
+        fm_op_meet(c);
+        return;
+    }
     const fm_tensor Wt = transposed(c, scratch, W);
     fm_op_meet(c);
     multiply(c, g_x, g_y, &Wt, add);
@@ -52,6 +63,19 @@ void fm_op_linear_gx(const fm_ctx *c, fm_rows g_x, fm_rows g_y, const fm_tensor 
 void fm_op_linear_gw(const fm_ctx *c, float *g_W, float *g_bias, fm_rows g_y, fm_rows x, float *scratch)
 {
     FM_ASSERT(g_y.n == x.n);
+    if (c->k->linear_gw) {
+        if (g_bias) c->k->sum_rows(&c->run, g_bias, g_y.p, g_y.stride, g_y.n, g_y.d);
+        c->k->linear_gw(&c->run, &(fm_linear_gw_args){.g_W = g_W,
+                                                      .g_y = g_y.p,
+                                                      .g_y_stride = g_y.stride,
+                                                      .x = x.p,
+                                                      .x_stride = x.stride,
+                                                      .n = x.n,
+                                                      .rows = g_y.d,
+                                                      .cols = x.d});
+        fm_op_meet(c);
+        return;
+    }
     const fm_tensor g = tensor_of(g_y), xs = tensor_of(x);
     const fm_tensor gt = transposed(c, scratch, &g), xt = transposed(c, scratch + fm_round_up(g_y.n * g_y.d, 16), &xs);
     if (g_bias) c->k->sum_rows(&c->run, g_bias, g_y.p, g_y.stride, g_y.n, g_y.d);
@@ -111,12 +135,8 @@ void fm_op_xent(const fm_ctx *c, const fm_xent_args *a)
     fm_op_meet(c);
 }
 
-/* Split by columns: ids repeat, and each sum must run in the order of the tokens. */
 void fm_op_embed_back(const fm_ctx *c, float *g_E, fm_rows g, const int32_t *ids)
 {
-    size_t begin, end;
-    fm_run_range(&c->run, g.d, 16, &begin, &end);
-    for (size_t t = 0; t < g.n; t++)
-        for (size_t i = begin; i < end; i++) g_E[(size_t)ids[t] * g.d + i] += g.p[t * g.stride + i];
+    c->k->embed_back(&c->run, g_E, g.p, g.stride, ids, g.n, g.d);
     fm_op_meet(c);
 }

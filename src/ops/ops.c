@@ -26,7 +26,7 @@ static bool few(size_t n)
 /* The share of an op on rows. */
 static fm_run rows_run(const fm_ctx *c, size_t n)
 {
-    return few(n) ? (fm_run){.n_parts = 1} : c->run;
+    return few(n) ? (fm_run){.n_parts = 1, .stream = c->run.stream} : c->run;
 }
 
 /* The share of an op on d channels: in runs that packing can follow, unless that deals them out too unevenly. */
@@ -65,27 +65,26 @@ void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, floa
 
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index)
 {
-    FM_ASSERT(out.d == x.d);
+    FM_ASSERT(out.d == x.d && (index || out.n <= x.n));
     const fm_run run = rows_run(c, out.n);
-    size_t begin, end;
-    fm_run_range(&run, out.n, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        const size_t from = index ? index[i] : i;
-        FM_ASSERT(from < x.n);
-        memcpy(out.p + i * out.stride, x.p + from * x.stride, out.d * sizeof(float));
-    }
+    c->k->gather(&run, out.p, out.stride, x.p, x.stride, index, out.n, out.d);
+}
+
+void fm_op_copy(const fm_ctx *c, fm_rows out, fm_rows x)
+{
+    FM_ASSERT(out.d == x.d && out.n == x.n);
+    c->k->gather(&c->run, out.p, out.stride, x.p, x.stride, NULL, out.n, out.d);
+}
+
+void fm_op_copy_states(const fm_ctx *c, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats)
+{
+    c->k->copy_states(&c->run, to, from, n_seq, floats);
 }
 
 void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids)
 {
     FM_ASSERT(out.d == table->cols);
-    const fm_dtype_traits *type = fm_dtype_get(table->type);
-    size_t begin, end;
-    fm_run_range(&c->run, out.n, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        FM_ASSERT(ids[i] >= 0 && (size_t)ids[i] < table->rows);
-        type->decode(out.p + i * out.stride, fm_tensor_row(table, (size_t)ids[i]), out.d);
-    }
+    c->k->embed(&c->run, out.p, out.stride, table, ids, out.n);
     fm_op_meet(c);
 }
 
@@ -116,6 +115,7 @@ static fm_packed pack(const fm_ctx *c, void *out, fm_rows x, const fm_tensor *W,
     a.x_stride = x.stride;
     a.n = x.n;
     a.cols = x.d;
+    a.stream = c->run.stream;
     if (a.row < a.row_end && a.col < a.col_end) c->k->pack_x[packed.form](&a); /* whoever has the end pads it, nobody else */
     return packed;
 }

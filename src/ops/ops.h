@@ -55,6 +55,11 @@ void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, floa
 /* out = rows of x; the rows to take are `index` (out.n), or the first ones when NULL.  Rows. */
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index);
 
+/* out = x, both shared, or x this worker's own few.  Rows. */
+void fm_op_copy(const fm_ctx *c, fm_rows out, fm_rows x);
+/* The same floats of each sequence's memory from one place to another: channels. */
+void fm_op_copy_states(const fm_ctx *c, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats);
+
 /* out (n, d_model) = rows `ids` (n) of the embedding table, decoded.  MEETS. */
 void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids);
 

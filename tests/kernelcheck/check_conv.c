@@ -21,7 +21,7 @@ static void call(void *ctx, const fm_run *run)
     conv_case *c = ctx;
     c->ragged.begin = c->begin;
     c->a.ragged = &c->ragged;
-    c->a.state = c->state;
+    c->a.state = (fm_states){.list = c->state};
     c->k->conv_silu(run, &c->a);
 }
 

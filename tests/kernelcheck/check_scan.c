@@ -25,7 +25,7 @@ static void call(void *ctx, const fm_run *run)
     scan_case *c = ctx;
     c->ragged.begin = c->begin;
     c->a.ragged = &c->ragged;
-    c->a.h = c->h;
+    c->a.h = (fm_states){.list = c->h};
     c->k->scan(run, &c->a);
 }
 

@@ -129,7 +129,7 @@ static void conv_by_hand(void **state)
     const float x[3] = {0.03f, 0.04f, 0.05f}, w[3] = {1.0f, 10.0f, 100.0f}, bias[1] = {0.5f};
     const size_t begin[2] = {0, 3};
     const fm_ragged ragged = {.n_seq = 1, .begin = begin};
-    const fm_conv_args a = {.out = out, .out_stride = 1, .state = states, .x = x, .x_stride = 1, .w = w, .bias = bias,
+    const fm_conv_args a = {.out = out, .out_stride = 1, .state = {.list = states}, .x = x, .x_stride = 1, .w = w, .bias = bias,
                             .ragged = &ragged, .d_inner = 1, .d_conv = 3};
     k.conv_silu(&all, &a);
     near((double)out[0], silu(0.5 + 0.01 + 0.2 + 3.0));
@@ -151,7 +151,7 @@ static void scan_by_hand(void **state)
     const float B[4] = {0.3f, 0.7f, -0.2f, 0.4f}, C[4] = {1.1f, -0.9f, 0.6f, 0.8f}, skip[1] = {2.0f}, z[2] = {0.7f, -1.3f};
     const size_t begin[2] = {0, 2};
     const fm_ragged ragged = {.n_seq = 1, .begin = begin};
-    const fm_scan_args a = {.y = y, .y_stride = 1, .h = states, .u = u, .u_stride = 1, .dt = dt, .dt_stride = 1,
+    const fm_scan_args a = {.y = y, .y_stride = 1, .h = {.list = states}, .u = u, .u_stride = 1, .dt = dt, .dt_stride = 1,
                             .dt_bias = bias, .A = A, .B = B, .C = C, .bc_stride = 2, .skip = skip, .z = z, .z_stride = 1,
                             .ragged = &ragged, .d_inner = 1, .d_state = 2};
     k.scan(&all, &a);

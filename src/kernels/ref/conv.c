@@ -7,7 +7,7 @@
 static const float *window_row(const fm_conv_args *a, size_t seq, size_t t, size_t k)
 {
     const size_t past = a->d_conv - 1;
-    if (t + k < past) return a->state[seq] + (t + k) * a->d_inner;
+    if (t + k < past) return fm_state_of(&a->state, seq) + (t + k) * a->d_inner;
     return a->x + (a->ragged->begin[seq] + t + k - past) * a->x_stride;
 }
 
@@ -23,7 +23,8 @@ static void convolve(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t 
 /* Ascending rows read at or after the row written, so the shift is safe in place. */
 static void carry(const fm_conv_args *a, size_t seq, size_t n_tokens, size_t c)
 {
-    for (size_t i = 0; i + 1 < a->d_conv; i++) a->state[seq][i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
+    float *state = fm_state_of(&a->state, seq);
+    for (size_t i = 0; i + 1 < a->d_conv; i++) state[i * a->d_inner + c] = window_row(a, seq, n_tokens, i)[c];
 }
 
 void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a)
@@ -47,7 +48,7 @@ static const float *back_row(const fm_conv_back_args *a, size_t seq, size_t t)
 {
     const size_t past = a->d_conv - 1;
     if (t >= past) return a->x + (a->ragged->begin[seq] + t - past) * a->x_stride;
-    return a->state ? a->state[seq] + t * a->d_inner : NULL;
+    return fm_states_exist(&a->state) ? fm_state_of(&a->state, seq) + t * a->d_inner : NULL;
 }
 
 /* g_x holds the gradients of the sums before silu afterwards; weights and bias take their share. */
@@ -75,10 +76,10 @@ static void back_silu(const fm_conv_back_args *a, size_t seq, size_t n_tokens, s
  * window after the step holds it from e = n_tokens on. */
 static float back_input(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t e, size_t c)
 {
-    float g = a->g_state && e >= n_tokens ? a->g_state[seq][(e - n_tokens) * a->d_inner + c] : 0.0f;
+    const bool last = fm_states_exist(&a->g_state) && e >= n_tokens;
+    float g = last ? fm_state_of(&a->g_state, seq)[(e - n_tokens) * a->d_inner + c] : 0.0f;
     for (size_t k = 0; k < a->d_conv && k <= e; k++)
-        if (e - k < n_tokens)
-            g += a->w[k * a->d_inner + c] * a->g_x[(a->ragged->begin[seq] + e - k) * a->g_x_stride + c];
+        if (e - k < n_tokens) g += a->w[k * a->d_inner + c] * a->g_x[(a->ragged->begin[seq] + e - k) * a->g_x_stride + c];
     return g;
 }
 
@@ -86,11 +87,12 @@ static float back_input(const fm_conv_back_args *a, size_t seq, size_t n_tokens,
 static void back_inputs(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t c)
 {
     const size_t past = a->d_conv - 1;
+    const bool states = fm_states_exist(&a->g_state);
     float before[FM_CONV_MAX];
-    for (size_t e = 0; e < past && a->g_state; e++) before[e] = back_input(a, seq, n_tokens, e, c);
+    for (size_t e = 0; e < past && states; e++) before[e] = back_input(a, seq, n_tokens, e, c);
     for (size_t t = 0; t < n_tokens; t++)
         a->g_x[(a->ragged->begin[seq] + t) * a->g_x_stride + c] = back_input(a, seq, n_tokens, t + past, c);
-    for (size_t e = 0; e < past && a->g_state; e++) a->g_state[seq][e * a->d_inner + c] = before[e];
+    for (size_t e = 0; e < past && states; e++) fm_state_of(&a->g_state, seq)[e * a->d_inner + c] = before[e];
 }
 
 void fm_ref_conv_back(const fm_run *run, const fm_conv_back_args *a)

@@ -22,5 +22,11 @@ void fm_kernels_fill_ref(fm_kernels *k)
     k->adamw = fm_ref_adamw;
     k->squares = fm_ref_squares;
     k->transpose = fm_ref_transpose;
+    k->embed = fm_ref_embed;
+    k->gather = fm_ref_gather;
+    k->copy_states = fm_ref_copy_states;
+    k->embed_back = fm_ref_embed_back;
+    k->decays = fm_ref_decays;
+    k->decays_back = fm_ref_decays_back;
     fm_linear_fill_ref(k);
 }

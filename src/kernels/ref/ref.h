@@ -6,12 +6,11 @@
 
 #include "kernels/kernels.h"
 
-void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x,
-                    size_t x_stride, const float *w, size_t n, size_t d, float eps);
+void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const float *w, size_t n,
+                    size_t d, float eps);
 void fm_ref_conv_silu(const fm_run *run, const fm_conv_args *a);
 void fm_ref_scan(const fm_run *run, const fm_scan_args *a);
-void fm_ref_softmax(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride,
-                    size_t n, size_t d);
+void fm_ref_softmax(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride, size_t n, size_t d);
 void fm_ref_rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a);
 void fm_ref_rmsnorm_gw(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a);
 void fm_ref_conv_back(const fm_run *run, const fm_conv_back_args *a);
@@ -21,6 +20,13 @@ void fm_ref_xent(const fm_run *run, const fm_xent_args *a);
 void fm_ref_sum_parts(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
 void fm_ref_sum_rows(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
 void fm_ref_transpose(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
+void fm_ref_embed(const fm_run *run, float *out, size_t out_stride, const fm_tensor *table, const int32_t *ids, size_t n);
+void fm_ref_gather(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t *index,
+                   size_t n, size_t d);
+void fm_ref_copy_states(const fm_run *run, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats);
+void fm_ref_embed_back(const fm_run *run, float *g_E, const float *g, size_t g_stride, const int32_t *ids, size_t n, size_t d);
+void fm_ref_decays(const fm_run *run, float *A, const float *w, size_t n);
+void fm_ref_decays_back(const fm_run *run, float *g, const float *A, size_t n);
 void fm_ref_dropout(const fm_run *run, const fm_dropout_args *a);
 void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a);
 void fm_ref_squares(const fm_run *run, double *sums, const float *x, size_t n);

@@ -24,7 +24,7 @@ static void scan_token(const fm_scan_args *a, float *h, size_t row, size_t c)
 
 static void scan_channel(const fm_scan_args *a, size_t seq, size_t c)
 {
-    float h[FM_D_STATE_MAX], *state = a->h[seq] + c;
+    float h[FM_D_STATE_MAX], *state = fm_state_of(&a->h, seq) + c;
     for (size_t n = 0; n < a->d_state; n++) h[n] = state[n * a->d_inner];
     for (size_t row = a->ragged->begin[seq]; row < a->ragged->begin[seq + 1]; row++) scan_token(a, h, row, c);
     for (size_t n = 0; n < a->d_state && !a->hold; n++) state[n * a->d_inner] = h[n];
@@ -93,7 +93,8 @@ static void keep_states(const walk *w)
 {
     const size_t N = w->a->d_state;
     float *h = w->replay;
-    for (size_t n = 0; n < N; n++) h[n] = w->a->h ? w->a->h[w->seq][n * w->a->d_inner + w->c] : 0.0f;
+    const bool states = fm_states_exist(&w->a->h);
+    for (size_t n = 0; n < N; n++) h[n] = states ? fm_state_of(&w->a->h, w->seq)[n * w->a->d_inner + w->c] : 0.0f;
     for (size_t t = 0; t < w->n_tokens; t++) {
         for (size_t n = 0; n < N && t % CHUNK == 0; n++) w->kept[t / CHUNK * N + n] = h[n];
         back_step(w, h, h, w->first + t);
@@ -139,7 +140,8 @@ static void back_channel(const fm_scan_back_args *a, size_t seq, size_t c, float
     const walk w = walk_begin(a, seq, c);
     const size_t N = a->d_state;
     keep_states(&w);
-    for (size_t n = 0; n < N; n++) w.sums[n] = 0.0f, w.carry[n] = a->g_h ? a->g_h[seq][n * a->d_inner + c] : 0.0f;
+    float *g_h = fm_states_exist(&a->g_h) ? fm_state_of(&a->g_h, seq) + c : NULL;
+    for (size_t n = 0; n < N; n++) w.sums[n] = 0.0f, w.carry[n] = g_h ? g_h[n * a->d_inner] : 0.0f;
     for (size_t chunk = (w.n_tokens + CHUNK - 1) / CHUNK; chunk-- > 0;) {
         const size_t begin = chunk * CHUNK, left = w.n_tokens - begin, n = left < CHUNK ? left : CHUNK;
         for (size_t i = 0; i < N; i++) w.replay[i] = w.kept[chunk * N + i];
@@ -149,7 +151,7 @@ static void back_channel(const fm_scan_back_args *a, size_t seq, size_t c, float
     }
     for (size_t n = 0; n < N; n++) {
         a->g_A[n * a->d_inner + c] += w.sums[n];
-        if (a->g_h) a->g_h[seq][n * a->d_inner + c] = w.carry[n];
+        if (g_h) g_h[n * a->d_inner] = w.carry[n];
     }
 }
 

@@ -14,7 +14,10 @@ FM_INLINE vf vsilu_slope(vf v)
     return vmul(s, vfma(v, vsub(one, s), one));
 }
 
-FM_INLINE void lanes_add(float *p, vf v, vlanes l) { lanes_store(p, vadd(lanes_load(p, l), v), l); }
+FM_INLINE void lanes_add(float *p, vf v, vlanes l)
+{
+    lanes_store(p, vadd(lanes_load(p, l), v), l);
+}
 
 /* conv --------------------------------------------------------------------------------------------------------------------- */
 
@@ -22,7 +25,7 @@ FM_INLINE vf conv_back_load(const fm_conv_back_args *a, size_t seq, size_t e, si
 {
     const size_t past = a->d_conv - 1;
     if (e >= past) return lanes_load(a->x + (a->ragged->begin[seq] + e - past) * a->x_stride + c, l);
-    return a->state ? lanes_load(a->state[seq] + e * a->d_inner + c, l) : vset(0.0f);
+    return fm_states_exist(&a->state) ? lanes_load(fm_state_of(&a->state, seq) + e * a->d_inner + c, l) : vset(0.0f);
 }
 
 /* The gradients of the sums before silu go to g_x for now; weights and bias take their share. */
@@ -44,7 +47,8 @@ FM_INLINE void conv_back_sums(const fm_conv_back_args *a, size_t seq, size_t n_t
 /* Gradient of input e of the window before the step followed by the step, as in the reference. */
 FM_INLINE vf conv_back_input(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t e, size_t c, vlanes l)
 {
-    vf g = a->g_state && e >= n_tokens ? lanes_load(a->g_state[seq] + (e - n_tokens) * a->d_inner + c, l) : vset(0.0f);
+    const bool last = fm_states_exist(&a->g_state) && e >= n_tokens;
+    vf g = last ? lanes_load(fm_state_of(&a->g_state, seq) + (e - n_tokens) * a->d_inner + c, l) : vset(0.0f);
     for (size_t k = 0; k < a->d_conv && k <= e; k++) {
         const size_t row = a->ragged->begin[seq] + e - k;
         if (e - k >= n_tokens) continue;
@@ -58,12 +62,13 @@ FM_INLINE void conv_back_lanes(const fm_conv_back_args *a, size_t seq, size_t c,
     const size_t past = a->d_conv - 1, first = a->ragged->begin[seq], n_tokens = a->ragged->begin[seq + 1] - first;
     vf before[FM_CONV_MAX];
     conv_back_sums(a, seq, n_tokens, c, l);
-    for (size_t e = 0; e < past && a->g_state; e++) before[e] = conv_back_input(a, seq, n_tokens, e, c, l);
+    for (size_t e = 0; e < past && fm_states_exist(&a->g_state); e++) before[e] = conv_back_input(a, seq, n_tokens, e, c, l);
     for (size_t t = 0; t < n_tokens; t++) {
         const vf g = conv_back_input(a, seq, n_tokens, t + past, c, l);
         lanes_store(a->g_x + (first + t) * a->g_x_stride + c, g, l);
     }
-    for (size_t e = 0; e < past && a->g_state; e++) lanes_store(a->g_state[seq] + e * a->d_inner + c, before[e], l);
+    for (size_t e = 0; e < past && fm_states_exist(&a->g_state); e++)
+        lanes_store(fm_state_of(&a->g_state, seq) + e * a->d_inner + c, before[e], l);
 }
 
 static void simd_conv_back(const fm_run *run, const fm_conv_back_args *a)
@@ -150,7 +155,8 @@ FM_INLINE void back_keep(const scan_back_tile *k, size_t first, size_t n_tokens)
     const size_t row = a->d_state * VLEN;
     float *h = k->s->replay;
     for (size_t n = 0; n < a->d_state; n++)
-        vstore(h + n * VLEN, a->h ? lanes_load(a->h[k->seq] + n * a->d_inner + k->c, k->l) : vset(0.0f));
+        vstore(h + n * VLEN,
+               fm_states_exist(&a->h) ? lanes_load(fm_state_of(&a->h, k->seq) + n * a->d_inner + k->c, k->l) : vset(0.0f));
     for (size_t t = 0; t < n_tokens; t++) {
         if (t % BACK_CHUNK == 0) memcpy(k->kept + t / BACK_CHUNK * row, h, row * sizeof *h);
         back_advance(k, first + t, h, h, NULL, vsoftplus(back_raw_dt(k, first + t)));
@@ -225,7 +231,10 @@ static void scan_back_bc(const fm_scan_back_args *a, const scan_back_space *s, s
         for (size_t i = 0; i < N2; i++) g_bc[(first + t) * N2 + i] = vsum(vload(s->g_bc + (t * N2 + i) * VLEN));
 }
 
-FM_INLINE vlanes back_lanes(size_t c, size_t end) { return c + VLEN <= end ? lanes_all() : lanes_first(end - c); }
+FM_INLINE vlanes back_lanes(size_t c, size_t end)
+{
+    return c + VLEN <= end ? lanes_all() : lanes_first(end - c);
+}
 
 /* Vector v of the block that begins at channel c. */
 static scan_back_tile back_tile(const fm_scan_back_args *a, const scan_back_space *s, size_t seq, size_t c, size_t v,
@@ -249,13 +258,14 @@ static void back_begin(const scan_back_tile *k, size_t first, size_t n_tokens)
     const fm_scan_back_args *a = k->a;
     back_keep(k, first, n_tokens);
     for (size_t n = 0; n < a->d_state; n++)
-        vstore(k->carry + n * VLEN, a->g_h ? lanes_load(a->g_h[k->seq] + n * a->d_inner + k->c, k->l) : vset(0.0f));
+        vstore(k->carry + n * VLEN,
+               fm_states_exist(&a->g_h) ? lanes_load(fm_state_of(&a->g_h, k->seq) + n * a->d_inner + k->c, k->l) : vset(0.0f));
 }
 
 static void back_end(const scan_back_tile *k)
 {
-    for (size_t n = 0; k->a->g_h && n < k->a->d_state; n++)
-        lanes_store(k->a->g_h[k->seq] + n * k->a->d_inner + k->c, vload(k->carry + n * VLEN), k->l);
+    for (size_t n = 0; fm_states_exist(&k->a->g_h) && n < k->a->d_state; n++)
+        lanes_store(fm_state_of(&k->a->g_h, k->seq) + n * k->a->d_inner + k->c, vload(k->carry + n * VLEN), k->l);
 }
 
 /* A block of channels [c, end) of one sequence. */

@@ -88,7 +88,7 @@ enum { CONV_TOKENS = 8 };     /* rows of x and of out that are walked side by si
 FM_INLINE const float *conv_row(const fm_conv_args *a, size_t seq, size_t t, size_t k)
 {
     const size_t past = a->d_conv - 1;
-    if (t + k < past) return a->state[seq] + (t + k) * a->d_inner;
+    if (t + k < past) return fm_state_of(&a->state, seq) + (t + k) * a->d_inner;
     return a->x + (a->ragged->begin[seq] + t + k - past) * a->x_stride;
 }
 
@@ -148,7 +148,8 @@ static void conv_channels(const fm_conv_args *a, size_t seq, bool walk, size_t b
     }
     /* Each row comes from a later place than it goes to, so ascending order is safe in place. */
     for (size_t i = 0; !a->hold && n_tokens > 0 && i + 1 < a->d_conv; i++)
-        memcpy(a->state[seq] + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin, (end - begin) * sizeof(float));
+        memcpy(fm_state_of(&a->state, seq) + i * a->d_inner + begin, conv_row(a, seq, n_tokens, i) + begin,
+               (end - begin) * sizeof(float));
 }
 
 static void conv_sequence(const fm_conv_args *a, size_t seq, size_t begin, size_t end)
@@ -312,7 +313,7 @@ static void scan_channels(const fm_scan_args *a, size_t seq, size_t begin, size_
         const size_t width = SCAN_BLOCK / b.n_rows / 16 * 16;
         for (b.c = begin; b.c < end; b.c += b.width) {
             b.width = end - b.c < width ? end - b.c : width;
-            b.h = a->h[seq] + b.c;
+            b.h = fm_state_of(&a->h, seq) + b.c;
             b.h_stride = a->d_inner;
             b.hold = a->hold;
             scan_run(a, &b);
@@ -329,7 +330,8 @@ static void scan_channels_held(const fm_scan_args *a, size_t seq, size_t begin, 
     scan_block b = {.h = h, .h_stride = WIDTH};
     for (b.c = begin; b.c < end; b.c += b.width) {
         b.width = end - b.c < WIDTH ? end - b.c : WIDTH;
-        for (size_t n = 0; n < a->d_state; n++) memcpy(h + n * WIDTH, a->h[seq] + n * a->d_inner + b.c, b.width * sizeof *h);
+        for (size_t n = 0; n < a->d_state; n++)
+            memcpy(h + n * WIDTH, fm_state_of(&a->h, seq) + n * a->d_inner + b.c, b.width * sizeof *h);
         for (b.row = first; b.row < last; b.row += b.n_rows) {
             b.n_rows = last - b.row < SCAN_TOKENS ? last - b.row : SCAN_TOKENS;
             scan_run(a, &b);

@@ -111,8 +111,8 @@ struct fm_block {
     size_t n_weights;
     size_t (*state_floats)(const fm_config *c);
     size_t (*log_floats)(const fm_config *c, size_t n_tokens);
-    /* Scratch of a forward of `n_tokens` rows, `n_seq` sequences and `n_parts` workers, pushed on a measuring arena. */
-    void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    /* Scratch of a forward of `n_tokens` rows and `n_parts` workers, pushed on a measuring arena. */
+    void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, unsigned n_parts);
     /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
     /* Moves the states of one sequence by n_tokens of the log, to the bits that a forward gives.  Reads no matrix and needs no
@@ -120,8 +120,8 @@ struct fm_block {
     void (*replay)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch);
     /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
      * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`. */
-    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_seq, size_t n_states, unsigned n_parts);
-    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, size_t n_seq, unsigned n_parts);
+    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_states, unsigned n_parts);
+    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, unsigned n_parts);
     void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
 

@@ -50,16 +50,15 @@ static size_t state_floats(const fm_config *c)
 
 /* Memory of a forward; of a few tokens each worker has its own n and normed_q, of which the first is as good as any. */
 typedef struct scratch {
-    float *n;          /* (T, d_model) normed input */
-    float *xz;         /* (T, 2 d_inner) scan input | gate */
-    float *u;          /* (T, d_inner) after convolution and SiLU; then the mixer's output */
-    float *q;          /* (T, dt_rank + 2 d_state) dt | B | C */
-    float *normed_q;   /* the same, normed */
-    float *dt;         /* (T, d_inner) */
-    float **conv, **h; /* (n_parts, n_seq) */
+    float *n;        /* (T, d_model) normed input */
+    float *xz;       /* (T, 2 d_inner) scan input | gate */
+    float *u;        /* (T, d_inner) after convolution and SiLU; then the mixer's output */
+    float *q;        /* (T, dt_rank + 2 d_state) dt | B | C */
+    float *normed_q; /* the same, normed */
+    float *dt;       /* (T, d_inner) */
 } scratch;
 
-static scratch place(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static scratch place(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts)
 {
     const size_t rows = fm_op_rows_count(T, n_parts), q = c->dt_rank + 2 * c->d_state;
     scratch s;
@@ -69,62 +68,51 @@ static scratch place(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, un
     s.q = FM_PUSH(a, float, T *q);
     s.normed_q = FM_PUSH(a, float, rows *q);
     s.dt = FM_PUSH(a, float, T * c->d_inner);
-    s.conv = FM_PUSH(a, float *, n_parts *n_seq);
-    s.h = FM_PUSH(a, float *, n_parts *n_seq);
     return s;
 }
 
-static void measure(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static void measure(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts)
 {
-    place(a, c, T, n_seq, n_parts);
+    place(a, c, T, n_parts);
 }
 
 /* What backward needs: the forward's memory, its input, its output before out_proj, and the states it began with. */
 typedef struct saved {
     scratch s;
-    float *x;          /* (T, d_model) */
-    float *out;        /* (T, d_model) what is added to x, with dropout; then its gradient */
-    float *y;          /* (T, d_inner) */
-    float *before;     /* (n_seq, state_floats) */
-    float **conv, **h; /* (n_parts, n_seq) of before */
+    float *x;      /* (T, d_model) */
+    float *out;    /* (T, d_model) what is added to x, with dropout; then its gradient */
+    float *y;      /* (T, d_inner) */
+    float *before; /* (n_seq, state_floats) */
 } saved;
 
-static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
+static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts)
 {
     saved v;
-    v.s = place(a, c, T, n_seq, n_parts);
+    v.s = place(a, c, T, n_parts);
     v.x = FM_PUSH(a, float, T * c->d_model);
     v.out = FM_PUSH(a, float, T * c->d_model);
     v.y = FM_PUSH(a, float, T * c->d_inner);
     v.before = FM_PUSH(a, float, n_states *state_floats(c));
-    v.conv = FM_PUSH(a, float *, n_parts *n_seq);
-    v.h = FM_PUSH(a, float *, n_parts *n_seq);
     return v;
 }
 
-static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_seq, size_t n_states, unsigned n_parts)
+static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts)
 {
-    place_saved(a, c, T, n_seq, n_states, n_parts);
+    place_saved(a, c, T, n_states, n_parts);
 }
 
 /* Where the forward of this batch kept, or is to keep, what backward needs. */
 static saved find_saved(const fm_ctx *c, const fm_batch *b)
 {
     fm_arena a = {.base = b->saved->base, .size = b->saved->size};
-    const size_t n_seq = b->ragged->n_seq;
-    return place_saved(&a, b->config, b->n_tokens, n_seq, b->hold ? 0 : n_seq, c->run.n_parts);
+    return place_saved(&a, b->config, b->n_tokens, b->hold ? 0 : b->ragged->n_seq, c->run.n_parts);
 }
 
-/* This worker's lists of where each sequence keeps this layer's window and h. */
-static void find_state(scratch *s, const fm_ctx *c, const fm_layer *l, const fm_batch *b)
+/* Where the states of the step began: with `hold` where they still are. */
+static fm_states states_before(const fm_batch *b, const fm_layer *l, const saved *v)
 {
-    const size_t n_seq = b->ragged->n_seq;
-    s->conv += c->run.part * n_seq;
-    s->h += c->run.part * n_seq;
-    for (size_t i = 0; i < n_seq; i++) {
-        s->conv[i] = b->state[i] + l->state_offset;
-        s->h[i] = s->conv[i] + conv_floats(b->config);
-    }
+    if (b->hold) return (fm_states){.list = b->state, .at = l->state_offset};
+    return (fm_states){.rows = v->before, .stride = state_floats(b->config)};
 }
 
 /* Step 8, Falcon only: dt, B and C each over its own width, without weights.  Gives the rows that go on. */
@@ -141,12 +129,12 @@ static fm_rows norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q, flo
 /* In training the input of the layer and its states are kept as they are before anything moves; gives where y goes. */
 static float *save_input(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const saved *v, fm_rows x)
 {
-    const size_t floats = state_floats(b->config);
-    size_t begin, end;
-    fm_run_range(&c->run, x.n, 1, &begin, &end);
-    memcpy(v->x + begin * x.d, x.p + begin * x.stride, (end - begin) * x.d * sizeof(float));
-    for (size_t i = c->run.part; i < b->ragged->n_seq && !b->hold; i += c->run.n_parts)
-        memcpy(v->before + i * floats, b->state[i] + l->state_offset, floats * sizeof(float));
+    fm_op_copy(c, fm_rows_of(v->x, x.n, x.d), x);
+    if (!b->hold) {
+        const fm_states before = states_before(b, l, v);
+        fm_op_copy_states(c, &before, &(fm_states){.list = b->state, .at = l->state_offset}, b->ragged->n_seq,
+                          state_floats(b->config));
+    }
     fm_op_meet(c);
     return v->y;
 }
@@ -185,13 +173,6 @@ static inputs log_rows(const fm_batch *b, size_t first, size_t n)
                     fm_rows_of(b->log + 2 * plane + first * N, n, N)};
 }
 
-/* Every worker may have its own rows q, so one of them writes. */
-static void log_B(const fm_ctx *c, fm_rows log, fm_rows B)
-{
-    for (size_t t = 0; t < B.n && c->run.part == 0; t++)
-        memcpy(log.p + t * log.stride, B.p + t * B.stride, B.d * sizeof(float));
-}
-
 /* Steps 1 and 2: x and z, each worker the channels that it owns. */
 static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, const fm_rows out[2])
 {
@@ -207,11 +188,11 @@ static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg,
 }
 
 /* Steps 4 and 5. */
-static void convolve(const fm_ctx *c, const fm_layer *l, const fm_batch *b, float *const *window, fm_rows u, fm_rows x)
+static void convolve(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows u, fm_rows x)
 {
     fm_op_conv_silu(c, &(fm_conv_args){.out = u.p,
                                        .out_stride = u.stride,
-                                       .state = window,
+                                       .state = {.list = b->state, .at = l->state_offset},
                                        .x = x.p,
                                        .x_stride = x.stride,
                                        .w = l->w[CONV].data,
@@ -225,6 +206,7 @@ static void convolve(const fm_ctx *c, const fm_layer *l, const fm_batch *b, floa
 /* Steps 9 to 13; the bias of dt is added there. */
 static void scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_scan_args a)
 {
+    a.h = (fm_states){.list = b->state, .at = l->state_offset + conv_floats(b->config)};
     a.dt_bias = l->w[DT_BIAS].data;
     a.A = l->w[A].data;
     a.skip = l->w[SKIP].data;
@@ -256,8 +238,7 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
     saved v = {0};
     if (b->saved) v = find_saved(c, b);
-    scratch s = b->saved ? v.s : place(&arena, cfg, T, b->ragged->n_seq, c->run.n_parts);
-    find_state(&s, c, l, b);
+    const scratch s = b->saved ? v.s : place(&arena, cfg, T, c->run.n_parts);
     const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
                   raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), z = fm_rows_cols(xz, inner, inner),
                   y = fm_rows_of(b->saved ? save_input(c, l, b, &v, x) : s.u, T, inner);
@@ -265,16 +246,15 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : fm_rows_of(s.dt, T, inner);
 
     project_in(c, l, cfg, x, n, (fm_rows[2]){in, z});                              /* 1, 2 */
-    convolve(c, l, b, s.conv, u, in);                                              /* 4, 5 */
+    convolve(c, l, b, u, in);                                                      /* 4, 5 */
     fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
     const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
     fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
     const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
-    if (b->log) log_B(c, log.B, B);
+    if (b->log) fm_op_copy(c, log.B, B);
     scan(c, l, b, /* 9 - 13 */
          (fm_scan_args){.y = y.p,
                         .y_stride = y.stride,
-                        .h = s.h,
                         .u = u.p,
                         .u_stride = u.stride,
                         .dt = dt.p,
@@ -290,13 +270,11 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
 static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)
 {
     const inputs log = log_rows(b, b->log_first, b->n_tokens);
-    scratch s = place(&arena, b->config, b->n_tokens, 1, c->run.n_parts);
-    find_state(&s, c, l, b);
+    const scratch s = place(&arena, b->config, b->n_tokens, c->run.n_parts);
     const fm_rows u = fm_rows_of(s.u, b->n_tokens, b->config->d_inner);
-    convolve(c, l, b, s.conv, u, log.x);
+    convolve(c, l, b, u, log.x);
     scan(c, l, b,
-         (fm_scan_args){.h = s.h,
-                        .u = u.p,
+         (fm_scan_args){.u = u.p,
                         .u_stride = u.stride,
                         .dt = log.dt.p,
                         .dt_stride = log.dt.stride,
@@ -309,17 +287,17 @@ static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_are
 typedef struct back {
     const fm_config *cfg;
     saved v;
-    float *g_y;            /* (T, d_inner) of the gated output */
-    float *g_u;            /* (T, d_inner) after convolution and SiLU */
-    float *g_xz;           /* (T, 2 d_inner) */
-    float *g_dt;           /* (T, d_inner) */
-    float *g_nq;           /* (T, dt_rank + 2 d_state) after the norms */
-    float *g_q;            /* (T, dt_rank + 2 d_state) before */
-    float *g_n;            /* (T, d_model) */
-    float *rho;            /* (T) */
-    float *copies;         /* transposed, of a product */
-    float *scan;           /* of its backward */
-    float **g_conv, **g_h; /* (n_parts, n_seq) */
+    float *g_y;    /* (T, d_inner) of the gated output */
+    float *g_u;    /* (T, d_inner) after convolution and SiLU */
+    float *g_xz;   /* (T, 2 d_inner) */
+    float *g_dt;   /* (T, d_inner) */
+    float *g_nq;   /* (T, dt_rank + 2 d_state) after the norms */
+    float *g_q;    /* (T, dt_rank + 2 d_state) before */
+    float *g_n;    /* (T, d_model) */
+    float *rho;    /* (T) */
+    float *copies; /* transposed, of a product */
+    float *scan;   /* of its backward */
+    fm_states conv, h, g_conv, g_h;
 } back;
 
 static size_t copies_floats(const fm_config *c, size_t T)
@@ -334,7 +312,7 @@ static size_t copies_floats(const fm_config *c, size_t T)
     return most;
 }
 
-static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts)
 {
     const size_t I = c->d_inner, q = c->dt_rank + 2 * c->d_state;
     back b = {.cfg = c};
@@ -348,28 +326,22 @@ static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, siz
     b.rho = FM_PUSH(a, float, T);
     b.copies = FM_PUSH(a, float, copies_floats(c, T));
     b.scan = FM_PUSH(a, float, fm_op_scan_back_floats(k, T, I, c->d_state, n_parts));
-    b.g_conv = FM_PUSH(a, float *, n_parts *n_seq);
-    b.g_h = FM_PUSH(a, float *, n_parts *n_seq);
     return b;
 }
 
-static void measure_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, size_t n_seq, unsigned n_parts)
+static void measure_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts)
 {
-    place_back(a, k, c, T, n_seq, n_parts);
+    place_back(a, k, c, T, n_parts);
 }
 
-/* This worker's lists of where the states began and where their gradients are. */
-static void find_back_state(back *k, const fm_ctx *c, const fm_layer *l, const fm_block_back *b)
+/* Where the states began and where their gradients are. */
+static void find_back_state(back *k, const fm_layer *l, const fm_block_back *b)
 {
-    const size_t n_seq = b->batch->ragged->n_seq, at = c->run.part * n_seq;
-    k->v.conv += at, k->v.h += at, k->g_conv += at, k->g_h += at;
-    for (size_t i = 0; i < n_seq; i++) {
-        k->v.conv[i] = b->batch->hold ? b->batch->state[i] + l->state_offset : k->v.before + i * state_floats(k->cfg);
-        k->v.h[i] = k->v.conv[i] + conv_floats(k->cfg);
-        if (!b->g_state) continue;
-        k->g_conv[i] = b->g_state[i] + l->state_offset;
-        k->g_h[i] = k->g_conv[i] + conv_floats(k->cfg);
-    }
+    k->conv = k->h = states_before(b->batch, l, &k->v);
+    k->h.at += conv_floats(k->cfg);
+    if (!b->g_state) return;
+    k->g_conv = k->g_h = (fm_states){.list = b->g_state, .at = l->state_offset};
+    k->g_h.at += conv_floats(k->cfg);
 }
 
 /* One product's backward: the gradient of its output and its input as it was; the gradient of its input goes to g_x. */
@@ -402,10 +374,10 @@ static void scan_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
                                          .g_A = b->g_w[A],
                                          .g_dt_bias = b->g_w[DT_BIAS],
                                          .g_skip = b->g_w[SKIP],
-                                         .g_h = b->g_state ? k->g_h : NULL,
+                                         .g_h = k->g_h,
                                          .g = k->g_y,
                                          .g_stride = I,
-                                         .h = (const float *const *)k->v.h,
+                                         .h = k->h,
                                          .u = k->v.s.u,
                                          .u_stride = I,
                                          .dt = k->v.s.dt,
@@ -452,10 +424,10 @@ static void conv_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
                                             .g_x_stride = 2 * I,
                                             .g_w = b->g_w[CONV],
                                             .g_bias = b->g_w[CONV_BIAS],
-                                            .g_state = b->g_state ? k->g_conv : NULL,
+                                            .g_state = k->g_conv,
                                             .g = k->g_u,
                                             .g_stride = I,
-                                            .state = (const float *const *)k->v.conv,
+                                            .state = k->conv,
                                             .x = k->v.s.xz,
                                             .x_stride = 2 * I,
                                             .w = l->w[CONV].data,
@@ -468,12 +440,11 @@ static void conv_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
 static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x)
 {
     const fm_config *cfg = b->batch->config;
-    const size_t T = b->batch->n_tokens, I = cfg->d_inner, rank = cfg->dt_rank, d = cfg->d_model,
-                 n_seq = b->batch->ragged->n_seq;
+    const size_t T = b->batch->n_tokens, I = cfg->d_inner, rank = cfg->dt_rank, d = cfg->d_model;
     fm_arena arena = b->scratch;
-    back k = place_back(&arena, c->k, cfg, T, n_seq, c->run.n_parts);
+    back k = place_back(&arena, c->k, cfg, T, c->run.n_parts);
     k.v = find_saved(c, b->batch);
-    find_back_state(&k, c, l, b);
+    find_back_state(&k, l, b);
     const fm_rows g_xz = fm_rows_of(k.g_xz, T, 2 * I), g_y = fm_rows_of(k.g_y, T, I), g_u = fm_rows_of(k.g_u, T, I),
                   g_dt = fm_rows_of(k.g_dt, T, I), u = fm_rows_of(k.v.s.u, T, I), y = fm_rows_of(k.v.y, T, I),
                   n = fm_rows_of(k.v.s.n, T, d), g_n = fm_rows_of(k.g_n, T, d),
