@@ -86,14 +86,18 @@ typedef struct fm_model_options {
     bool mlock;                    /* pin the weights in memory */
     bool no_tokenizer;             /* do not look for one: everything that takes ids works without */
     float mixer_rms_eps;           /* > 0 overrides the epsilon of the norms on dt, B, C (spec: falcon-mamba.md 2.1 step 8) */
-    fm_progress_fn progress;       /* with no_mmap: how much was read */
+    const char *device;            /* NULL or "cpu"; "cuda" (most free memory), "cuda:N", "auto": cuda where there is one */
+    bool f32_activations;          /* on a GPU: activations enter products in f32, without TF32; default bf16 */
+    bool invariant;                /* on a GPU: a token's bits do not depend on how many tokens a step has (slower) */
+    fm_progress_fn progress;       /* with no_mmap or a GPU: how much was read */
     fm_log_fn log;
     void *ctx; /* of progress and log */
 } fm_model_options;
 
 /* Opens a Hugging Face directory (config.json, *.safetensors) or a GGUF file (the first part of a split one).  Mapping a file
  * reads only its headers and its one-dimensional tensors, so a 7B model opens in milliseconds.
- * Errors  FM_ERR_IO, FM_ERR_FORMAT, FM_ERR_SHAPE, FM_ERR_UNSUPPORTED, FM_ERR_MEMORY, FM_ERR_CANCELLED.
+ * With a device the weights are copied there, and sessions of this model run there; they take turns in using it.
+ * Errors  FM_ERR_IO, FM_ERR_FORMAT, FM_ERR_SHAPE, FM_ERR_UNSUPPORTED, FM_ERR_MEMORY, FM_ERR_CANCELLED, FM_ERR_DEVICE.
  * Owner   the caller, fm_model_free(); a model must outlive its sessions. */
 FM_API fm_status fm_model_open(fm_model **out, const char *path, const fm_model_options *options, fm_error *err);
 FM_API void fm_model_free(fm_model *m);
@@ -112,6 +116,7 @@ typedef struct fm_model_info {
 } fm_model_info;
 
 FM_API fm_model_info fm_model_get_info(const fm_model *m);
+FM_API const char *fm_model_device(const fm_model *m); /* "cpu", or what the driver calls the GPU */
 
 typedef struct fm_tensor_info {
     const char *name, *type; /* name as in the file */

@@ -51,7 +51,7 @@ fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err)
 static void note_gpu_layers(const fm_cli *c)
 {
     if (fm_opt_given(&c->options, FM_OPT_GPU_LAYERS) && fm_options_take(c->command->options, FM_OPT_GPU_LAYERS))
-        fm_cli_note("-ngl has no effect: this build computes on the CPU");
+        fm_cli_note("-ngl has no effect: the whole model is where --device says");
 }
 
 typedef struct opening {
@@ -75,6 +75,9 @@ fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err)
     opening o = {c, fm_cli_bar_begin("reading")};
     const fm_model_options options = {.no_mmap = !fm_opt_flag(&c->options, FM_OPT_MMAP),
                                       .mlock = fm_opt_flag(&c->options, FM_OPT_MLOCK),
+                                      .device = fm_opt_str(&c->options, FM_OPT_DEVICE),
+                                      .f32_activations = !strcmp(fm_opt_str(&c->options, FM_OPT_ACTIVATIONS), "f32"),
+                                      .invariant = fm_opt_flag(&c->options, FM_OPT_INVARIANT),
                                       .mixer_rms_eps = (float)fm_opt_float(&c->options, FM_OPT_MIXER_RMS_EPS),
                                       .progress = on_progress,
                                       .log = on_log,
@@ -111,8 +114,8 @@ void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, 
 {
     if (!fm_cli_is_terminal(STDERR_FILENO) && !fm_opt_flag(&c->options, FM_OPT_VERBOSE)) return;
     const fm_model_info i = fm_model_get_info(m);
-    fprintf(stderr, "fmamba %s: %s, %s %s, kernels %s, %u threads", fm_version(), i.name, i.arch, i.type, fm_session_kernels(s),
-            fm_session_threads(s));
+    fprintf(stderr, "fmamba %s: %s, %s %s, %s, kernels %s, %u threads", fm_version(), i.name, i.arch, i.type,
+            fm_model_device(m), fm_session_kernels(s), fm_session_threads(s));
     if (p)
         fprintf(stderr, ", seed %llu, temperature %g, top_p %g, top_k %d", (unsigned long long)p->seed, (double)p->temperature,
                 (double)p->top_p, p->top_k);

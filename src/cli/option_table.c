@@ -43,14 +43,19 @@ static const fm_option table[FM_OPT_COUNT] = {
         FLOAT("mixer-rms-eps", NULL, NULL, 1e-30, 1, "epsilon of the norms on dt, B and C, over the file's"),
 
     [FM_OPT_THREADS] = INT("threads", "t", NULL, 1, 1024, "threads (default: the CPUs this process may use)"),
-    [FM_OPT_CPU] = STRING("cpu", NULL,
-                          "auto|ref|avx2|avx512|avx512+vnni|avx512+vnni+bf16|avx512+vnni+amx|neon|neon+dotprod", "auto",
-                          "kernel table"),
+    [FM_OPT_CPU] = STRING("cpu", NULL, "auto|ref|avx2|avx512|avx512+vnni|avx512+vnni+bf16|avx512+vnni+amx|neon|neon+dotprod",
+                          "auto", "kernel table"),
+    [FM_OPT_DEVICE] = STRING("device", NULL, "DEVICE", "cpu",
+                             "where to compute: cpu, cuda, cuda:N, or auto, which takes a GPU where there is one"),
+    [FM_OPT_ACTIVATIONS] = STRING("activations", NULL, "bf16|f32", "bf16",
+                                  "on a GPU: how activations enter products; f32 is the CPU's, and slower"),
+    [FM_OPT_INVARIANT] =
+        FLAG("invariant", NULL, NULL, "on a GPU: a token's bits do not depend on how many tokens a step has (slower)"),
     [FM_OPT_CHUNK] =
         INT("chunk", "b batch-size ub ubatch-size", "512", 1, 65536, "most tokens computed at once; the result is the same"),
     [FM_OPT_CTX_SIZE] = INT("ctx-size", "c", "0", 0, ANY_INT, "refuse more tokens than N in a sequence; 0: no limit"),
-    [FM_OPT_GPU_LAYERS] =
-        STRING("gpu-layers", "ngl n-gpu-layers", "N", NULL, "accepted for llama.cpp's users; this build runs on the CPU"),
+    [FM_OPT_GPU_LAYERS] = STRING("gpu-layers", "ngl n-gpu-layers", "N", NULL,
+                                 "accepted for llama.cpp's users; --device chooses where to compute"),
 
     [FM_OPT_PROMPT] = STRING("prompt", "p", "TEXT", NULL, "the text (default: standard input)"),
     [FM_OPT_FILE] = PATH("file", "f", "read the text from FILE, every byte of it; \"-\" is standard input"),
@@ -148,7 +153,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_SPEC_REPLAY] =
         PATH("spec-replay", NULL, "drafts beside plain decoding where FILE is what the model writes: a text, or a list of ids"),
     [FM_OPT_REPEATS] = INT("repetitions", "r", "5", 1, 1000, "how often each test is run"),
-    [FM_OPT_ROOFLINE] = FLAG("roofline", NULL, NULL, "measure the machine too, and print the part of its limit that was reached"),
+    [FM_OPT_ROOFLINE] =
+        FLAG("roofline", NULL, NULL, "measure the machine too, and print the part of its limit that was reached"),
     [FM_OPT_PEER] = STRING("peer", NULL, "CMD", NULL, "run llama-bench by turns, and print the ratio"),
     [FM_OPT_PEER_BATCHED] =
         STRING("peer-batched", NULL, "CMD", NULL, "the same with llama-batched-bench, for several sequences at once"),

@@ -6,16 +6,27 @@
 
 #include "model/model.h"
 
+/* The lists that kernels read. */
+typedef struct tables {
+    int32_t *ids;     /* (T) */
+    size_t *begin;    /* (n_pieces + 1) */
+    float **state;    /* (n_pieces) */
+    size_t *out_rows; /* (T) */
+    size_t bytes;     /* of all, from `ids` on */
+} tables;
+
 /* Memory of a pass.  Everything is shared between the workers. */
 typedef struct space {
     float *x;      /* (T, d_model) the residual stream */
     float *normed; /* (T, d_model) after the final norm, when somebody watches; else the rows that want logits */
-    float *logits; /* (FM_LOGIT_ROWS, vocab) */
-    size_t *begin; /* (n_pieces + 1) */
-    float **state; /* (n_pieces) */
+    float *logits; /* (logit_rows, vocab) */
+    tables t;
     void *packed;
     size_t packed_bytes;
     fm_arena blocks; /* what is left: scratch of the layer that runs */
+    /* The host's side: the same as t on the CPU, and no rows. */
+    tables host;
+    float *rows; /* room for logits or hidden states on their way to the caller */
 } space;
 
 typedef struct job {
@@ -24,7 +35,9 @@ typedef struct job {
     space s;
     fm_ragged ragged;
     fm_batch batch;
-    bool cancelled; /* written by worker 0 between barriers */
+    bool embeddings; /* some piece brings them */
+    bool queued;     /* the caller fetches the logits: nothing may wait */
+    bool cancelled;  /* written by worker 0 between barriers */
 } job;
 
 /* ---- Memory ---- */
@@ -32,6 +45,12 @@ typedef struct job {
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
+}
+
+/* Rows of logits computed at once: a device does better with many, and those that it never computes cost it memory. */
+static size_t logit_rows(const fm_model *m, size_t T)
+{
+    return m->device ? (T < FM_LOGIT_ROWS_DEVICE ? T : FM_LOGIT_ROWS_DEVICE) : FM_LOGIT_ROWS;
 }
 
 static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
@@ -43,7 +62,7 @@ static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, u
 /* Packed inputs of any product; saturates on overflow. */
 static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
 {
-    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, T < FM_LOGIT_ROWS ? T : FM_LOGIT_ROWS, n_parts);
+    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, logit_rows(m, T), n_parts);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_layer *layer = &m->layers[l];
         for (size_t i = 0; i < layer->block->n_weights; i++)
@@ -64,26 +83,61 @@ static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
     return most;
 }
 
-static space place(fm_arena *a, const fm_model *m, const fm_kernels *k, size_t T, size_t n_seq, unsigned n_parts)
+static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
 {
+    const size_t before = a->used;
+    tables t;
+    t.ids = FM_PUSH(a, int32_t, T);
+    t.begin = FM_PUSH(a, size_t, n_seq + 1);
+    t.state = FM_PUSH(a, float *, n_seq);
+    t.out_rows = FM_PUSH(a, size_t, T);
+    t.bytes = a->used - before;
+    return t;
+}
+
+/* `host` is where the host's side goes, for a pass on a device. */
+static space place(fm_arena *a, fm_arena *host, const fm_model *m, const fm_kernels *k, size_t T, size_t n_seq,
+                   unsigned n_parts)
+{
+    const size_t rows = logit_rows(m, T);
     space s;
     s.x = FM_PUSH(a, float, T * m->config.d_model);
-    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, FM_LOGIT_ROWS), n_parts) * m->config.d_model);
-    s.logits = FM_PUSH(a, float, FM_LOGIT_ROWS * m->config.vocab);
-    s.begin = FM_PUSH(a, size_t, n_seq + 1);
-    s.state = FM_PUSH(a, float *, n_seq);
+    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), n_parts) * m->config.d_model);
+    s.logits = FM_PUSH(a, float, rows * m->config.vocab);
+    s.t = place_tables(a, T, n_seq);
     s.packed_bytes = packed_bytes(m, k, T, n_parts);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     const size_t bytes = block_bytes(m, T, n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
+    s.host = m->device ? place_tables(host, T, n_seq) : s.t;
+    s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
     return s;
 }
 
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads)
 {
-    fm_arena a = {0};
-    place(&a, m, k, n_tokens, n_seq, n_threads);
+    fm_arena a = {0}, host = {0};
+    place(&a, &host, m, k, n_tokens, n_seq, n_threads);
     return a.used == SIZE_MAX ? 0 : a.used;
+}
+
+size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq)
+{
+    fm_arena a = {0}, host = {0};
+    place(&a, &host, m, k, n_tokens, n_seq, 1);
+    return host.used == SIZE_MAX ? 0 : host.used;
+}
+
+fm_status fm_forward_reserve(const fm_model *m, size_t n_tokens, fm_error *err)
+{
+    const size_t counts[] = {1, logit_rows(m, n_tokens), n_tokens};
+    for (size_t i = 0; i < FM_COUNT(counts) && m->device; i++)
+        for (size_t w = 0; w < fm_model_weight_count(m); w++) {
+            const fm_model_weight weight = fm_model_weight_at(m, w);
+            if (weight.def->kind == FM_WEIGHT_MATRIX && weight.loaded->data)
+                FM_TRY(fm_device_reserve(m->device, weight.loaded, counts[i], err));
+        }
+    return FM_OK;
 }
 
 size_t fm_log_floats(const fm_model *m, size_t n_tokens)
@@ -110,15 +164,15 @@ static void embed(const fm_ctx *c, const job *j)
 {
     const fm_model *m = j->f->m;
     const size_t d = m->config.d_model;
-    for (size_t i = 0; i < j->f->n_pieces; i++) {
+    const fm_tensor *table = &m->globals[FM_GLOBAL_EMBED];
+    if (!j->embeddings) fm_op_embed(c, fm_rows_of(j->s.x, j->T, d), table, j->s.t.ids);
+    for (size_t i = 0; i < j->f->n_pieces && j->embeddings; i++) {
         const fm_piece *p = &j->f->pieces[i];
-        const fm_rows x = fm_rows_of(j->s.x + j->s.begin[i] * d, p->n, d);
-        if (p->tokens) {
-            fm_op_embed(c, x, &m->globals[FM_GLOBAL_EMBED], p->tokens);
-        } else {
-            if (c->run.part == 0) memcpy(x.p, p->embeddings, p->n * d * sizeof(float));
-            fm_op_meet(c);
-        }
+        const size_t at = j->s.host.begin[i];
+        if (p->tokens)
+            fm_op_embed(c, fm_rows_of(j->s.x + at * d, p->n, d), table, j->s.t.ids + at);
+        else
+            fm_op_put(c, j->s.x + at * d, p->embeddings, p->n * d);
     }
 }
 
@@ -136,25 +190,35 @@ static bool cancelled(const fm_ctx *c, job *j)
 static void watch(const fm_ctx *c, const job *j, size_t layer, const float *rows)
 {
     if (!j->f->on_hidden) return;
-    if (c->run.part == 0) j->f->on_hidden(j->f->ctx, layer, j->T, rows);
+    if (c->run.part == 0)
+        j->f->on_hidden(j->f->ctx, layer, j->T, fm_op_fetch(c, j->s.rows, rows, j->T * j->f->m->config.d_model));
     fm_op_meet(c);
 }
 
-/* Logits of the rows that want them, a few rows at a time. */
+/* Logits of n rows that want them. */
+static void head_rows(const fm_ctx *c, const job *j, size_t first, size_t n)
+{
+    const fm_model *m = j->f->m;
+    const size_t d = m->config.d_model;
+    const fm_rows normed = fm_op_rows(c, j->s.normed, n, d);
+    fm_op_gather(c, normed, fm_rows_of(j->s.x, j->T, d), j->s.t.out_rows + first);
+    fm_op_rmsnorm(c, normed, normed, m->globals[FM_GLOBAL_NORM].data, m->config.norm_eps);
+    const fm_packed packed = fm_op_pack_rows(c, normed, &m->globals[FM_GLOBAL_HEAD]);
+    fm_op_linear(c, fm_rows_of(j->s.logits, n, m->config.vocab), packed, &m->globals[FM_GLOBAL_HEAD], NULL);
+}
+
+/* A few rows at a time. */
 static void head(const fm_ctx *c, const job *j)
 {
     const fm_forward *f = j->f;
-    const fm_model *m = f->m;
-    const size_t d = m->config.d_model, vocab = m->config.vocab;
-    const fm_rows x = fm_rows_of(j->s.x, j->T, d);
-    for (size_t first = 0; first < f->n_out; first += FM_LOGIT_ROWS) {
-        const size_t n = f->n_out - first < FM_LOGIT_ROWS ? f->n_out - first : FM_LOGIT_ROWS;
-        const fm_rows normed = fm_op_rows(c, j->s.normed, n, d);
-        fm_op_gather(c, normed, x, f->out_rows + first);
-        fm_op_rmsnorm(c, normed, normed, m->globals[FM_GLOBAL_NORM].data, m->config.norm_eps);
-        const fm_packed packed = fm_op_pack_rows(c, normed, &m->globals[FM_GLOBAL_HEAD]);
-        fm_op_linear(c, fm_rows_of(j->s.logits, n, vocab), packed, &m->globals[FM_GLOBAL_HEAD], NULL);
-        if (c->run.part == 0) f->on_logits(f->ctx, first, n, j->s.logits);
+    const size_t vocab = f->m->config.vocab, most = logit_rows(f->m, j->T);
+    for (size_t first = 0; first < f->n_out; first += most) {
+        const size_t n = f->n_out - first < most ? f->n_out - first : most;
+        head_rows(c, j, first, n);
+        if (j->queued)
+            fm_device_download(c->device, j->s.rows, j->s.logits, n * vocab * sizeof(float));
+        else if (c->run.part == 0)
+            f->on_logits(f->ctx, first, n, fm_op_fetch(c, j->s.rows, j->s.logits, n * vocab));
         fm_op_meet(c);
     }
 }
@@ -170,17 +234,25 @@ static void watch_last(const fm_ctx *c, const job *j)
     watch(c, j, m->config.n_layer + 1, normed.p);
 }
 
+static fm_ctx context(const job *j, unsigned part, unsigned n_parts)
+{
+    fm_device *device = j->f->m->device;
+    return (fm_ctx){.k = j->f->k,
+                    .pool = j->f->pool,
+                    .device = device,
+                    .run = {.part = part, .n_parts = n_parts, .stream = fm_device_stream(device)},
+                    .packed = j->s.packed,
+                    .packed_bytes = j->s.packed_bytes};
+}
+
 static void work(void *ctx, unsigned part, unsigned n_parts)
 {
     job *j = ctx;
     const fm_model *m = j->f->m;
-    const fm_ctx c = {.k = j->f->k,
-                      .pool = j->f->pool,
-                      .run = {.part = part, .n_parts = n_parts},
-                      .packed = j->s.packed,
-                      .packed_bytes = j->s.packed_bytes};
+    const fm_ctx c = context(j, part, n_parts);
     const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model);
     float *log = j->f->log;
+    fm_device_upload(c.device, j->s.t.ids, j->s.host.ids, c.device ? j->s.t.bytes : 0);
     embed(&c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (cancelled(&c, j)) return;
@@ -197,41 +269,81 @@ static void work_replay(void *ctx, unsigned part, unsigned n_parts)
 {
     const job *j = ctx;
     const fm_model *m = j->f->m;
-    const fm_ctx c = {.k = j->f->k, .pool = j->f->pool, .run = {.part = part, .n_parts = n_parts}};
+    const fm_ctx c = context(j, part, n_parts);
     float *log = j->f->log;
+    fm_device_upload(c.device, j->s.t.ids, j->s.host.ids, c.device ? j->s.t.bytes : 0);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_batch batch = layer_batch(j, l, &log);
         m->layers[l].block->replay(&c, &m->layers[l], &batch, j->s.blocks);
     }
 }
 
+static void fill_tables(job *j)
+{
+    const fm_forward *f = j->f;
+    size_t at = 0;
+    for (size_t i = 0; i < f->n_pieces; i++) {
+        const fm_piece *p = &f->pieces[i];
+        j->s.host.begin[i] = at;
+        j->s.host.state[i] = p->state;
+        if (p->tokens) memcpy(j->s.host.ids + at, p->tokens, p->n * sizeof *p->tokens);
+        j->embeddings |= p->embeddings != NULL;
+        j->ragged.longest = max_size(j->ragged.longest, p->n);
+        at += p->n;
+    }
+    j->s.host.begin[f->n_pieces] = at;
+    if (f->n_out) memcpy(j->s.host.out_rows, f->out_rows, f->n_out * sizeof *f->out_rows);
+}
+
 /* `j` stays in place. */
 static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_bytes)
 {
-    fm_arena a = {.base = scratch, .size = scratch_bytes};
+    fm_arena a = {.base = scratch, .size = scratch_bytes}, host = {.base = f->host, .size = f->host_bytes};
     *j = (job){.f = f};
     for (size_t i = 0; i < f->n_pieces; i++) j->T += f->pieces[i].n;
-    j->s = place(&a, f->m, f->k, j->T, f->n_pieces, fm_pool_threads(f->pool));
-    size_t longest = 0;
-    for (size_t i = 0, at = 0; i < f->n_pieces; i++) {
-        longest = max_size(longest, f->pieces[i].n);
-        j->s.begin[i] = at;
-        j->s.state[i] = f->pieces[i].state;
-        at += f->pieces[i].n;
-        j->s.begin[i + 1] = at;
-    }
-    j->ragged = (fm_ragged){f->n_pieces, j->s.begin, j->T, longest};
+    j->s = place(&a, &host, f->m, f->k, j->T, f->n_pieces, fm_pool_threads(f->pool));
+    j->ragged = (fm_ragged){.n_seq = f->n_pieces, .begin = j->s.t.begin, .n_tokens = j->T};
+    fill_tables(j);
     j->batch = (fm_batch){
-        .config = &f->m->config, .ragged = &j->ragged, .state = j->s.state, .n_tokens = j->T, .log_tokens = f->log_tokens};
+        .config = &f->m->config, .ragged = &j->ragged, .state = j->s.t.state, .n_tokens = j->T, .log_tokens = f->log_tokens};
 }
 
-bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes)
+/* A step of decoding is the same launches for every token: recorded at the second of its kind and put on the queue at once from
+ * then on.  The first has loaded the kernels, which a recording may not. */
+static bool repeats(const job *j)
+{
+    const fm_forward *f = j->f;
+    return f->graphs && j->T == f->n_pieces && !j->embeddings && !f->on_hidden && !f->log && f->n_out <= logit_rows(f->m, j->T);
+}
+
+static void run_queued(job *j)
+{
+    const fm_forward *f = j->f;
+    fm_graph **g = fm_graphs_find(f->graphs, j->T, f->n_out);
+    j->queued = true;
+    if (g && !*g) {
+        fm_device_record_begin(f->m->device);
+        work(j, 0, 1);
+        *g = fm_device_record_end(f->m->device);
+    }
+    if (g && *g)
+        fm_device_launch(f->m->device, *g);
+    else
+        work(j, 0, 1);
+}
+
+fm_status fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes, fm_error *err)
 {
     job j;
     begin(&j, f, scratch, scratch_bytes);
     j.batch.hold = f->log != NULL;
-    fm_pool_run(f->pool, work, &j);
-    return !j.cancelled;
+    if (repeats(&j))
+        run_queued(&j);
+    else
+        fm_pool_run(f->pool, work, &j);
+    FM_TRY(fm_device_wait(f->m->device, err));
+    if (j.queued && f->n_out) f->on_logits(f->ctx, 0, f->n_out, j.s.rows);
+    return j.cancelled ? FM_ERR_CANCELLED : FM_OK;
 }
 
 void fm_forward_replay(const fm_forward *f, size_t first, void *scratch, size_t scratch_bytes)
@@ -240,4 +352,5 @@ void fm_forward_replay(const fm_forward *f, size_t first, void *scratch, size_t 
     begin(&j, f, scratch, scratch_bytes);
     j.batch.log_first = first;
     fm_pool_run(f->pool, work_replay, &j);
+    fm_device_wait(f->m->device, NULL); /* the tables may change now; an error is found again by the next step */
 }

@@ -21,6 +21,11 @@ static const char *main_type(const fm_model *m)
     return fm_dtype_get((fm_dtype)best)->name;
 }
 
+FM_API const char *fm_model_device(const fm_model *m)
+{
+    return fm_device_name(m->device);
+}
+
 FM_API fm_model_info fm_model_get_info(const fm_model *m)
 {
     const fm_config *c = &m->config;

@@ -339,7 +339,8 @@ static fm_status load(fm_model *m, const char *path, const fm_model_options *o, 
     FM_TRY(fm_model_list_tensors(m, err));
     FM_TRY(place_all(m, err));
     FM_TRY(name_model(m, err));
-    return o->mlock ? fm_source_lock(&m->source, err) : FM_OK;
+    FM_TRY(o->mlock ? fm_source_lock(&m->source, err) : FM_OK);
+    return fm_model_to_device(m, o, err);
 }
 
 fm_status fm_model_load(fm_model **out, const char *path, const fm_model_options *o, fm_error *err)
@@ -368,6 +369,8 @@ void fm_model_unload(fm_model *m)
     if (!m) return;
     fm_allocator copy = m->allocator_copy;
     const fm_allocator *a = m->a ? &copy : NULL;
+    fm_device_release(m->device, m->device_memory);
+    fm_device_free(m->device);
     fm_free(m->a, m->memory);
     fm_free(m->a, m->name);
     fm_free(m->a, m->tensors);

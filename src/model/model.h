@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "model/arch/arch.h"
+#include "ops/device.h"
 
 /* The model's name by content: computed at the first call, by whichever thread asks first. */
 typedef struct fm_identity {
@@ -25,6 +26,8 @@ struct fm_model {
     fm_layer *layers;                   /* (n_layer) */
     size_t state_floats;                /* of one sequence, all layers */
     void *memory;                       /* one block: layers, weight lists, small tensors in f32 */
+    fm_device *device;                  /* where the weights are; NULL: the CPU */
+    void *device_memory;                /* all of them, there */
     char *name;
     fm_identity *identity;
     fm_tensor_info *tensors; /* as the file lists them */
@@ -42,6 +45,9 @@ struct fm_model {
 /* Opens and checks; nothing of text.  Errors as fm_model_open(). */
 fm_status fm_model_load(fm_model **out, const char *path, const fm_model_options *o, fm_error *err);
 void fm_model_unload(fm_model *m); /* without the runtime's parts */
+
+/* Opens o->device and takes the weights there; nothing to do for the CPU. */
+fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *err);
 
 fm_status fm_model_list_tensors(fm_model *m, fm_error *err); /* tensors.c: fills m->tensors */
 
@@ -73,7 +79,21 @@ typedef struct fm_piece {
     float *state; /* the sequence's, read and written */
 } fm_piece;
 
-#define FM_LOGIT_ROWS ((size_t)32) /* rows of logits computed at once */
+#define FM_LOGIT_ROWS        ((size_t)32) /* rows of logits computed at once */
+#define FM_LOGIT_ROWS_DEVICE ((size_t)256)
+
+/* Recorded steps of a session (ops/device.h), by tokens and rows of logits. */
+typedef struct fm_graphs {
+    struct {
+        size_t n_tokens, n_out, steps;
+        fm_graph *graph;
+    } slots[16];
+    size_t next; /* to be thrown out */
+} fm_graphs;
+
+/* The place of such a step's graph from its second time on; NULL at the first. */
+fm_graph **fm_graphs_find(fm_graphs *g, size_t n_tokens, size_t n_out);
+void fm_graphs_free(fm_graphs *g);
 
 /* Everything one pass over the layers needs.  The caller owns all pointers. */
 typedef struct fm_forward {
@@ -92,12 +112,19 @@ typedef struct fm_forward {
     void *ctx;
     float *log;        /* not NULL: states are held, and what would move them is written here (fm_log_floats()) */
     size_t log_tokens; /* for which the log has room */
+    void *host;        /* on a device: fm_forward_host_bytes() of its locked memory on the host */
+    size_t host_bytes;
+    fm_graphs *graphs; /* on a device: where recorded steps are kept; NULL: none are */
 } fm_forward;
 
 /* Scratch for passes of at most n_tokens rows of n_seq sequences; 0 on overflow. */
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads);
-/* Runs the pass on all threads of the pool.  false: cancelled; states are then part way through the layers. */
-bool fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes);
+size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq);
+/* Scratch of the device's products, before the first pass. */
+fm_status fm_forward_reserve(const fm_model *m, size_t n_tokens, fm_error *err);
+/* Runs the pass on all threads of the pool, or on the model's device, where scratch lies then.  FM_ERR_CANCELLED, without a
+ * message: states are part way through the layers.  FM_ERR_DEVICE: they are lost. */
+fm_status fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_bytes, fm_error *err);
 
 /* Floats of a log of so many tokens of one sequence, all layers: about 4 MiB a token for 7B.  0 on overflow. */
 size_t fm_log_floats(const fm_model *m, size_t n_tokens);

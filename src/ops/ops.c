@@ -16,6 +16,20 @@ void fm_op_meet(const fm_ctx *c)
     fm_pool_sync(c->pool, c->run.part);
 }
 
+void fm_op_put(const fm_ctx *c, float *to, const float *host, size_t floats)
+{
+    if (c->run.part == 0) fm_device_upload(c->device, to, host, floats * sizeof(float));
+    fm_op_meet(c);
+}
+
+const float *fm_op_fetch(const fm_ctx *c, float *room, const float *p, size_t floats)
+{
+    if (!c->device) return p;
+    fm_device_download(c->device, room, p, floats * sizeof(float));
+    fm_device_wait(c->device, NULL);
+    return room;
+}
+
 /* ---- Shares ---- */
 
 static bool few(size_t n)

@@ -14,7 +14,7 @@
 #define FM_OPS_OPS_H
 
 #include "base/pool.h"
-#include "kernels/kernels.h"
+#include "ops/device.h"
 
 enum { FM_FEW = 4 };
 
@@ -22,6 +22,7 @@ enum { FM_FEW = 4 };
 typedef struct fm_ctx {
     const fm_kernels *k;
     fm_pool *pool;
+    fm_device *device; /* NULL: the CPU; else there is one worker, and its run has the device's queue */
     fm_run run;
     void *packed; /* packed inputs: fm_op_packed_bytes() of the product that needs most */
     size_t packed_bytes;
@@ -41,6 +42,11 @@ static inline fm_rows fm_rows_of(float *p, size_t n, size_t d)
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d);
 
 void fm_op_meet(const fm_ctx *c);
+
+/* Numbers of the host into the step's memory; MEETS.  And numbers of the step for the host: where they are on a CPU, else in
+ * `room`, once the device is there.  What a failing device leaves there is not told from numbers: its next wait says so. */
+void fm_op_put(const fm_ctx *c, float *to, const float *host, size_t floats);
+const float *fm_op_fetch(const fm_ctx *c, float *room, const float *p, size_t floats);
 
 /* ---- Rows ---- */
 

@@ -11,48 +11,63 @@
 
 /* ---- Layout: the same code measures and places ---- */
 
-static fm_point place_point(fm_arena *a, const fm_model *m)
+/* Where things go: on the CPU both are one arena. */
+typedef struct places {
+    fm_arena *host, *device;
+} places;
+
+static fm_point place_point(places to, const fm_model *m)
 {
     fm_point p = {0};
-    p.state = FM_PUSH(a, float, m->state_floats);
-    p.logits = FM_PUSH(a, float, m->config.vocab);
+    p.state = FM_PUSH(to.device, float, m->state_floats);
+    p.logits = FM_PUSH(to.host, float, m->config.vocab);
     return p;
 }
 
-static void place_sequences(fm_arena *a, fm_session *s)
+static void place_sequences(places to, fm_session *s)
 {
-    fm_sequence *seqs = FM_PUSH(a, fm_sequence, s->n_seq);
+    fm_sequence *seqs = FM_PUSH(to.host, fm_sequence, s->n_seq);
     for (size_t i = 0; i < s->n_seq; i++) {
         fm_sequence q = {0};
-        q.live = place_point(a, s->m);
-        q.mark = place_point(a, s->m);
-        if (s->cancel) q.undo = place_point(a, s->m);
+        q.live = place_point(to, s->m);
+        q.mark = place_point(to, s->m);
+        if (s->cancel) q.undo = place_point(to, s->m);
         if (seqs) seqs[i] = q;
     }
     s->seqs = seqs;
 }
 
-static void place_trial(fm_arena *a, fm_session *s)
+static void place_trial(places to, fm_session *s)
 {
     const size_t n = s->draft_max + 1, log = fm_log_floats(s->m, n);
     if (!s->draft_max) return;
-    s->trial.tokens = FM_PUSH(a, int32_t, n);
-    s->trial.logits = FM_PUSH(a, float, n * s->m->config.vocab);
-    s->trial.log = FM_PUSH(a, float, log ? log : SIZE_MAX);
+    s->trial.tokens = FM_PUSH(to.host, int32_t, n);
+    s->trial.logits = FM_PUSH(to.host, float, n * s->m->config.vocab);
+    s->trial.log = FM_PUSH(to.device, float, log ? log : SIZE_MAX);
 }
 
-static void place(fm_arena *a, fm_session *s, unsigned n_threads)
+static void place(places to, fm_session *s, unsigned n_threads)
 {
-    place_sequences(a, s);
-    place_trial(a, s);
-    s->pieces = FM_PUSH(a, fm_piece, s->n_seq);
-    s->piece_span = FM_PUSH(a, uint32_t, s->n_seq);
-    s->done = FM_PUSH(a, size_t, s->n_seq);
-    s->out_rows = FM_PUSH(a, size_t, s->chunk);
-    s->owners = FM_PUSH(a, fm_row_owner, s->chunk);
+    place_sequences(to, s);
+    place_trial(to, s);
+    s->pieces = FM_PUSH(to.host, fm_piece, s->n_seq);
+    s->piece_span = FM_PUSH(to.host, uint32_t, s->n_seq);
+    s->done = FM_PUSH(to.host, size_t, s->n_seq);
+    s->out_rows = FM_PUSH(to.host, size_t, s->chunk);
+    s->owners = FM_PUSH(to.host, fm_row_owner, s->chunk);
     const size_t n = s->n_seq < s->chunk ? s->n_seq : s->chunk;
     s->scratch_bytes = fm_forward_bytes(s->m, &s->k, s->chunk, n, n_threads);
-    s->scratch = fm_arena_push(a, s->scratch_bytes ? s->scratch_bytes : SIZE_MAX, 1);
+    s->scratch = fm_arena_push(to.device, s->scratch_bytes ? s->scratch_bytes : SIZE_MAX, 1);
+    s->host_bytes = s->m->device ? fm_forward_host_bytes(s->m, &s->k, s->chunk, n) : 0;
+}
+
+/* Bytes on the host and on the device; SIZE_MAX: too many. */
+static void measure(fm_session *s, unsigned n_threads, size_t *host_bytes, size_t *device_bytes)
+{
+    fm_arena host = {0}, device = {0};
+    place((places){&host, s->m->device ? &device : &host}, s, n_threads);
+    *host_bytes = host.used;
+    *device_bytes = device.used;
 }
 
 static fm_status configure(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
@@ -71,8 +86,16 @@ static fm_status configure(fm_session *s, const fm_model *m, const fm_session_op
     if (s->draft_max > DRAFT_LIMIT)
         return fm_fail(err, FM_ERR_LIMIT, "drafts of %zu tokens: at most %zu are possible", s->draft_max, DRAFT_LIMIT);
     FM_TRY(fm_cpu_cap(&features, o->cpu, err));
-    fm_kernels_for(&s->k, features);
+    if (m->device)
+        fm_device_kernels(m->device, &s->k);
+    else
+        fm_kernels_for(&s->k, features);
     return FM_OK;
+}
+
+static unsigned n_threads(const fm_model *m, const fm_session_options *o)
+{
+    return m->device ? 1 : o->threads ? o->threads : fm_cpu_count();
 }
 
 FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *options)
@@ -81,24 +104,32 @@ FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *opti
     const fm_session_options *o = options ? options : &none;
     fm_session s = {0};
     if (configure(&s, m, o, NULL) != FM_OK) return 0;
-    fm_arena a = {0};
-    const unsigned threads = o->threads ? o->threads : fm_cpu_count();
-    place(&a, &s, threads);
-    size_t bytes = fm_alloc_bytes(a.used);
-    if (a.used == SIZE_MAX || !bytes) return 0;
+    size_t host, device;
+    const unsigned threads = n_threads(m, o);
+    measure(&s, threads, &host, &device);
+    size_t bytes = fm_alloc_bytes(host);
+    if (host == SIZE_MAX || device == SIZE_MAX || !bytes) return 0;
     if (!fm_add(bytes, fm_alloc_bytes(sizeof s) + fm_pool_bytes(threads), &bytes)) return 0;
     return bytes;
+}
+
+static fm_status open_on_device(fm_session *s, size_t bytes, fm_error *err)
+{
+    FM_TRY(fm_device_alloc(s->m->device, &s->device_memory, bytes, 1, "a session's states and scratch", err));
+    FM_TRY(fm_device_alloc_host(s->m->device, &s->host, s->host_bytes, 1, "a session's room for copies", err));
+    return fm_forward_reserve(s->m, s->chunk, err);
 }
 
 static fm_status open_session(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
 {
     FM_TRY(configure(s, m, o, err));
-    FM_TRY(fm_pool_open(&s->pool, o->threads, s->a, err));
-    fm_arena a = {0};
-    place(&a, s, fm_pool_threads(s->pool));
-    FM_TRY(fm_alloc(&s->memory, s->a, a.used, 1, "a session", err));
-    a = (fm_arena){.base = s->memory, .size = a.used};
-    place(&a, s, fm_pool_threads(s->pool));
+    FM_TRY(fm_pool_open(&s->pool, m->device ? 1 : o->threads, s->a, err));
+    size_t host_bytes, device_bytes;
+    measure(s, fm_pool_threads(s->pool), &host_bytes, &device_bytes);
+    FM_TRY(fm_alloc(&s->memory, s->a, host_bytes, 1, "a session", err));
+    if (m->device) FM_TRY(open_on_device(s, device_bytes, err));
+    fm_arena host = {.base = s->memory, .size = host_bytes}, device = {.base = s->device_memory, .size = device_bytes};
+    place((places){&host, m->device ? &device : &host}, s, fm_pool_threads(s->pool));
     return FM_OK;
 }
 
@@ -127,6 +158,9 @@ FM_API void fm_session_free(fm_session *s)
     const fm_allocator copy = s->allocator_copy;
     const fm_allocator *a = s->a ? &copy : NULL;
     if (s->pool) fm_pool_free(s->pool);
+    fm_graphs_free(&s->graphs);
+    fm_device_release_host(s->m ? s->m->device : NULL, s->host);
+    fm_device_release(s->m ? s->m->device : NULL, s->device_memory);
     fm_free(a, s->memory);
     fm_free(a, s);
 }
@@ -145,7 +179,7 @@ FM_API unsigned fm_session_threads(const fm_session *s)
 
 void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from)
 {
-    memcpy(to->state, from->state, s->m->state_floats * sizeof(float));
+    fm_device_copy(s->m->device, to->state, from->state, s->m->state_floats * sizeof(float));
     if (from->has_logits) memcpy(to->logits, from->logits, s->m->config.vocab * sizeof(float));
     to->tokens = from->tokens;
     to->has_logits = from->has_logits;
@@ -153,7 +187,7 @@ void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from)
 
 void fm_point_clear(const fm_session *s, fm_point *p)
 {
-    memset(p->state, 0, s->m->state_floats * sizeof(float));
+    fm_device_zero(s->m->device, p->state, s->m->state_floats * sizeof(float));
     p->tokens = 0;
     p->has_logits = false;
 }

@@ -8,7 +8,7 @@
 typedef struct fm_point {
     uint64_t tokens;
     bool has_logits;
-    float *state;  /* (state_floats) */
+    float *state;  /* (state_floats), on the model's device */
     float *logits; /* (vocab) */
 } fm_point;
 
@@ -47,6 +47,9 @@ struct fm_session {
     size_t n_seq, chunk, draft_max;
     fm_trial trial;
     void *memory;
+    void *device_memory, *host; /* on a device: states, logs and scratch lie there; what is copied from and to it */
+    size_t host_bytes;
+    fm_graphs graphs;
     fm_sequence *seqs;    /* (n_seq) */
     fm_piece *pieces;     /* (n_seq) of the chunk that runs */
     uint32_t *piece_span; /* (n_seq) */

@@ -68,10 +68,14 @@ FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_err
     describe(st, s->m);
     st->tokens = q->live.tokens;
     st->has_logits = q->live.has_logits;
-    memcpy(st->state, q->live.state, s->m->state_floats * sizeof(float));
+    fm_device_download(s->m->device, st->state, q->live.state, s->m->state_floats * sizeof(float));
     if (st->has_logits) memcpy(st->logits, q->live.logits, s->m->config.vocab * sizeof(float));
-    *out = st;
-    return FM_OK;
+    const fm_status copied = fm_device_wait(s->m->device, err);
+    if (copied == FM_OK)
+        *out = st;
+    else
+        fm_state_free(st);
+    return copied;
 }
 
 static fm_status check_same_model(const fm_session *s, const fm_state *st, bool force, fm_error *err)
@@ -101,10 +105,12 @@ FM_API fm_status fm_state_put(fm_session *s, fm_seq seq, const fm_state *st, boo
     fm_sequence *q = fm_session_change(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     FM_TRY(check_same_model(s, st, force, err));
-    const fm_point p = {.tokens = st->tokens, .has_logits = st->has_logits, .state = st->state, .logits = st->logits};
-    fm_point_copy(s, &q->live, &p);
+    fm_device_upload(s->m->device, q->live.state, st->state, s->m->state_floats * sizeof(float));
+    if (st->has_logits) memcpy(q->live.logits, st->logits, s->m->config.vocab * sizeof(float));
+    q->live.tokens = st->tokens;
+    q->live.has_logits = st->has_logits;
     q->marked = false;
-    return FM_OK;
+    return fm_device_wait(s->m->device, err);
 }
 
 FM_API fm_state_info fm_state_get_info(const fm_state *st)

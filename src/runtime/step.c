@@ -205,11 +205,16 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .cancel = cancellable(t) ? ask : NULL,
                           .ctx = t,
                           .log = t->held ? s->trial.log : NULL,
-                          .log_tokens = s->draft_max + 1};
-    if (!fm_forward_run(&f, s->scratch, s->scratch_bytes)) {
+                          .log_tokens = s->draft_max + 1,
+                          .host = s->host,
+                          .host_bytes = s->host_bytes,
+                          .graphs = s->m->device ? &s->graphs : NULL};
+    const fm_status status = fm_forward_run(&f, s->scratch, s->scratch_bytes, err);
+    if (status == FM_ERR_CANCELLED) {
         undo_chunk(t);
         return fail_cancelled(err);
     }
+    FM_TRY(status);
     finish_chunk(t);
     return t->not_finite ? fail_not_finite(s, err) : FM_OK;
 }

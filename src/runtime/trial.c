@@ -46,8 +46,15 @@ void fm_trial_move(fm_session *s)
     fm_trial *t = &s->trial;
     if (!t->seq || t->moved == t->kept) return;
     const fm_piece piece = {.n = t->kept - t->moved, .state = fm_session_find(s, t->seq, NULL)->live.state};
-    const fm_forward f = {
-        .m = s->m, .k = &s->k, .pool = s->pool, .pieces = &piece, .n_pieces = 1, .log = t->log, .log_tokens = s->draft_max + 1};
+    const fm_forward f = {.m = s->m,
+                          .k = &s->k,
+                          .pool = s->pool,
+                          .pieces = &piece,
+                          .n_pieces = 1,
+                          .log = t->log,
+                          .log_tokens = s->draft_max + 1,
+                          .host = s->host,
+                          .host_bytes = s->host_bytes};
     fm_forward_replay(&f, t->moved, s->scratch, s->scratch_bytes);
     t->moved = t->kept;
 }

@@ -1,0 +1,51 @@
+// cuda.cuh - what the .cu files of this folder share: the stream behind fm_stream, launches, reductions of fixed order.
+#ifndef FM_KERNELS_CUDA_CUDA_CUH
+#define FM_KERNELS_CUDA_CUDA_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/stream.h"
+
+struct fm_stream {
+    cudaStream_t stream;
+    cudaStream_t side; // for capture forks and copies; may stay unused
+    int device, n_sm;
+    size_t l2;
+    fm_stream_options o;
+    void *work; // scratch of products, fm_stream_reserve
+    size_t work_bytes;
+    void *blas; // cublasLtHandle_t, opened at the first large product
+    bool recording;
+    cudaError_t error; // the first one
+    char message[256]; // which call met it
+};
+
+// Keeps the first error: of a call that returned one, or of the launch just made.
+void fm_cuda_note(fm_stream *s, cudaError_t error, const char *what);
+#define FM_CUDA(s, call) fm_cuda_note((s), (call), #call)
+#define FM_LAUNCHED(s, what) fm_cuda_note((s), cudaGetLastError(), (what))
+
+void fm_cuda_blas_close(fm_stream *s); // blas.cu
+
+static inline unsigned fm_blocks(size_t n, unsigned threads)
+{
+    return (unsigned)((n + threads - 1) / threads);
+}
+
+// fm_states on the device: passed to kernels by value.
+__device__ static inline float *fm_cuda_state(const fm_states &s, size_t seq)
+{
+    return (s.list ? s.list[seq] : s.rows + seq * s.stride) + s.at;
+}
+
+// Sum over a warp, the same order always; every lane gets it.
+__device__ static inline float fm_warp_sum(float v)
+{
+#pragma unroll
+    for (int i = 16; i > 0; i >>= 1) v += __shfl_xor_sync(0xffffffffu, v, i);
+    return v;
+}
+
+#endif

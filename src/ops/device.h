@@ -1,0 +1,56 @@
+/* device.h - where a model's numbers lie and its kernels run: the CPU, for which NULL stands everywhere, or one GPU.
+ *
+ * On a GPU work is queued; whatever hands numbers to the host waits.  An error on the way is kept, and the next wait returns it
+ * (FM_ERR_DEVICE); the device is lost then, and everything on it.  One thread at a time. */
+#ifndef FM_OPS_DEVICE_H
+#define FM_OPS_DEVICE_H
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+typedef struct fm_device fm_device;
+
+typedef struct fm_device_options {
+    bool f32;       /* activations enter products in f32 */
+    bool invariant; /* the bits of a token do not depend on how many tokens a step has */
+} fm_device_options;
+
+/* `name` is "cpu" (*out is NULL then), "cuda" (the device with most free memory), "cuda:N", or "auto": cuda where there is one,
+ * else the CPU.  Says in `note` (may be NULL; static) why auto chose as it did.  FM_ERR_DEVICE: none, or its driver is too old. */
+fm_status fm_device_open(fm_device **out, const char *name, const fm_device_options *o, const char **note, fm_error *err);
+void fm_device_free(fm_device *d);
+
+const char *fm_device_name(const fm_device *d); /* "cpu", or as the driver calls it */
+struct fm_stream *fm_device_stream(const fm_device *d);
+void fm_device_kernels(const fm_device *d, fm_kernels *out);
+void fm_device_memory(const fm_device *d, size_t *bytes_free, size_t *bytes);
+
+/* Memory of the device, zeroed.  `what` is for the message, which says how much is left and what would help. */
+fm_status fm_device_alloc(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err);
+void fm_device_release(fm_device *d, void *p);
+/* Memory of the host for copies from and to it. */
+fm_status fm_device_alloc_host(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err);
+void fm_device_release_host(fm_device *d, void *p);
+
+/* Queued, so host memory stays as it is until a wait; on the CPU memcpy and memset. */
+void fm_device_upload(fm_device *d, void *to, const void *from, size_t bytes);
+void fm_device_copy(fm_device *d, void *to, const void *from, size_t bytes);
+void fm_device_zero(fm_device *d, void *p, size_t bytes);
+void fm_device_download(fm_device *d, void *to, const void *from, size_t bytes);
+fm_status fm_device_wait(fm_device *d, fm_error *err);
+
+/* A matrix as it lies in a file, on the host, to the device in the form its kernels want; *out shares no memory with W. */
+size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W); /* 0: no kernel for its type */
+fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err);
+/* Scratch for products of n rows with W, before the first of them. */
+fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err);
+
+/* Steps that repeat are recorded once and put on the queue at once: between begin and end nothing runs. */
+typedef struct fm_graph fm_graph;
+void fm_device_record_begin(fm_device *d);
+fm_graph *fm_device_record_end(fm_device *d);
+void fm_device_launch(fm_device *d, fm_graph *g);
+void fm_device_graph_free(fm_graph *g);
+
+#endif
