@@ -20,6 +20,9 @@ deps: ## install the Debian packages that are missing
 try: deps all ## build, then let the shipped model tell a story
 	@./build/fmamba generate --echo -p "Once upon a time" -n 100
 
+train-tales: deps all ## train the model that ships from TALES=DIR (about 100 minutes on two cores; goes on where it stopped)
+	@scripts/train-tales
+
 test: deps tidy all ## style, unit, kernel, golden, command-line, install and fuzz tests
 	ctest --test-dir build --output-on-failure -j2
 
@@ -82,5 +85,6 @@ install: ## install below PREFIX (/usr/local), honouring DESTDIR
 clean: ## remove every build folder
 	@rm -rf build build-*
 
-.PHONY: all help deps try test test-slow test-oracles check-asan check-tsan check-clang arm64 ratchet-record bench fmt tidy \
+.PHONY: all help deps try train-tales test test-slow test-oracles check-asan \
+    check-tsan check-clang arm64 ratchet-record bench fmt tidy \
     fuzz fuzz-long cover install clean

@@ -39,7 +39,8 @@ ALLOWED = {
     "runtime": {"model", "text", "format", "base"},  # format: where a file's vocabulary meets the tokenizer
     "convert": {"model", "format", "text", "tensor", "base"},
     "train": {"model", "ops", "kernels", "format", "text", "tensor", "base"},
-    "cli": BELOW_MODEL | {"text", "model", "runtime", "convert", "train"},
+    "plot": {"base"},
+    "cli": BELOW_MODEL | {"text", "model", "runtime", "convert", "train", "plot"},
 }
 INTRINSICS = re.compile(r"\w*(mmintrin|arm_neon|arm_sve|x86intrin)\w*\.h$")
 

@@ -1,9 +1,13 @@
 /* alloc.c - zeroed, aligned, overflow-checked allocation over the caller's fm_allocator. */
+#define _GNU_SOURCE /* MADV_HUGEPAGE */
 #include "base/alloc.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_BYTES ((size_t)2 << 20)
 
 size_t fm_alloc_bytes(size_t bytes)
 {
@@ -12,10 +16,24 @@ size_t fm_alloc_bytes(size_t bytes)
     return fm_round_up(bytes, FM_ALIGN);
 }
 
+/* Asks for huge pages within a large block: a session of 140 MiB then begins with 70 faults, not 36000. */
+static void wish_huge(void *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const size_t lead = (size_t)(-(uintptr_t)p % HUGE_BYTES);
+    if (bytes < 2 * HUGE_BYTES) return;
+    madvise((unsigned char *)p + lead, (bytes - lead) / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE); /* a refusal costs only time */
+#else
+    (void)p, (void)bytes;
+#endif
+}
+
 static void *raw_alloc(const fm_allocator *a, size_t bytes)
 {
-    if (a == NULL || a->alloc == NULL) return aligned_alloc(FM_ALIGN, bytes);
-    return a->alloc(a->ctx, bytes, FM_ALIGN);
+    if (a != NULL && a->alloc != NULL) return a->alloc(a->ctx, bytes, FM_ALIGN);
+    void *p = aligned_alloc(FM_ALIGN, bytes);
+    if (p != NULL) wish_huge(p, bytes);
+    return p;
 }
 
 static fm_status fail_memory(fm_error *err, size_t count, size_t size, const char *what)

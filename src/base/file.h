@@ -48,11 +48,16 @@ typedef struct fm_out {
 fm_status fm_out_open(fm_out *o, const char *path, const fm_allocator *a, fm_error *err);
 fm_status fm_out_write(fm_out *o, const void *p, size_t n, fm_error *err);
 fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err); /* zeros up to a multiple of align */
+/* Again n bytes that were written at `at`: a header whose numbers were not known.  Not of a device or FIFO. */
+fm_status fm_out_rewrite(fm_out *o, uint64_t at, const void *p, size_t n, fm_error *err);
 fm_status fm_out_commit(fm_out *o, fm_error *err);            /* frees o in either case */
 void fm_out_abort(fm_out *o);                                 /* harmless after commit or on a zeroed fm_out */
 
 /* A whole small file at once, dir/name, in the same way. */
 fm_status fm_file_write(const char *dir, const char *name, fm_view text, const fm_allocator *a, fm_error *err);
+
+/* What was renamed to this name survives a power cut from now on, where the file system can say so. */
+void fm_path_sync(const char *path);
 
 bool fm_path_is_dir(const char *path);
 bool fm_path_exists(const char *path);

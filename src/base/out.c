@@ -116,7 +116,9 @@ static fm_status write_all(fm_out *o, const unsigned char *p, size_t n, fm_error
         if (w < 0 && errno == EINTR) continue;
         if (w <= 0) {
             if (w == 0) errno = EIO;
-            return fail_out(o, "write", err);
+            const fm_status status = fm_fail_errno(err, "cannot write %zu more bytes to %s", n, o->path);
+            discard(o);
+            return status;
         }
         p += w;
         n -= (size_t)w;
@@ -166,9 +168,23 @@ fm_status fm_out_pad(fm_out *o, size_t align, fm_error *err)
     return FM_OK;
 }
 
-/* The rename itself must survive a power cut too.  A directory that cannot be opened or synced by its kind is left alone: the
- * file is in place, and nothing better can be done. */
-static void sync_directory(const char *path)
+fm_status fm_out_rewrite(fm_out *o, uint64_t at, const void *p, size_t n, fm_error *err)
+{
+    FM_TRY(check_usable(o, err));
+    FM_ASSERT(at <= o->n && n <= o->n - at);
+    if (o->tmp == NULL) return fm_fail(err, FM_ERR_IO, "%s cannot be gone back in: name a file", o->path);
+    FM_TRY(flush(o, err));
+    for (const unsigned char *from = p; n > 0;) {
+        const ssize_t w = pwrite(o->fd, from, n, (off_t)at);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) return fail_out(o, "write", err);
+        from += w, at += (uint64_t)w, n -= (size_t)w;
+    }
+    return FM_OK;
+}
+
+/* A directory that cannot be opened or synced by its kind is left alone: the file is in place, and nothing better can be done. */
+void fm_path_sync(const char *path)
 {
     const char *slash = strrchr(path, '/');
     const size_t n = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
@@ -193,7 +209,7 @@ static fm_status publish(fm_out *o, fm_error *err)
     if (rename(o->tmp, o->path) != 0) return fail_out(o, "put the finished file in place of", err);
     fm_free(o->a, o->tmp);
     o->tmp = NULL;
-    sync_directory(o->path);
+    fm_path_sync(o->path);
     return FM_OK;
 }
 

@@ -3,12 +3,7 @@
 
 #include <math.h>
 
-#define ROUNDS       10
-#define MULTIPLIER_0 0xD2511F53u
-#define MULTIPLIER_1 0xCD9E8D57u
-#define WEYL_0       0x9E3779B9u /* golden ratio */
-#define WEYL_1       0xBB67AE85u /* sqrt(3) - 1 */
-#define TWO_PI       6.28318530717958647692
+#define TWO_PI 6.28318530717958647692
 
 static uint32_t low(uint64_t v)
 {
@@ -24,15 +19,10 @@ void fm_rng_words(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t coun
 {
     uint32_t c[4] = {low(counter), high(counter), low(stream), high(stream)};
     uint32_t k0 = low(seed), k1 = high(seed);
-    for (int i = 0; i < ROUNDS; i++) {
-        const uint64_t a = (uint64_t)MULTIPLIER_0 * c[0];
-        const uint64_t b = (uint64_t)MULTIPLIER_1 * c[2];
-        c[0] = high(b) ^ c[1] ^ k0;
-        c[1] = low(b);
-        c[2] = high(a) ^ c[3] ^ k1;
-        c[3] = low(a);
-        k0 += WEYL_0;
-        k1 += WEYL_1;
+    for (int i = 0; i < FM_RNG_ROUNDS; i++) {
+        fm_rng_round(&c[0], &c[1], &c[2], &c[3], k0, k1);
+        k0 += FM_RNG_WEYL_0;
+        k1 += FM_RNG_WEYL_1;
     }
     for (int i = 0; i < 4; i++) out[i] = c[i];
 }

@@ -5,6 +5,7 @@
 #ifndef FM_CLI_BENCH_H
 #define FM_CLI_BENCH_H
 
+#include "base/pool.h"
 #include "cli/common.h"
 #include "kernels/peak.h"
 
@@ -41,6 +42,9 @@ typedef struct fm_bench_machine {
     double read;
     double peak[FM_PEAK_COUNT];
 } fm_bench_machine;
+
+/* Operations a second of one kind of arithmetic, all threads of the pool together; 0 where the machine has none. */
+double fm_bench_peak_rate(fm_pool *pool, const fm_peaks *peaks, fm_peak_kind kind);
 
 typedef struct fm_bench_limit {
     double rate;    /* tokens/s */

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
-#include "base/pool.h"
 #include "cli/bench.h"
 #include "model/model.h"
 
@@ -51,10 +50,10 @@ static void work(void *ctx, unsigned part, unsigned n_parts)
     (void)sum;
 }
 
-static double seconds(const fm_bench_roofline *r, job *j)
+static double seconds(fm_pool *pool, job *j)
 {
     const double begun = fm_cli_now();
-    fm_pool_run(r->pool, work, j);
+    fm_pool_run(pool, work, j);
     return fm_cli_now() - begun;
 }
 
@@ -64,34 +63,35 @@ static double read_rate(const fm_bench_roofline *r, const unsigned char *p, size
     double best = 0;
     for (unsigned i = 0; i < READ_PASSES; i++) {
         const double bytes = (double)(n / threads / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES * threads);
-        const double rate = bytes / seconds(r, &(job){.peaks = &r->peaks, .p = p, .n = n});
+        const double rate = bytes / seconds(r->pool, &(job){.peaks = &r->peaks, .p = p, .n = n});
         best = rate > best ? rate : best;
     }
     return best;
 }
 
 /* Twice as many rounds until they take long enough, then the best of three runs. */
-static double peak_rate(const fm_bench_roofline *r, fm_peak_kind kind)
+double fm_bench_peak_rate(fm_pool *pool, const fm_peaks *peaks, fm_peak_kind kind)
 {
-    const fm_peak *peak = &r->peaks.kind[kind];
-    job j = {.peaks = &r->peaks, .kind = kind, .rounds = 1000};
+    const fm_peak *peak = &peaks->kind[kind];
+    job j = {.peaks = peaks, .kind = kind, .rounds = 1000};
     if (!peak->how) return 0;
-    double best = seconds(r, &j);
+    double best = seconds(pool, &j);
     while (best < PEAK_SECONDS) {
         j.rounds *= 2;
-        best = seconds(r, &j);
+        best = seconds(pool, &j);
     }
     for (int i = 0; i < 2; i++) {
-        const double again = seconds(r, &j);
+        const double again = seconds(pool, &j);
         best = again < best ? again : best;
     }
-    return peak->ops * (double)j.rounds * fm_pool_threads(r->pool) / best;
+    return peak->ops * (double)j.rounds * fm_pool_threads(pool) / best;
 }
 
 fm_bench_machine fm_bench_roofline_measure(fm_bench_roofline *r)
 {
     fm_bench_machine machine = {.read = read_rate(r, r->buffer, r->bytes)};
-    for (int kind = 0; kind < FM_PEAK_COUNT; kind++) machine.peak[kind] = peak_rate(r, (fm_peak_kind)kind);
+    for (int kind = 0; kind < FM_PEAK_COUNT; kind++)
+        machine.peak[kind] = fm_bench_peak_rate(r->pool, &r->peaks, (fm_peak_kind)kind);
     return machine;
 }
 

@@ -10,8 +10,11 @@ static fm_status compute(fm_gradients *g, double *loss, const fm_cli *c, const f
     fm_kernels k;
     fm_pool *pool;
     FM_TRY(fm_cpu_cap(&features, o.cpu, err));
-    fm_kernels_for(&k, features);
-    FM_TRY(fm_pool_open(&pool, o.threads, NULL, err));
+    if (g->m->device)
+        fm_device_kernels(g->m->device, &k);
+    else
+        fm_kernels_for(&k, features);
+    FM_TRY(fm_pool_open(&pool, g->m->device ? 1 : o.threads, NULL, err));
     const fm_status status = fm_gradients_of(g, loss, &k, pool, in->ids, in->n, err);
     fm_pool_free(pool);
     return status;

@@ -3,42 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/common.h"
-
-typedef struct score {
-    const fm_cli_engine *e;
-    const fm_tokenizer *t;
-    const int32_t *targets; /* of the span that runs: what each row should have predicted; -1: not scored */
-    size_t vocab;
-    double nll; /* nats, summed */
-    uint64_t n; /* tokens scored */
-    uint64_t bytes;
-} score;
-
-static void score_token(score *s, const float *logits, int32_t id)
-{
-    size_t bytes = 0;
-    if (s->t) fm_token_text(s->t, id, true, &bytes);
-    s->nll -= fm_logprob(logits, s->vocab, id);
-    s->bytes += bytes;
-    s->n++;
-}
-
-static void on_logits(void *ctx, size_t first, size_t n, const float *rows)
-{
-    score *s = ctx;
-    for (size_t i = 0; i < n; i++)
-        if (s->targets[first + i] >= 0) score_token(s, rows + i * s->vocab, s->targets[first + i]);
-}
-
-/* Runs n inputs whose rows are scored against targets (n). */
-static fm_status run_span(score *s, const int32_t *inputs, const int32_t *targets, size_t n, bool reset, fm_error *err)
-{
-    s->targets = targets;
-    const fm_span span = {
-        .seq = s->e->seq, .tokens = inputs, .n = n, .reset = reset, .want = FM_WANT_ALL, .on_logits = on_logits, .ctx = s};
-    return fm_step(s->e->session, &span, 1, err);
-}
+#include "cli/score.h"
 
 static fm_status progress(fm_cli_bar *bar, size_t done, size_t all, fm_error *err)
 {
@@ -47,30 +12,21 @@ static fm_status progress(fm_cli_bar *bar, size_t done, size_t all, fm_error *er
 }
 
 /* One sequence, the state carried through; every token but the first is scored. */
-static fm_status score_stream(score *s, const fm_cli_input *in, fm_cli_bar *bar, fm_error *err)
+static fm_status score_stream(fm_cli_score *s, const fm_cli_input *in, fm_cli_bar *bar, fm_error *err)
 {
     const size_t part = 4096;
     for (size_t at = 0; at + 1 < in->n; at += part) {
         const size_t left = in->n - 1 - at, n = left < part ? left : part;
-        FM_TRY(run_span(s, in->ids + at, in->ids + at + 1, n, at == 0, err));
+        FM_TRY(fm_cli_score_span(s, in->ids + at, in->ids + at + 1, n, at == 0, err));
         FM_TRY(progress(bar, at + n, in->n, err));
-    }
-    return FM_OK;
-}
-
-/* Disjoint windows from a zero state; each of their positions predicts the next token, the remainder is dropped. */
-static fm_status score_windows(score *s, const fm_cli_input *in, size_t window, fm_cli_bar *bar, fm_error *err)
-{
-    for (size_t at = 0; at + window < in->n; at += window) {
-        FM_TRY(run_span(s, in->ids + at, in->ids + at + 1, window, true, err));
-        FM_TRY(progress(bar, at + window, in->n, err));
     }
     return FM_OK;
 }
 
 /* lm-eval's rolling windows: a prefix token first, then each window predicts the next `window` tokens from one token of context;
  * a short last window has more context. */
-static fm_status score_rolling(score *s, const fm_cli_input *in, size_t window, int32_t prefix, fm_cli_bar *bar, fm_error *err)
+static fm_status score_rolling(fm_cli_score *s, const fm_cli_input *in, size_t window, int32_t prefix, fm_cli_bar *bar,
+                               fm_error *err)
 {
     int32_t *ids, *targets;
     FM_TRY(fm_alloc((void **)&ids, NULL, in->n, sizeof *ids, "a window", err));
@@ -81,7 +37,7 @@ static fm_status score_rolling(score *s, const fm_cli_input *in, size_t window, 
         const size_t left = in->n - at, n = left < window ? left : window, first = at + n > window ? at + n - window : 0;
         const size_t length = at + n - first;
         for (size_t i = 0; i < length; i++) targets[i] = first + i < at ? -1 : in->ids[first + i];
-        status = run_span(s, ids + first, targets, length, true, err);
+        status = fm_cli_score_span(s, ids + first, targets, length, true, err);
         at += n;
         if (status == FM_OK) status = progress(bar, at, in->n, err);
     }
@@ -100,7 +56,7 @@ static fm_status prefix_token(int32_t *out, const fm_model *m, fm_error *err)
                    "rolling windows begin with a BOS or EOS token, and this model names none: use --reset");
 }
 
-static fm_status score_all(score *s, const fm_cli *c, const fm_cli_input *in, fm_error *err)
+static fm_status score_all(fm_cli_score *s, const fm_model *m, const fm_cli *c, const fm_cli_input *in, fm_error *err)
 {
     const size_t window = (size_t)fm_opt_int(&c->options, FM_OPT_WINDOW);
     const bool reset = fm_opt_flag(&c->options, FM_OPT_RESET);
@@ -110,10 +66,10 @@ static fm_status score_all(score *s, const fm_cli *c, const fm_cli_input *in, fm
                        "%zu tokens do not fill one window of %zu and the token after it: use a smaller --window", in->n,
                        window);
     if (!window && in->n < 2) return fm_fail(err, FM_ERR_ARGUMENT, "one token: there is nothing to predict");
-    if (window && !reset) FM_TRY(prefix_token(&prefix, s->e->model, err));
+    if (window && !reset) FM_TRY(prefix_token(&prefix, m, err));
     fm_cli_bar bar = fm_cli_bar_begin("scoring");
     const fm_status status = !window ? score_stream(s, in, &bar, err)
-                             : reset ? score_windows(s, in, window, &bar, err)
+                             : reset ? fm_cli_score_windows(s, in->ids, in->n, window, fm_cli_progress, &bar, err)
                                      : score_rolling(s, in, window, prefix, &bar, err);
     fm_cli_bar_end(&bar);
     if (status != FM_OK || isfinite(s->nll)) return status;
@@ -121,11 +77,10 @@ static fm_status score_all(score *s, const fm_cli *c, const fm_cli_input *in, fm
                    "the cross entropy is not finite: the model's logits hold NaN or infinities, so its weights are damaged");
 }
 
-static int report(const score *s, const fm_cli *c)
+static int report(const fm_cli_score *s, const fm_cli *c)
 {
     fm_str out = {0};
-    const double nll = s->nll / (double)s->n, ppl = exp(nll);
-    const double bits = s->bytes ? s->nll / log(2) / (double)s->bytes : HUGE_VAL;
+    const double nll = fm_cli_score_nats(s), ppl = exp(nll), bits = fm_cli_score_bits(s);
     if (fm_opt_flag(&c->options, FM_OPT_JSON)) {
         const struct {
             const char *key;
@@ -150,18 +105,18 @@ static int run(const fm_cli *c)
     fm_error err = {0};
     fm_cli_engine e = {0};
     fm_cli_input in = {0};
-    score s = {.e = &e};
+    fm_cli_score s = {0};
     if (fm_opt_flag(&c->options, FM_OPT_RESET) && !fm_opt_int(&c->options, FM_OPT_WINDOW))
         return fm_cli_usage(c, "--reset needs --window N");
     fm_status status = fm_cli_engine_open(&e, c, &err);
     if (status == FM_OK) {
-        s.t = fm_model_tokenizer(e.model);
-        s.vocab = fm_model_get_info(e.model).vocab;
+        s = (fm_cli_score){
+            .session = e.session, .seq = e.seq, .t = fm_model_tokenizer(e.model), .vocab = fm_model_get_info(e.model).vocab};
         status = fm_cli_read_input(&in, c, s.t, true, s.vocab, &err);
     }
     if (status == FM_OK) status = fm_cli_check_guard(c, in.n, &err);
     if (status == FM_OK) fm_cli_start_line(c, e.model, e.session, NULL);
-    if (status == FM_OK) status = score_all(&s, c, &in, &err);
+    if (status == FM_OK) status = score_all(&s, e.model, c, &in, &err);
     fm_cli_input_free(&in);
     fm_cli_engine_close(&e);
     return status == FM_OK ? report(&s, c) : fm_cli_fail(&err);

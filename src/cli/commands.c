@@ -13,6 +13,8 @@
     X(gradients)                                                                                                               \
     X(train)                                                                                                                   \
     X(train_tokenizer)                                                                                                         \
+    X(shard)                                                                                                                   \
+    X(plot)                                                                                                                    \
     X(inspect)                                                                                                                 \
     X(state)                                                                                                                   \
     X(convert)                                                                                                                 \

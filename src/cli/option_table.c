@@ -141,6 +141,7 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_QUANT_TYPE] = STRING("type", NULL, "TYPE", "q4_k", "type of the matrices: f32, f16, bf16, q8_0, q4_k ..."),
     [FM_OPT_SHARD_SIZE] = INT("shard-size", "max-shard-size", "5000", 1, 1e9,
                               "most megabytes in one safetensors file of a directory, beyond which it is split"),
+    [FM_OPT_SHARD_TOKENS] = STRING("shard-tokens", NULL, "N", "0", "most tokens of one shard, as 100M; 0: one shard of all"),
     [FM_OPT_IMATRIX] = PATH("imatrix", NULL, "importance matrix in llama.cpp's GGUF form"),
     [FM_OPT_SHAPE] = STRING("shape", NULL, "NAME", NULL, "shape of a random model: falcon-mamba-7b, mamba-130m ..."),
     [FM_OPT_NAME] = STRING("name", NULL, "NAME", NULL, "the model's name in the new file"),
@@ -161,7 +162,15 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_PEER_TIMEOUT] = INT("peer-timeout", NULL, "600", 1, 1e6, "kill a run of the peer after N seconds"),
 
     [FM_OPT_SET] = STRINGS("set", NULL, "KEY=VALUE", "set a key of the configuration; may be repeated"),
+    [FM_OPT_DECAY_FROM] = {"decay-from", NULL, FM_OPT_PATH, "PATH", NULL, 0, 0,
+                           "checkpoint of a stable phase: only decay from it, over schedule.decay_tokens"},
+    [FM_OPT_ESTIMATE] = FLAG("estimate", NULL, NULL, "only say what training would take: parameters, memory by mode, FLOPs"),
     [FM_OPT_EXPLAIN] = FLAG("explain", NULL, NULL, "list every key of the configuration"),
+    [FM_OPT_QUIET] = FLAG("quiet", "q", NULL, "say nothing but errors; the log is written all the same"),
+    [FM_OPT_STATS_EVERY] =
+        STRING("stats-every", NULL, "TOKENS", NULL, "as --set run.stats_every=TOKENS: spreads of dt, B, C, h"),
+    [FM_OPT_SWEEP] = STRING("sweep", NULL, "LOWEST:HIGHEST:N", NULL, "loss against learning rate: 1e-4:1e-1:8"),
+    [FM_OPT_SWEEP_NORMS] = FLAG("sweep-norms", NULL, NULL, "sweep with and without the norms on dt, B and C"),
     [FM_OPT_VOCAB_SIZE] = INT("vocab-size", NULL, "32768", 256, 16777216, "tokens of the vocabulary, special ones included"),
     [FM_OPT_SPECIAL_TOKEN] =
         STRINGS("special-token", "special", "TEXT", "a special token (default: <|endoftext|>); may be repeated"),

@@ -11,7 +11,7 @@ fm_source_kind fm_kind_of_path(const char *path)
 fm_status fm_write_model(fm_job *j, const char *path, fm_error *err)
 {
     FM_TRY(fm_plan_finish(j, err));
-    FM_TRY(fm_feed_open(j, err));
+    FM_TRY(fm_flow_open(j, err));
     return j->to == FM_SOURCE_GGUF ? fm_write_gguf(j, path, err) : fm_write_hf(j, path, err);
 }
 

@@ -67,8 +67,8 @@ typedef struct fm_sink {
     void *ctx;
 } fm_sink;
 
-fm_status fm_feed_open(fm_job *j, fm_error *err); /* threads and buffers */
-fm_status fm_feed_item(fm_job *j, const fm_item *it, fm_sink sink, fm_error *err);
+fm_status fm_flow_open(fm_job *j, fm_error *err); /* threads and buffers */
+fm_status fm_flow_item(fm_job *j, const fm_item *it, fm_sink sink, fm_error *err);
 
 /* synth_blocks.c: n elements from element `at` of random stream `stream`, in blocks. */
 void fm_random_row(fm_dtype type, void *dst, size_t n, uint64_t seed, uint64_t stream, uint64_t at);

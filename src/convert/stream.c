@@ -9,7 +9,7 @@
 #define CHUNK_BYTES ((size_t)16 << 20)
 #define F16_MAX     65520.0f /* from here on f16 rounds to infinity */
 
-fm_status fm_feed_open(fm_job *j, fm_error *err)
+fm_status fm_flow_open(fm_job *j, fm_error *err)
 {
     size_t row_max;
     const size_t blocks = fm_round_up(j->cols_max ? j->cols_max : 1, 256);
@@ -131,7 +131,7 @@ static fm_status write_small(fm_job *j, const fm_item *it, float *v, fm_sink sin
     return progress(j, bytes * it->rows, err);
 }
 
-fm_status fm_feed_item(fm_job *j, const fm_item *it, fm_sink sink, fm_error *err)
+fm_status fm_flow_item(fm_job *j, const fm_item *it, fm_sink sink, fm_error *err)
 {
     float *v;
     if (it->w.def->kind == FM_WEIGHT_MATRIX) return stream_matrix(j, it, sink, err);

@@ -118,7 +118,7 @@ static fm_status write_all(fm_gguf_writer *w, fm_job *j, fm_error *err)
     FM_TRY(put_tensors(w, j, err));
     FM_TRY(fm_gguf_begin_data(w, err));
     for (size_t i = 0; i < j->n; i++) {
-        FM_TRY(fm_feed_item(j, &j->items[i], (fm_sink){write_data, w}, err));
+        FM_TRY(fm_flow_item(j, &j->items[i], (fm_sink){write_data, w}, err));
         FM_TRY(fm_gguf_end_tensor(w, err));
     }
     return fm_gguf_commit(w, err);

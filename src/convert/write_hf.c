@@ -80,7 +80,7 @@ static fm_status fill_shard(fm_st_writer *w, fm_job *j, const shards *s, size_t 
     FM_TRY(status);
     FM_TRY(fm_st_begin_data(w, err));
     for (size_t i = 0; i < j->n; i++)
-        if (s->of_item[i] == shard) FM_TRY(fm_feed_item(j, &j->items[i], (fm_sink){write_data, w}, err));
+        if (s->of_item[i] == shard) FM_TRY(fm_flow_item(j, &j->items[i], (fm_sink){write_data, w}, err));
     return fm_st_commit(w, err);
 }
 

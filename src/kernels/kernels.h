@@ -4,10 +4,11 @@
  * tests/kernelcheck.  An entry is called by every worker with its own fm_run and computes its share, part i of n; the split never
  * changes a bit of the result, nor does the number of tokens in the call: a token's numbers depend on its own row, its sequence's
  * state and the weights alone, in an order fixed by the sizes.  (T, d) means T rows of d floats; a `_stride` counts floats from
- * one row to the next.  Only `out` may alias inputs, where said. */
+ * one row to the next.  fm_real is float (real.h).  Only `out` may alias inputs, where said. */
 #ifndef FM_KERNELS_KERNELS_H
 #define FM_KERNELS_KERNELS_H
 
+#include "kernels/real.h"
 #include "tensor/tensor.h"
 
 /* Which share of a call this is.  Calls over the same number of items with the same `granule`, which is a multiple of every
@@ -31,8 +32,8 @@ typedef struct fm_ragged {
 
 /* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none. */
 typedef struct fm_states {
-    float *const *list; /* (n_seq) */
-    float *rows;        /* (n_seq, stride) */
+    fm_real *const *list; /* (n_seq) */
+    fm_real *rows;        /* (n_seq, stride) */
     size_t stride, at;
 } fm_states;
 
@@ -41,7 +42,7 @@ static inline bool fm_states_exist(const fm_states *s)
     return s->list || s->rows;
 }
 
-static inline float *fm_state_of(const fm_states *s, size_t seq)
+static inline fm_real *fm_state_of(const fm_states *s, size_t seq)
 {
     return (s->list ? s->list[seq] : s->rows + seq * s->stride) + s->at;
 }
@@ -84,16 +85,17 @@ typedef struct fm_linear_args {
 } fm_linear_args;
 
 typedef struct fm_conv_args {
-    float *out; /* (T, d_inner) = silu(conv(x) + bias) */
+    fm_real *out; /* (T, d_inner) = silu(conv(x) + bias) */
     size_t out_stride;
-    fm_states state; /* n_seq x (d_conv - 1, d_inner): the last inputs, oldest first; read and written */
-    const float *x;  /* (T, d_inner) */
+    fm_states state;  /* n_seq x (d_conv - 1, d_inner): the last inputs, oldest first; read and written */
+    const fm_real *x; /* (T, d_inner) */
     size_t x_stride;
-    const float *w;    /* (d_conv, d_inner): w[d_conv - 1] meets the current token (spec 2.1 step 4) */
-    const float *bias; /* (d_inner) or NULL */
+    const fm_real *w;    /* (d_conv, d_inner): w[d_conv - 1] meets the current token (spec 2.1 step 4) */
+    const fm_real *bias; /* (d_inner) or NULL */
     const fm_ragged *ragged;
     size_t d_inner, d_conv; /* d_conv >= 1 */
     bool hold;              /* leave state as it was: a draft may be taken back */
+    void *packed;           /* where the table `packs`: the pack of out as well; else NULL */
 } fm_conv_args;
 
 /* States of a channel, at most: a held scan keeps a copy on the stack. */
@@ -103,23 +105,24 @@ enum { FM_D_STATE_MAX = 4096 };
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
  * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
 typedef struct fm_scan_args {
-    float *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
+    fm_real *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
     size_t y_stride;
-    fm_states h;    /* n_seq x (d_state, d_inner): channels fastest; read and written */
-    const float *u; /* (T, d_inner) */
+    fm_states h;      /* n_seq x (d_state, d_inner): channels fastest; read and written */
+    const fm_real *u; /* (T, d_inner) */
     size_t u_stride;
-    const float *dt; /* (T, d_inner), before bias and softplus */
+    const fm_real *dt; /* (T, d_inner), before bias and softplus */
     size_t dt_stride;
-    const float *dt_bias; /* (d_inner) or NULL */
-    const float *A;       /* (d_state, d_inner), negative: -exp(A_log) */
-    const float *B, *C;   /* (T, d_state) each */
+    const fm_real *dt_bias; /* (d_inner) or NULL */
+    const fm_real *A;       /* (d_state, d_inner), negative: -exp(A_log) */
+    const fm_real *B, *C;   /* (T, d_state) each */
     size_t bc_stride;
-    const float *skip; /* (d_inner): the paper's D */
-    const float *z;    /* (T, d_inner) gate, or NULL for none */
+    const fm_real *skip; /* (d_inner): the paper's D */
+    const fm_real *z;    /* (T, d_inner) gate, or NULL for none */
     size_t z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
     bool hold;               /* leave h as it was */
+    void *packed;            /* where the table `packs`: the pack of y as well, or, without y, alone; else NULL */
 } fm_scan_args;
 
 /* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
@@ -143,57 +146,72 @@ typedef struct fm_linear_gw_args {
     const float *x; /* (n, cols) */
     size_t x_stride;
     size_t n, rows, cols;
+    bool same_g_y; /* linear_gx of the same g_y was the call before this one: what it made of it may be used again */
 } fm_linear_gw_args;
 
 typedef struct fm_rmsnorm_back_args {
-    float *g_x; /* (n, d): written, or added to when `add` (the residual stream) */
+    fm_real *g_x; /* (n, d): written, or added to when `add` (the residual stream) */
     size_t g_x_stride;
-    float *rho;     /* (n) out: 1 / rms of each row, for rmsnorm_gw */
-    const float *g; /* (n, d) gradient of the norm's output */
+    fm_real *rho;     /* (n) out: 1 / rms of each row, for rmsnorm_gw */
+    const fm_real *g; /* (n, d) gradient of the norm's output */
     size_t g_stride;
-    const float *x; /* (n, d) the norm's input */
+    const fm_real *x; /* (n, d) the norm's input */
     size_t x_stride;
-    const float *w; /* (d) or NULL */
+    const fm_real *w; /* (d) or NULL */
     size_t n, d;
     float eps;
     bool add;
 } fm_rmsnorm_back_args;
 
 typedef struct fm_conv_back_args {
-    float *g_x; /* (T, d_inner) */
+    fm_real *g_x; /* (T, d_inner) */
     size_t g_x_stride;
-    float *g_w, *g_bias; /* (d_conv, d_inner), (d_inner) or NULL: added to */
-    fm_states g_state;   /* n_seq x (d_conv - 1, d_inner), or none: in, after the step; out, before it */
-    const float *g;      /* (T, d_inner) gradient of silu(conv(x) + bias) */
+    fm_real *g_w, *g_bias; /* (d_conv, d_inner), (d_inner) or NULL: added to */
+    fm_states g_state;     /* n_seq x (d_conv - 1, d_inner), or none: in, after the step; out, before it */
+    const fm_real *g;      /* (T, d_inner) gradient of silu(conv(x) + bias) */
     size_t g_stride;
     fm_states state; /* windows before the step; none: zeros */
-    const float *x;
+    const fm_real *x;
     size_t x_stride;
-    const float *w, *bias; /* as fm_conv_args */
+    const fm_real *w, *bias; /* as fm_conv_args */
     const fm_ragged *ragged;
     size_t d_inner, d_conv;
 } fm_conv_back_args;
 
 typedef struct fm_scan_back_args {
-    float *g_u, *g_dt, *g_z; /* (T, d_inner) each; g_dt is of dt before bias and softplus; g_z NULL without a gate */
+    fm_real *g_u, *g_dt, *g_z; /* (T, d_inner) each; g_dt is of dt before bias and softplus; g_z NULL without a gate */
     size_t g_u_stride, g_dt_stride, g_z_stride;
-    float *g_bc_parts;               /* (blocks, T, 2 d_state): each block of FM_CHANNEL_GRANULE channels' part of g_B | g_C */
-    float *g_A, *g_dt_bias, *g_skip; /* (d_state, d_inner), (d_inner) or NULL, (d_inner): added to */
-    fm_states g_h;                   /* n_seq x (d_state, d_inner), or none: in, of the last state; out, of the first */
-    const float *g;                  /* (T, d_inner) gradient of the gated output */
+    fm_real *g_bc_parts; /* (blocks, T, 2 d_state): each block of FM_CHANNEL_GRANULE channels' part of g_B | g_C */
+    fm_real *g_A, *g_dt_bias, *g_skip; /* (d_state, d_inner), (d_inner) or NULL, (d_inner): added to */
+    fm_states g_h;                     /* n_seq x (d_state, d_inner), or none: in, of the last state; out, of the first */
+    const fm_real *g;                  /* (T, d_inner) gradient of the gated output */
     size_t g_stride;
-    fm_states h;                                          /* states before the step; none: zeros */
-    const float *u, *dt, *dt_bias, *A, *B, *C, *skip, *z; /* as fm_scan_args */
+    fm_states h;                                            /* states before the step; none: zeros */
+    const fm_real *u, *dt, *dt_bias, *A, *B, *C, *skip, *z; /* as fm_scan_args */
     size_t u_stride, dt_stride, bc_stride, z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state;
-    float *scratch; /* scan_back_floats(), this worker's own */
+    fm_real *scratch; /* scan_back_floats(), this worker's own */
 } fm_scan_back_args;
+
+/* out (m, n) = (out +) a b, all in f32: the gradients of a product's input (a = g_y, b = W) and of its weights (a = g_y turned,
+ * b = x).  The sum runs over k in an order fixed by k alone. */
+typedef struct fm_product_args {
+    fm_real *out; /* (m, n) */
+    size_t out_stride;
+    const fm_real *a; /* (m, k), or (k, m) when `turned` */
+    size_t a_stride;
+    const fm_real *b; /* (k, n) */
+    size_t b_stride;
+    size_t m, n, k;
+    bool turned, add;
+    fm_real *scratch; /* product_floats(m), this worker's own */
+} fm_product_args;
 
 /* Cross entropy of one row of logits each (spec 8; training.md 1.2 for z). */
 typedef struct fm_xent_args {
-    float *logits;         /* (n, vocab): in; out, the gradient scale * d(loss) */
-    float *loss;           /* (n) out: lse - logit of the target + z lse^2; 0 for ignored rows */
+    fm_real *logits;       /* (n, vocab): in; out, the gradient scale * d(loss) */
+    fm_real *loss;         /* (n) out: lse - logit of the target + z lse^2; 0 for ignored rows */
     const int32_t *target; /* (n); negative: ignored, no gradient */
     size_t n, vocab;
     float scale, z;
@@ -202,9 +220,9 @@ typedef struct fm_xent_args {
 /* Dropout: out = (out +) x kept / (1 - p), where value i of row r is kept with probability 1 - p by word i % 4 of
  * fm_rng_words(seed, stream, (first_row + r) * ceil(d / 4) + i / 4): a function of its place, whatever the split or the batch. */
 typedef struct fm_dropout_args {
-    float *out; /* (n, d); may be x */
+    fm_real *out; /* (n, d); may be x */
     size_t out_stride;
-    const float *x;
+    const fm_real *x;
     size_t x_stride;
     size_t n, d;
     float p;
@@ -215,8 +233,8 @@ typedef struct fm_dropout_args {
 /* AdamW (Loshchilov & Hutter 2019; decay is decoupled): m and v are the moving means of g and g^2, corrected for their zero begin
  * by c1 = 1 / (1 - beta1^t) and c2 = 1 / (1 - beta2^t). */
 typedef struct fm_adamw_args {
-    float *w, *m, *v; /* (n) each */
-    const float *g;   /* (n) */
+    fm_real *w, *m, *v; /* (n) each */
+    const fm_real *g;   /* (n) */
     size_t n;
     float clip; /* factor on g: 1, or less where the norm of all gradients is clipped */
     float lr, beta1, beta2, eps, decay, c1, c2;
@@ -227,8 +245,8 @@ typedef struct fm_kernels {
 
     /* out (n, d) = x / sqrt(mean(x^2) + eps) * w; w (d) may be NULL (Falcon Mamba's norms on dt, B, C).  out may alias x.
      * Splits rows.  |error| <= (d / 2 + 4) epsilon |out| for any summation order of d squares. */
-    void (*rmsnorm)(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const float *w, size_t n,
-                    size_t d, float eps);
+    void (*rmsnorm)(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *x, size_t x_stride, const fm_real *w,
+                    size_t n, size_t d, float eps);
 
     /* Bytes that n packed rows of `cols` columns take; 0 on overflow. */
     size_t (*pack_x_bytes)(fm_xform form, size_t n, size_t cols);
@@ -245,45 +263,61 @@ typedef struct fm_kernels {
 
     /* out (n, d) = softmax of each row of x; out may alias x and may be NULL; lse (n), log of the sum of exponentials, or NULL.
      * Splits rows. */
-    void (*softmax)(const fm_run *run, float *out, float *lse, const float *x, size_t x_stride, size_t n, size_t d);
+    void (*softmax)(const fm_run *run, fm_real *out, fm_real *lse, const fm_real *x, size_t x_stride, size_t n, size_t d);
+
+    /* Splits rows of out.  |error| <= (k + 2) epsilon times the sum of magnitudes, for any order of the sum. */
+    void (*product)(const fm_run *run, const fm_product_args *a);
+    size_t (*product_floats)(size_t m);
 
     /* Backward.  Splits rows. */
     void (*rmsnorm_back)(const fm_run *run, const fm_rmsnorm_back_args *a);
     /* g_w (d) += sum over rows of g x rho.  Splits columns. */
-    void (*rmsnorm_gw)(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a);
+    void (*rmsnorm_gw)(const fm_run *run, fm_real *g_w, const fm_rmsnorm_back_args *a);
     void (*conv_back)(const fm_run *run, const fm_conv_back_args *a); /* splits channels */
-    /* Walks chunks from the last to the first, each replayed from a state kept at its begin: never inverts a decay.  `longest`
-     * is the longest sequence of the step.  Splits channels in blocks of FM_CHANNEL_GRANULE. */
+    /* Walks chunks from the last to the first, each replayed from a state kept at its begin: never inverts a decay.  Scratch is
+     * for a step of so many tokens, in any sequences.  Splits channels in blocks of FM_CHANNEL_GRANULE. */
     void (*scan_back)(const fm_run *run, const fm_scan_back_args *a);
-    size_t (*scan_back_floats)(size_t longest, size_t d_state);
+    size_t (*scan_back_floats)(size_t n_tokens, size_t d_inner, size_t d_state);
     void (*xent)(const fm_run *run, const fm_xent_args *a); /* splits rows */
     /* out (n, d) = sum of n_parts matrices (n, d) in their order.  Splits rows. */
-    void (*sum_parts)(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d);
+    void (*sum_parts)(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *parts, size_t n_parts, size_t n,
+                      size_t d);
     /* g_b (d) += sum over rows of g.  Splits columns. */
-    void (*sum_rows)(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d);
+    void (*sum_rows)(const fm_run *run, fm_real *g_b, const fm_real *g, size_t g_stride, size_t n, size_t d);
     void (*dropout)(const fm_run *run, const fm_dropout_args *a); /* splits rows */
     /* w -= lr (decay w + c1 m / (sqrt(c2 v) + eps)) after m and v have taken clip g.  Splits elements. */
     void (*adamw)(const fm_run *run, const fm_adamw_args *a);
     /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */
-    void (*squares)(const fm_run *run, double *sums, const float *x, size_t n);
+    void (*squares)(const fm_run *run, double *sums, const fm_real *x, size_t n);
     /* Rows.  out (n, d) = rows ids[i] of a table of any type, decoded; rows index[i] of x, or its first n when index is NULL.
      * They split rows. */
     void (*embed)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *table, const int32_t *ids, size_t n);
-    void (*gather)(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t *index,
+    void (*gather)(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *x, size_t x_stride, const size_t *index,
                    size_t n, size_t d);
     /* The same `floats` of each sequence's memory, from one place to another.  Splits floats. */
     void (*copy_states)(const fm_run *run, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats);
     /* g_E (vocab, d) += rows of g (n, d) at their ids, in their order.  Splits columns. */
-    void (*embed_back)(const fm_run *run, float *g_E, const float *g, size_t g_stride, const int32_t *ids, size_t n, size_t d);
+    void (*embed_back)(const fm_run *run, fm_real *g_E, const fm_real *g, size_t g_stride, const int32_t *ids, size_t n,
+                       size_t d);
     /* A table of decays and its gradient: A (n) = -exp(w); g (n) *= A.  They split elements. */
-    void (*decays)(const fm_run *run, float *A, const float *w, size_t n);
-    void (*decays_back)(const fm_run *run, float *g, const float *A, size_t n);
-    /* Products of a backward where the table has them, else NULL and made of transpose and linear: g_x (n, cols) = g_y (n, rows) W,
+    void (*decays)(const fm_run *run, fm_real *A, const fm_real *w, size_t n);
+    void (*decays_back)(const fm_run *run, fm_real *g, const fm_real *A, size_t n);
+    /* The products of a backward on a device; NULL on the CPU, which makes them of `product`: g_x (n, cols) = g_y (n, rows) W,
      * added when `add`; g_W (rows, cols) += g_y^T x.  Splits rows of the output. */
     void (*linear_gx)(const fm_run *run, const fm_linear_gx_args *a);
     void (*linear_gw)(const fm_run *run, const fm_linear_gw_args *a);
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
+    /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs themselves, which saves reading the rows again: the bits of
+     * pack_x, and the same for every form.  NULL: they never do. */
+    bool (*packs)(const fm_run *run, size_t n, size_t cols);
+    /* rmsnorm of rows of which only the pack is wanted; where the table packs. */
+    void (*rmsnorm_pack)(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
+                         float eps);
+    /* rmsnorm without weights of three runs of columns that follow one another, d[0], d[1] and d[2] wide, at once: the bits of
+     * three calls.  NULL: they are three calls. */
+    void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t d[3],
+                          size_t n, float eps);
 } fm_kernels;
 
 /* The table for these features (base/cpu.h): reference first, then each instruction set overrides what it has. */

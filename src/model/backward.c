@@ -3,6 +3,15 @@
 
 #include "model/model.h"
 
+/* The lists that kernels read. */
+typedef struct tables {
+    int32_t *ids, *targets; /* (T) */
+    size_t *begin;          /* (n_pieces + 1) */
+    float **state;          /* (n_pieces) */
+    float **g_state;        /* (n_pieces) */
+    size_t bytes;           /* of all, from `ids` on */
+} tables;
+
 /* Memory of a pass, shared between the workers. */
 typedef struct space {
     float *x;       /* (T, d_model) residual stream, then its gradient */
@@ -10,10 +19,9 @@ typedef struct space {
     float *normed;  /* (T, d_model) after the final norm */
     float *g;       /* (T, d_model) gradient of normed */
     float *rho;     /* (T) */
-    float *logits;  /* (FM_LOSS_ROWS, vocab) */
-    float *copies;  /* transposed, of the head */
-    size_t *begin;  /* (n_pieces + 1) */
-    float **state;  /* (n_pieces) */
+    float *logits;  /* (loss_rows, vocab) */
+    float *loss;    /* (T) */
+    float *decoded; /* the head as f32 */
     float *zeros;   /* the state that all pieces begin with when they forget */
     float *inputs;  /* (n_layer, T, d_model) and the states before, when layers are run again */
     float *befores; /* (n_layer, n_pieces, state of a layer) */
@@ -22,6 +30,7 @@ typedef struct space {
     fm_arena saved;     /* of all layers, or of one */
     size_t saved_bytes; /* of one layer */
     fm_arena blocks;    /* scratch of the layer that runs */
+    tables t, host;     /* as kernels see them, and as the host fills them: the same on the CPU */
 } space;
 
 typedef struct job {
@@ -36,6 +45,18 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Rows of logits whose loss is computed at once: a device wants many, as long as they take no more than 256 MiB. */
+static size_t loss_rows(const fm_model *m)
+{
+    const size_t fit = ((size_t)1 << 26) / m->config.vocab;
+    return m->device && fit > FM_LOSS_ROWS ? (fit < 4096 ? fit : 4096) : FM_LOSS_ROWS;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
 {
     const size_t forward = fm_op_packed_bytes(k, W, T, n_parts), back = fm_op_linear_back_packed(k, W, T, n_parts);
@@ -44,7 +65,7 @@ static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, u
 
 static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
 {
-    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, T < FM_LOSS_ROWS ? T : FM_LOSS_ROWS, n_parts);
+    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, least(T, loss_rows(m)), n_parts);
     for (size_t l = 0; l < m->config.n_layer; l++)
         for (size_t i = 0; i < m->layers[l].block->n_weights; i++)
             if (m->layers[l].block->weights[i].kind == FM_WEIGHT_MATRIX)
@@ -80,7 +101,21 @@ static fm_arena push_arena(fm_arena *a, size_t count, size_t bytes)
     return (fm_arena){.base = p, .size = p ? count * bytes : 0};
 }
 
-static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts)
+static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
+{
+    const size_t before = a->used;
+    tables t;
+    t.ids = FM_PUSH(a, int32_t, T);
+    t.targets = FM_PUSH(a, int32_t, T);
+    t.begin = FM_PUSH(a, size_t, n_seq + 1);
+    t.state = FM_PUSH(a, float *, n_seq);
+    t.g_state = FM_PUSH(a, float *, n_seq);
+    t.bytes = a->used - before;
+    return t;
+}
+
+/* `host` is where the host's side goes, for a pass on a device. */
+static space place(fm_arena *a, fm_arena *host, const fm_backward *b, size_t T, unsigned n_parts)
 {
     const fm_model *m = b->m;
     const size_t d = m->config.d_model, rows = fm_op_rows_count(T, n_parts), n_layer = m->config.n_layer;
@@ -91,10 +126,9 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
     s.normed = FM_PUSH(a, float, rows *d);
     s.g = FM_PUSH(a, float, T *d);
     s.rho = FM_PUSH(a, float, T);
-    s.logits = FM_PUSH(a, float, FM_LOSS_ROWS * m->config.vocab);
-    s.copies = FM_PUSH(a, float, fm_op_linear_back_floats(&m->globals[FM_GLOBAL_HEAD], FM_LOSS_ROWS));
-    s.begin = FM_PUSH(a, size_t, b->n_pieces + 1);
-    s.state = FM_PUSH(a, float *, b->n_pieces);
+    s.logits = FM_PUSH(a, float, loss_rows(m) * m->config.vocab);
+    s.loss = FM_PUSH(a, float, T);
+    s.decoded = FM_PUSH(a, float, fm_op_linear_back_floats(&m->globals[FM_GLOBAL_HEAD]));
     s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
     s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
     s.befores = FM_PUSH(a, float, b->recompute && !b->forget ? n_layer * b->n_pieces * needs.state_floats : 0);
@@ -102,14 +136,9 @@ static space place(fm_arena *a, const fm_backward *b, size_t T, unsigned n_parts
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     s.saved = push_arena(a, b->recompute ? 1 : n_layer, needs.saved);
     s.blocks = push_arena(a, 1, needs.scratch);
+    s.t = place_tables(a, T, b->n_pieces);
+    s.host = m->device ? place_tables(host, T, b->n_pieces) : s.t;
     return s;
-}
-
-size_t fm_backward_bytes(const fm_backward *b, size_t n_tokens)
-{
-    fm_arena a = {0};
-    place(&a, b, n_tokens, fm_pool_threads(b->pool));
-    return a.used == SIZE_MAX ? 0 : a.used;
 }
 
 static fm_rows rows_of(const job *j, float *p)
@@ -126,15 +155,12 @@ static fm_arena saved_of(const job *j, size_t layer)
 static void keep_layer(const fm_ctx *c, const job *j, size_t layer, bool restore)
 {
     const fm_layer *l = &j->b->m->layers[layer];
-    const size_t floats = j->T * j->b->m->config.d_model, state = l->block->state_floats(&j->b->m->config);
-    if (c->run.part == 0) {
-        float *input = j->s.inputs + layer * floats;
-        memcpy(restore ? j->s.last : input, restore ? input : j->s.x, floats * sizeof(float));
-        for (size_t i = 0; i < j->b->n_pieces && !j->b->forget; i++) {
-            float *before = j->s.befores + (layer * j->b->n_pieces + i) * state, *live = j->s.state[i] + l->state_offset;
-            memcpy(restore ? live : before, restore ? before : live, state * sizeof(float));
-        }
-    }
+    const size_t n = j->b->n_pieces, floats = l->block->state_floats(&j->b->m->config);
+    const fm_rows input = rows_of(j, j->s.inputs + layer * j->T * j->b->m->config.d_model);
+    const fm_states before = {.rows = j->s.befores + layer * n * floats, .stride = floats},
+                    live = {.list = j->s.t.state, .at = l->state_offset};
+    fm_op_copy(c, restore ? rows_of(j, j->s.last) : input, restore ? input : rows_of(j, j->s.x));
+    if (!j->b->forget) fm_op_copy_states(c, restore ? &live : &before, restore ? &before : &live, n, floats);
     fm_op_meet(c);
 }
 
@@ -142,7 +168,7 @@ static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
 {
     return (fm_batch){.config = &j->b->m->config,
                       .ragged = &j->ragged,
-                      .state = j->s.state,
+                      .state = j->s.t.state,
                       .n_tokens = j->T,
                       .hold = j->b->forget,
                       .dropout = j->b->dropout,
@@ -179,10 +205,7 @@ static void drop_embedding(const fm_ctx *c, const job *j)
 static void forward(const fm_ctx *c, const job *j)
 {
     const fm_model *m = j->b->m;
-    for (size_t i = 0; i < j->b->n_pieces; i++) {
-        const fm_rows x = fm_rows_of(j->s.x + j->s.begin[i] * m->config.d_model, j->b->pieces[i].n, m->config.d_model);
-        fm_op_embed(c, x, &m->globals[FM_GLOBAL_EMBED], j->b->pieces[i].tokens);
-    }
+    fm_op_embed(c, rows_of(j, j->s.x), &m->globals[FM_GLOBAL_EMBED], j->s.t.ids);
     drop_embedding(c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (j->b->recompute) keep_layer(c, j, l, false);
@@ -195,26 +218,27 @@ static void head(const fm_ctx *c, const job *j)
 {
     const fm_backward *b = j->b;
     const fm_model *m = b->m;
-    const size_t d = m->config.d_model, vocab = m->config.vocab;
+    const size_t d = m->config.d_model, vocab = m->config.vocab, most = loss_rows(m);
     const fm_tensor *W = &m->globals[FM_GLOBAL_HEAD];
     float *g_W = b->g[m->config.tie ? FM_GLOBAL_EMBED : FM_GLOBAL_HEAD];
     c->k->rmsnorm(&c->run, j->s.normed, d, j->s.x, d, m->globals[FM_GLOBAL_NORM].data, j->T, d, m->config.norm_eps);
     fm_op_meet(c);
-    for (size_t first = 0; first < j->T; first += FM_LOSS_ROWS) {
-        const size_t n = j->T - first < FM_LOSS_ROWS ? j->T - first : FM_LOSS_ROWS;
+    for (size_t first = 0; first < j->T; first += most) {
+        const size_t n = least(j->T - first, most);
         const fm_rows x = fm_rows_of(j->s.normed + first * d, n, d), y = fm_rows_of(j->s.logits, n, vocab);
         fm_op_linear(c, y, fm_op_pack_rows(c, x, W), W, NULL);
         fm_op_xent(c, &(fm_xent_args){.logits = y.p,
-                                      .loss = b->loss + first,
-                                      .target = b->targets + first,
+                                      .loss = j->s.loss + first,
+                                      .target = j->s.t.targets + first,
                                       .n = n,
                                       .vocab = vocab,
                                       .scale = b->scale,
                                       .z = b->z_loss});
-        fm_op_linear_gx(c, fm_rows_of(j->s.g + first * d, n, d), y, W, false, j->s.copies);
-        if (g_W) fm_op_linear_gw(c, g_W, NULL, y, x, j->s.copies);
+        fm_op_linear_back(
+            c, &(fm_linear_back){
+                   .g_x = fm_rows_of(j->s.g + first * d, n, d), .g_y = y, .x = x, .W = W, .g_W = g_W, .decoded = j->s.decoded});
     }
-    if (c->run.part == 0) memcpy(j->s.last, j->s.x, j->T * d * sizeof(float));
+    fm_op_copy(c, rows_of(j, j->s.last), rows_of(j, j->s.x));
     fm_op_meet(c);
     fm_op_rmsnorm_back(c, b->g[FM_GLOBAL_NORM],
                        &(fm_rmsnorm_back_args){.g_x = j->s.x,
@@ -243,45 +267,115 @@ static void backward(const fm_ctx *c, const job *j)
         const fm_batch batch = batch_of(j, l, &saved);
         const fm_block_back b = {.batch = &batch,
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
-                                 .g_state = j->b->g_state,
+                                 .g_state = j->b->g_state ? j->s.t.g_state : NULL,
                                  .scratch = j->s.blocks};
         layer->block->backward(c, layer, &b, rows_of(j, j->s.x));
     }
     drop_embedding(c, j);
-    for (size_t i = 0; i < j->b->n_pieces && j->b->g[FM_GLOBAL_EMBED]; i++)
-        fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED],
-                         fm_rows_of(j->s.x + j->s.begin[i] * m->config.d_model, j->b->pieces[i].n, m->config.d_model),
-                         j->b->pieces[i].tokens);
+    if (j->b->g[FM_GLOBAL_EMBED]) fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED], rows_of(j, j->s.x), j->s.t.ids);
 }
 
 static void work(void *ctx, unsigned part, unsigned n_parts)
 {
     const job *j = ctx;
+    fm_device *device = j->b->m->device;
     const fm_ctx c = {.k = j->b->k,
                       .pool = j->b->pool,
-                      .run = {.part = part, .n_parts = n_parts},
+                      .device = device,
+                      .run = {.part = part, .n_parts = n_parts, .stream = fm_device_stream(device)},
                       .packed = j->s.packed,
                       .packed_bytes = j->s.packed_bytes};
+    fm_device_upload(device, j->s.t.ids, j->s.host.ids, device ? j->s.t.bytes : 0);
     forward(&c, j);
+    if (j->b->states_only) return;
     head(&c, j);
     backward(&c, j);
 }
 
-void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes)
+static void fill_tables(job *j)
 {
-    size_t T = 0;
-    for (size_t i = 0; i < b->n_pieces; i++) T += b->pieces[i].n;
-    fm_arena a = {.base = scratch, .size = scratch_bytes};
-    job j = {.b = b, .T = T, .s = place(&a, b, T, fm_pool_threads(b->pool))};
-    size_t longest = 0;
-    for (size_t i = 0, at = 0; i < b->n_pieces; i++) {
-        longest = max_size(longest, b->pieces[i].n);
-        j.s.begin[i] = at;
-        j.s.state[i] = b->forget ? j.s.zeros : b->pieces[i].state;
-        at += b->pieces[i].n;
-        j.s.begin[i + 1] = at;
+    const fm_backward *b = j->b;
+    const tables *t = &j->s.host;
+    size_t at = 0;
+    for (size_t i = 0; i < b->n_pieces; i++) {
+        const fm_piece *p = &b->pieces[i];
+        t->begin[i] = at;
+        t->state[i] = b->forget ? j->s.zeros : p->state;
+        if (b->g_state) t->g_state[i] = b->g_state[i];
+        memcpy(t->ids + at, p->tokens, p->n * sizeof *p->tokens);
+        j->ragged.longest = max_size(j->ragged.longest, p->n);
+        at += p->n;
     }
-    if (b->forget) memset(j.s.zeros, 0, b->m->state_floats * sizeof(float));
-    j.ragged = (fm_ragged){b->n_pieces, j.s.begin, T, longest};
+    t->begin[b->n_pieces] = at;
+    if (b->targets) memcpy(t->targets, b->targets, at * sizeof *t->targets);
+}
+
+/* ---- Passes ---- */
+
+static void measure(const fm_backward *like, size_t n_tokens, size_t *scratch, size_t *on_host)
+{
+    fm_arena a = {0}, host = {0};
+    place(&a, &host, like, n_tokens, fm_pool_threads(like->pool));
+    *scratch = a.used;
+    *on_host = host.used;
+}
+
+size_t fm_pass_bytes(const fm_backward *like, size_t n_tokens)
+{
+    size_t scratch, host;
+    measure(like, n_tokens, &scratch, &host);
+    return scratch == SIZE_MAX ? 0 : scratch;
+}
+
+static fm_status reserve_products(const fm_model *m, size_t n_tokens, fm_error *err)
+{
+    for (size_t i = 0; i < fm_model_weight_count(m) && m->device; i++) {
+        const fm_model_weight w = fm_model_weight_at(m, i);
+        const size_t rows = i == FM_GLOBAL_HEAD ? least(n_tokens, loss_rows(m)) : n_tokens;
+        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data) FM_TRY(fm_device_reserve_back(m->device, w.loaded, rows, err));
+    }
+    return FM_OK;
+}
+
+static fm_status open_pass(fm_pass *p, const fm_backward *like, size_t n_tokens, fm_error *err)
+{
+    static const char what[] = "a pass (a smaller micro batch, batch.recompute or batch.chunk takes less)";
+    measure(like, n_tokens, &p->scratch_bytes, &p->host_bytes);
+    if (p->scratch_bytes == SIZE_MAX || p->host_bytes == SIZE_MAX)
+        return fm_fail(err, FM_ERR_MEMORY, "a pass over %zu tokens overflows memory: use a smaller micro batch", n_tokens);
+    const fm_where there = {p->device, p->a};
+    FM_TRY(fm_device_alloc(there, &p->scratch, p->scratch_bytes, 1, what, err));
+    if (!p->device) return FM_OK;
+    FM_TRY(fm_device_alloc_host(there, &p->host, p->host_bytes, 1, "a pass's lists", err));
+    return reserve_products(like->m, n_tokens, err);
+}
+
+fm_status fm_pass_open(fm_pass *p, const fm_backward *like, size_t n_tokens, const fm_allocator *a, fm_error *err)
+{
+    *p = (fm_pass){.device = like->m->device, .a = a};
+    const fm_status status = open_pass(p, like, n_tokens, err);
+    if (status != FM_OK) fm_pass_free(p);
+    return status;
+}
+
+void fm_pass_free(fm_pass *p)
+{
+    const fm_where there = {p->device, p->a};
+    if (p->device) fm_device_release_host(there, p->host);
+    fm_device_release(there, p->scratch);
+    *p = (fm_pass){0};
+}
+
+fm_status fm_pass_run(fm_pass *p, const fm_backward *b, fm_error *err)
+{
+    fm_arena a = {.base = p->scratch, .size = p->scratch_bytes}, host = {.base = p->host, .size = p->host_bytes};
+    job j = {.b = b};
+    for (size_t i = 0; i < b->n_pieces; i++) j.T += b->pieces[i].n;
+    j.s = place(&a, &host, b, j.T, fm_pool_threads(b->pool));
+    j.ragged = (fm_ragged){.n_seq = b->n_pieces, .begin = j.s.t.begin, .n_tokens = j.T};
+    fill_tables(&j);
+    if (b->forget) fm_device_zero(p->device, j.s.zeros, b->m->state_floats * sizeof(float));
     fm_pool_run(b->pool, work, &j);
+    if (!b->states_only) fm_device_download(p->device, b->loss, j.s.loss, j.T * sizeof(float));
+    return fm_device_wait(p->device, err);
 }

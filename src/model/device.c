@@ -95,6 +95,6 @@ fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *e
     if (!m->device) return FM_OK;
     FM_TRY(count_bytes(m, &bytes, err));
     FM_TRY(check_room(m, bytes, err));
-    FM_TRY(fm_device_alloc(m->device, &m->device_memory, bytes, 1, "the weights", err));
+    FM_TRY(fm_device_alloc((fm_where){m->device, m->a}, &m->device_memory, bytes, 1, "the weights", err));
     return move_weights(m, bytes, o, err);
 }

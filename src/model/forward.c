@@ -95,21 +95,27 @@ static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
     return t;
 }
 
+/* What a pass is measured by. */
+typedef struct extent {
+    const fm_kernels *k;
+    size_t T, n_seq;
+    unsigned n_parts;
+} extent;
+
 /* `host` is where the host's side goes, for a pass on a device. */
-static space place(fm_arena *a, fm_arena *host, const fm_model *m, const fm_kernels *k, size_t T, size_t n_seq,
-                   unsigned n_parts)
+static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
 {
-    const size_t rows = logit_rows(m, T);
+    const size_t T = e.T, rows = logit_rows(m, T);
     space s;
     s.x = FM_PUSH(a, float, T * m->config.d_model);
-    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), n_parts) * m->config.d_model);
+    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), e.n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, rows * m->config.vocab);
-    s.t = place_tables(a, T, n_seq);
-    s.packed_bytes = packed_bytes(m, k, T, n_parts);
+    s.t = place_tables(a, T, e.n_seq);
+    s.packed_bytes = packed_bytes(m, e.k, T, e.n_parts);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
-    const size_t bytes = block_bytes(m, T, n_parts);
+    const size_t bytes = block_bytes(m, T, e.n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
-    s.host = m->device ? place_tables(host, T, n_seq) : s.t;
+    s.host = m->device ? place_tables(host, T, e.n_seq) : s.t;
     s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
     return s;
 }
@@ -117,14 +123,14 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, const fm_kern
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads)
 {
     fm_arena a = {0}, host = {0};
-    place(&a, &host, m, k, n_tokens, n_seq, n_threads);
+    place(&a, &host, m, (extent){k, n_tokens, n_seq, n_threads});
     return a.used == SIZE_MAX ? 0 : a.used;
 }
 
 size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq)
 {
     fm_arena a = {0}, host = {0};
-    place(&a, &host, m, k, n_tokens, n_seq, 1);
+    place(&a, &host, m, (extent){k, n_tokens, n_seq, 1});
     return host.used == SIZE_MAX ? 0 : host.used;
 }
 
@@ -152,6 +158,7 @@ size_t fm_log_floats(const fm_model *m, size_t n_tokens)
 static fm_batch layer_batch(const job *j, size_t l, float **log)
 {
     fm_batch b = j->batch;
+    b.layer = l;
     b.log = *log;
     if (*log) *log += j->f->m->layers[l].block->log_floats(b.config, b.log_tokens);
     return b;
@@ -301,11 +308,15 @@ static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_byt
     fm_arena a = {.base = scratch, .size = scratch_bytes}, host = {.base = f->host, .size = f->host_bytes};
     *j = (job){.f = f};
     for (size_t i = 0; i < f->n_pieces; i++) j->T += f->pieces[i].n;
-    j->s = place(&a, &host, f->m, f->k, j->T, f->n_pieces, fm_pool_threads(f->pool));
+    j->s = place(&a, &host, f->m, (extent){f->k, j->T, f->n_pieces, fm_pool_threads(f->pool)});
     j->ragged = (fm_ragged){.n_seq = f->n_pieces, .begin = j->s.t.begin, .n_tokens = j->T};
     fill_tables(j);
-    j->batch = (fm_batch){
-        .config = &f->m->config, .ragged = &j->ragged, .state = j->s.t.state, .n_tokens = j->T, .log_tokens = f->log_tokens};
+    j->batch = (fm_batch){.config = &f->m->config,
+                          .ragged = &j->ragged,
+                          .state = j->s.t.state,
+                          .n_tokens = j->T,
+                          .log_tokens = f->log_tokens,
+                          .watcher = f->watcher};
 }
 
 /* A step of decoding is the same launches for every token: recorded at the second of its kind and put on the queue at once from

@@ -369,7 +369,7 @@ void fm_model_unload(fm_model *m)
     if (!m) return;
     fm_allocator copy = m->allocator_copy;
     const fm_allocator *a = m->a ? &copy : NULL;
-    fm_device_release(m->device, m->device_memory);
+    fm_device_release((fm_where){m->device, m->a}, m->device_memory);
     fm_device_free(m->device);
     fm_free(m->a, m->memory);
     fm_free(m->a, m->name);

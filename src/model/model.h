@@ -108,7 +108,8 @@ typedef struct fm_forward {
     void (*on_logits)(void *ctx, size_t first, size_t n, const float *rows);
     /* All rows (n_tokens, d_model): 0 the embedding, k after k blocks, n_layer + 1 after the final norm; NULL when not wanted. */
     void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
-    bool (*cancel)(void *ctx); /* asked before each layer; NULL: cannot be cancelled */
+    const fm_scan_watcher *watcher; /* of every layer's scan, on the CPU; NULL: none */
+    bool (*cancel)(void *ctx);      /* asked before each layer; NULL: cannot be cancelled */
     void *ctx;
     float *log;        /* not NULL: states are held, and what would move them is written here (fm_log_floats()) */
     size_t log_tokens; /* for which the log has room */
@@ -152,10 +153,21 @@ typedef struct fm_backward {
     float *const *g; /* gradient of fm_model_weight_at(i) in its layout in memory, added to; NULL where there is no weight */
     float *const *g_state; /* (n_pieces) gradient of a sequence's state: in, after the step; out, before.  NULL: zero */
     float *loss;           /* (T) out */
+    bool states_only;      /* only move the states, as the forward does: no loss, no gradients */
 } fm_backward;
 
-/* Scratch for passes like `b` of at most n_tokens tokens and b->n_pieces pieces; 0 on overflow. */
-size_t fm_backward_bytes(const fm_backward *b, size_t n_tokens);
-void fm_backward_run(const fm_backward *b, void *scratch, size_t scratch_bytes);
+/* Memory of passes like `like`, of at most n_tokens tokens and like->n_pieces pieces; on the model's device where it has one. */
+typedef struct fm_pass {
+    void *scratch, *host;
+    size_t scratch_bytes, host_bytes;
+    fm_device *device;
+    const fm_allocator *a;
+} fm_pass;
+
+size_t fm_pass_bytes(const fm_backward *like, size_t n_tokens); /* 0 on overflow */
+fm_status fm_pass_open(fm_pass *p, const fm_backward *like, size_t n_tokens, const fm_allocator *a, fm_error *err);
+void fm_pass_free(fm_pass *p);
+/* On a device weights, gradients and states are there; tokens, targets and loss are the host's.  FM_ERR_DEVICE: all is lost. */
+fm_status fm_pass_run(fm_pass *p, const fm_backward *b, fm_error *err);
 
 #endif

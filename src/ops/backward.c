@@ -5,82 +5,94 @@
 
 /* ---- Products ---- */
 
-static size_t max_size(size_t a, size_t b)
+size_t fm_op_linear_back_floats(const fm_tensor *W)
 {
-    return a > b ? a : b;
+    return W->type == FM_F32 ? 0 : W->rows * W->cols;
 }
 
-static fm_tensor tensor_of(fm_rows x)
+/* What one worker packs for either product; a device has room of its own. */
+static size_t own_bytes(const fm_kernels *k, const fm_tensor *W, size_t n)
 {
-    return (fm_tensor){x.p, FM_F32, x.n, x.d, x.stride * sizeof(float)};
-}
-
-/* W transposed for g_x, or both sides transposed for g_W. */
-size_t fm_op_linear_back_floats(const fm_tensor *W, size_t n)
-{
-    return max_size(W->rows * W->cols, fm_round_up(n * W->rows, 16) + n * W->cols);
+    if (!k->product_floats) return 0;
+    return fm_round_up(k->product_floats(n > W->rows ? n : W->rows) * sizeof(float), FM_ALIGN);
 }
 
 size_t fm_op_linear_back_packed(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts)
 {
-    const fm_tensor by_rows = {.type = FM_F32, .rows = W->cols, .cols = W->rows}, by_tokens = {.type = FM_F32, .cols = n};
-    const size_t gx = fm_op_packed_bytes(k, &by_rows, n, n_parts), gw = fm_op_packed_bytes(k, &by_tokens, W->rows, n_parts);
-    return gx && gw ? max_size(gx, gw) : 0;
+    size_t bytes;
+    return __builtin_mul_overflow(own_bytes(k, W, n), n_parts, &bytes) ? 0 : bytes + FM_ALIGN;
 }
 
-/* (d, n) of x (n, d). */
-static fm_tensor transposed(const fm_ctx *c, float *out, const fm_tensor *x)
+/* W as f32: itself, or decoded by all workers.  MEETS if it decodes. */
+static const float *widened(const fm_ctx *c, const fm_tensor *W, float *decoded)
 {
-    c->k->transpose(&c->run, out, x->rows, x);
-    return (fm_tensor){out, FM_F32, x->cols, x->rows, x->rows * sizeof(float)};
+    size_t begin, end;
+    if (W->type == FM_F32) return W->data;
+    fm_run_range(&c->run, W->rows, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) fm_dtype_get(W->type)->decode(decoded + r * W->cols, fm_tensor_row(W, r), W->cols);
+    fm_op_meet(c);
+    return decoded;
 }
 
-static void multiply(const fm_ctx *c, fm_rows y, fm_rows x, const fm_tensor *W, bool add)
+/* A device's table has products for any type of weight. */
+static void linear_back_device(const fm_ctx *c, const fm_linear_back *a)
 {
-    const fm_packed packed = fm_op_pack_rows(c, x, W);
-    (add ? fm_op_linear_add : fm_op_linear)(c, y, packed, W, NULL);
+    c->k->linear_gx(&c->run, &(fm_linear_gx_args){.g_x = a->g_x.p,
+                                                  .g_x_stride = a->g_x.stride,
+                                                  .g_y = a->g_y.p,
+                                                  .g_y_stride = a->g_y.stride,
+                                                  .W = a->W,
+                                                  .add = a->add,
+                                                  .n = a->g_y.n});
+    if (a->g_W)
+        c->k->linear_gw(&c->run, &(fm_linear_gw_args){.g_W = a->g_W,
+                                                      .g_y = a->g_y.p,
+                                                      .g_y_stride = a->g_y.stride,
+                                                      .x = a->x.p,
+                                                      .x_stride = a->x.stride,
+                                                      .n = a->x.n,
+                                                      .rows = a->g_y.d,
+                                                      .cols = a->x.d,
+                                                      .same_g_y = true});
+    if (a->g_bias) c->k->sum_rows(&c->run, a->g_bias, a->g_y.p, a->g_y.stride, a->g_y.n, a->g_y.d);
 }
 
-void fm_op_linear_gx(const fm_ctx *c, fm_rows g_x, fm_rows g_y, const fm_tensor *W, bool add, float *scratch)
+void fm_op_linear_back(const fm_ctx *c, const fm_linear_back *a)
 {
-    FM_ASSERT(g_x.n == g_y.n && g_x.d == W->cols && g_y.d == W->rows);
-    if (c->k->linear_gx) {
-        c->k->linear_gx(&c->run, &(fm_linear_gx_args){.g_x = g_x.p,
-                                                      .g_x_stride = g_x.stride,
-                                                      .g_y = g_y.p,
-                                                      .g_y_stride = g_y.stride,
-                                                      .W = W,
-                                                      .add = add,
-                                                      .n = g_y.n});
-        fm_op_meet(c);
+    const fm_tensor *W = a->W;
+    const size_t n = a->g_y.n;
+    FM_ASSERT(a->g_x.n == n && a->x.n == n && a->g_x.d == W->cols && a->x.d == W->cols && a->g_y.d == W->rows);
+    if (c->device) {
+        linear_back_device(c, a);
         return;
     }
-    const fm_tensor Wt = transposed(c, scratch, W);
+    float *scratch = (float *)((unsigned char *)c->packed + c->run.part * own_bytes(c->k, W, n));
+    c->k->product(&c->run, &(fm_product_args){.out = a->g_x.p,
+                                              .out_stride = a->g_x.stride,
+                                              .a = a->g_y.p,
+                                              .a_stride = a->g_y.stride,
+                                              .b = widened(c, W, a->decoded),
+                                              .b_stride = W->type == FM_F32 ? W->stride / sizeof(float) : W->cols,
+                                              .m = n,
+                                              .n = W->cols,
+                                              .k = W->rows,
+                                              .add = a->add,
+                                              .scratch = scratch});
+    if (a->g_W)
+        c->k->product(&c->run, &(fm_product_args){.out = a->g_W,
+                                                  .out_stride = W->cols,
+                                                  .a = a->g_y.p,
+                                                  .a_stride = a->g_y.stride,
+                                                  .b = a->x.p,
+                                                  .b_stride = a->x.stride,
+                                                  .m = W->rows,
+                                                  .n = W->cols,
+                                                  .k = n,
+                                                  .turned = true,
+                                                  .add = true,
+                                                  .scratch = scratch});
+    if (a->g_bias) c->k->sum_rows(&c->run, a->g_bias, a->g_y.p, a->g_y.stride, n, W->rows);
     fm_op_meet(c);
-    multiply(c, g_x, g_y, &Wt, add);
-}
-
-void fm_op_linear_gw(const fm_ctx *c, float *g_W, float *g_bias, fm_rows g_y, fm_rows x, float *scratch)
-{
-    FM_ASSERT(g_y.n == x.n);
-    if (c->k->linear_gw) {
-        if (g_bias) c->k->sum_rows(&c->run, g_bias, g_y.p, g_y.stride, g_y.n, g_y.d);
-        c->k->linear_gw(&c->run, &(fm_linear_gw_args){.g_W = g_W,
-                                                      .g_y = g_y.p,
-                                                      .g_y_stride = g_y.stride,
-                                                      .x = x.p,
-                                                      .x_stride = x.stride,
-                                                      .n = x.n,
-                                                      .rows = g_y.d,
-                                                      .cols = x.d});
-        fm_op_meet(c);
-        return;
-    }
-    const fm_tensor g = tensor_of(g_y), xs = tensor_of(x);
-    const fm_tensor gt = transposed(c, scratch, &g), xt = transposed(c, scratch + fm_round_up(g_y.n * g_y.d, 16), &xs);
-    if (g_bias) c->k->sum_rows(&c->run, g_bias, g_y.p, g_y.stride, g_y.n, g_y.d);
-    fm_op_meet(c);
-    multiply(c, fm_rows_of(g_W, g_y.d, x.d), fm_rows_of((float *)scratch, gt.rows, gt.cols), &xt, true);
 }
 
 /* ---- The rest ---- */
@@ -107,7 +119,8 @@ static size_t n_blocks(size_t d_inner)
 
 size_t fm_op_scan_back_floats(const fm_kernels *k, size_t n_tokens, size_t d_inner, size_t d_state, unsigned n_parts)
 {
-    return n_blocks(d_inner) * n_tokens * 2 * d_state + n_parts * fm_round_up(k->scan_back_floats(n_tokens, d_state), 16);
+    const size_t own = fm_round_up(k->scan_back_floats(n_tokens, d_inner, d_state), 16);
+    return n_blocks(d_inner) * n_tokens * 2 * d_state + n_parts * own;
 }
 
 void fm_op_scan_back(const fm_ctx *c, fm_rows g_bc, const fm_scan_back_args *args, float *scratch)
@@ -116,7 +129,7 @@ void fm_op_scan_back(const fm_ctx *c, fm_rows g_bc, const fm_scan_back_args *arg
     fm_scan_back_args a = *args;
     const size_t blocks = n_blocks(a.d_inner), parts = blocks * g_bc.n * g_bc.d;
     a.g_bc_parts = scratch;
-    a.scratch = scratch + parts + c->run.part * fm_round_up(c->k->scan_back_floats(g_bc.n, a.d_state), 16);
+    a.scratch = scratch + parts + c->run.part * fm_round_up(c->k->scan_back_floats(g_bc.n, a.d_inner, a.d_state), 16);
     c->k->scan_back(&c->run, &a);
     fm_op_meet(c);
     c->k->sum_parts(&c->run, g_bc.p, g_bc.stride, a.g_bc_parts, blocks, g_bc.n, g_bc.d);

@@ -1,21 +1,24 @@
 /* backward.h - gradients of the ops of ops.h.  Called by every worker, like those; each of these MEETS.
- *
- * The three products of a linear layer are one kernel: with transposed copies, g_x = g_y W and g_W = g_y^T x are products of
- * rows with rows.  Gradients of weights are added to what is there, in f32, whatever the type of the weight. */
+ * Gradients of weights are added to what is there, in f32, whatever the type of the weight. */
 #ifndef FM_OPS_BACKWARD_H
 #define FM_OPS_BACKWARD_H
 
 #include "ops/ops.h"
 
-/* Scratch for the transposed copies: fm_op_linear_back_floats() of the largest product. */
-size_t fm_op_linear_back_floats(const fm_tensor *W, size_t n);
-/* Bytes of fm_ctx.packed that both products need. */
-size_t fm_op_linear_back_packed(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts);
+/* y = x W^T + bias backwards.  g_y, x and g_x have as many rows. */
+typedef struct fm_linear_back {
+    fm_rows g_x, g_y, x;
+    const fm_tensor *W;  /* of any type */
+    float *g_W, *g_bias; /* (rows, cols), (rows): added to; NULL: not wanted */
+    bool add;            /* to g_x what is there */
+    float *decoded;      /* fm_op_linear_back_floats(W) of shared scratch, or as many as W has elements */
+} fm_linear_back;
 
-/* g_x (n, cols) = g_y (n, rows) W, or added to g_x. */
-void fm_op_linear_gx(const fm_ctx *c, fm_rows g_x, fm_rows g_y, const fm_tensor *W, bool add, float *scratch);
-/* g_W (rows, cols) += g_y^T x; g_bias (rows) += sum of the rows of g_y, unless NULL. */
-void fm_op_linear_gw(const fm_ctx *c, float *g_W, float *g_bias, fm_rows g_y, fm_rows x, float *scratch);
+/* g_x = g_y W, g_W += g_y^T x, g_bias += sum of the rows of g_y.  Both products read their matrices as they lie. */
+void fm_op_linear_back(const fm_ctx *c, const fm_linear_back *a);
+size_t fm_op_linear_back_floats(const fm_tensor *W);
+/* Bytes of fm_ctx.packed that the products of W with n rows take; 0 on overflow. */
+size_t fm_op_linear_back_packed(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts);
 
 /* g_w (d) or NULL. */
 void fm_op_rmsnorm_back(const fm_ctx *c, float *g_w, const fm_rmsnorm_back_args *a);

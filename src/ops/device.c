@@ -127,42 +127,42 @@ static fm_status too_much(const fm_device *d, size_t bytes, const char *what, fm
                    d->info.name, what, bytes >> 20, all >> 20, left >> 20);
 }
 
-fm_status fm_device_alloc(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err)
+fm_status fm_device_alloc(fm_where w, void **out, size_t count, size_t size, const char *what, fm_error *err)
 {
     size_t bytes;
-    if (!d) return fm_alloc(out, NULL, count, size, what, err);
+    if (!w.device) return fm_alloc(out, w.a, count, size, what, err);
     if (!fm_mul(count, size, &bytes)) return fm_fail(err, FM_ERR_MEMORY, "%s overflows memory", what);
-    *out = fm_stream_alloc(d->stream, bytes);
-    if (!*out) return too_much(d, bytes, what, err);
-    fm_stream_zero(d->stream, *out, bytes);
+    *out = fm_stream_alloc(w.device->stream, bytes);
+    if (!*out) return too_much(w.device, bytes, what, err);
+    fm_stream_zero(w.device->stream, *out, bytes);
     return FM_OK;
 }
 
-void fm_device_release(fm_device *d, void *p)
+void fm_device_release(fm_where w, void *p)
 {
-    if (d)
-        fm_stream_free(d->stream, p);
+    if (w.device)
+        fm_stream_free(w.device->stream, p);
     else
-        fm_free(NULL, p);
+        fm_free(w.a, p);
 }
 
-fm_status fm_device_alloc_host(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err)
+fm_status fm_device_alloc_host(fm_where w, void **out, size_t count, size_t size, const char *what, fm_error *err)
 {
     size_t bytes;
-    if (!d) return fm_alloc(out, NULL, count, size, what, err);
+    if (!w.device) return fm_alloc(out, w.a, count, size, what, err);
     if (!fm_mul(count, size, &bytes)) return fm_fail(err, FM_ERR_MEMORY, "%s overflows memory", what);
-    *out = fm_stream_alloc_host(d->stream, bytes);
+    *out = fm_stream_alloc_host(w.device->stream, bytes);
     if (!*out) return fm_fail(err, FM_ERR_MEMORY, "%s: %zu MiB of locked host memory are not to be had", what, bytes >> 20);
     memset(*out, 0, bytes);
     return FM_OK;
 }
 
-void fm_device_release_host(fm_device *d, void *p)
+void fm_device_release_host(fm_where w, void *p)
 {
-    if (d)
-        fm_stream_free_host(d->stream, p);
+    if (w.device)
+        fm_stream_free_host(w.device->stream, p);
     else
-        fm_free(NULL, p);
+        fm_free(w.a, p);
 }
 
 void fm_device_upload(fm_device *d, void *to, const void *from, size_t bytes)
@@ -241,6 +241,14 @@ fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error
 {
     if (!d) return FM_OK;
     const size_t bytes = fm_cuda_work_bytes(d->stream, W, n);
+    return fm_stream_reserve(d->stream, bytes) ? FM_OK : too_much(d, bytes, "scratch of products", err);
+}
+
+fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)
+{
+    FM_TRY(fm_device_reserve(d, W, n, err));
+    if (!d) return FM_OK;
+    const size_t bytes = fm_cuda_back_work_bytes(d->stream, W->type, n, W->rows, W->cols);
     return fm_stream_reserve(d->stream, bytes) ? FM_OK : too_much(d, bytes, "scratch of products", err);
 }
 

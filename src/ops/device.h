@@ -17,7 +17,7 @@ typedef struct fm_device_options {
 } fm_device_options;
 
 /* `name` is "cpu" (*out is NULL then), "cuda" (the device with most free memory), "cuda:N", or "auto": cuda where there is one,
- * else the CPU.  Says in `note` (may be NULL; static) why auto chose as it did.  FM_ERR_DEVICE: none, or its driver is too old. */
+ * else the CPU.  Says in `note` (may be NULL; static) why auto chose as it did.  FM_ERR_DEVICE: none, or an old driver. */
 fm_status fm_device_open(fm_device **out, const char *name, const fm_device_options *o, const char **note, fm_error *err);
 void fm_device_free(fm_device *d);
 
@@ -26,12 +26,18 @@ struct fm_stream *fm_device_stream(const fm_device *d);
 void fm_device_kernels(const fm_device *d, fm_kernels *out);
 void fm_device_memory(const fm_device *d, size_t *bytes_free, size_t *bytes);
 
-/* Memory of the device, zeroed.  `what` is for the message, which says how much is left and what would help. */
-fm_status fm_device_alloc(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err);
-void fm_device_release(fm_device *d, void *p);
+/* Where memory is to be had: of a device, or, on the CPU, of an allocator. */
+typedef struct fm_where {
+    fm_device *device;
+    const fm_allocator *a;
+} fm_where;
+
+/* Memory there, zeroed.  `what` is for the message, which says how much is left and what would help. */
+fm_status fm_device_alloc(fm_where w, void **out, size_t count, size_t size, const char *what, fm_error *err);
+void fm_device_release(fm_where w, void *p);
 /* Memory of the host for copies from and to it. */
-fm_status fm_device_alloc_host(fm_device *d, void **out, size_t count, size_t size, const char *what, fm_error *err);
-void fm_device_release_host(fm_device *d, void *p);
+fm_status fm_device_alloc_host(fm_where w, void **out, size_t count, size_t size, const char *what, fm_error *err);
+void fm_device_release_host(fm_where w, void *p);
 
 /* Queued, so host memory stays as it is until a wait; on the CPU memcpy and memset. */
 void fm_device_upload(fm_device *d, void *to, const void *from, size_t bytes);
@@ -45,6 +51,7 @@ size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W); /* 0: no 
 fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err);
 /* Scratch for products of n rows with W, before the first of them. */
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err);
+fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err); /* and for their backward */
 
 /* Steps that repeat are recorded once and put on the queue at once: between begin and end nothing runs. */
 typedef struct fm_graph fm_graph;

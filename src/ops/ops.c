@@ -77,6 +77,17 @@ void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, floa
     c->k->rmsnorm(&run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
 }
 
+void fm_op_rmsnorm_three(const fm_ctx *c, fm_rows out, fm_rows x, const size_t d[3], float eps)
+{
+    FM_ASSERT(out.n == x.n && out.d == x.d && d[0] + d[1] + d[2] == x.d);
+    if (c->k->rmsnorm_three) {
+        c->k->rmsnorm_three(&c->run, out.p, out.stride, x.p, x.stride, d, x.n, eps);
+        return;
+    }
+    for (size_t i = 0, at = 0; i < 3; at += d[i++])
+        fm_op_rmsnorm(c, fm_rows_cols(out, at, d[i]), fm_rows_cols(x, at, d[i]), NULL, eps);
+}
+
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index)
 {
     FM_ASSERT(out.d == x.d && (index || out.n <= x.n));
@@ -119,6 +130,11 @@ size_t fm_op_packed_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, uns
     return __builtin_mul_overflow(whole > copies ? whole : copies, 2, &bytes) ? 0 : bytes;
 }
 
+static void *channels_place(const fm_ctx *c)
+{
+    return (unsigned char *)c->packed + c->packed_bytes / 2;
+}
+
 /* A rectangle of x goes to its place in `out`. */
 static fm_packed pack(const fm_ctx *c, void *out, fm_rows x, const fm_tensor *W, fm_pack_args a)
 {
@@ -155,7 +171,7 @@ fm_packed fm_op_pack_channels(const fm_ctx *c, fm_rows x, const fm_tensor *W)
         run = c->run;
     }
     fm_run_range(&run, x.d, FM_PACK_COLS, &a.col, &a.col_end);
-    const fm_packed packed = pack(c, (unsigned char *)c->packed + c->packed_bytes / 2, x, W, a);
+    const fm_packed packed = pack(c, channels_place(c), x, W, a);
     fm_op_meet(c);
     return packed;
 }
@@ -196,6 +212,44 @@ void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a)
 {
     const fm_run run = channels_run(c, a->d_inner);
     c->k->conv_silu(&run, a);
+}
+
+/* Whether kernels write packs of such rows themselves. */
+static bool packs(const fm_ctx *c, size_t n, size_t cols)
+{
+    return c->k->packs && c->k->packs(&c->run, n, cols);
+}
+
+fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W)
+{
+    FM_ASSERT(out.n == x.n && out.d == x.d && x.d == W->cols);
+    if (packs(c, x.n, x.d)) {
+        c->k->rmsnorm_pack(&c->run, c->packed, x.p, x.stride, w, x.n, x.d, eps);
+        return (fm_packed){c->packed, x.n, x.d, fm_xform_of(W->type)};
+    }
+    fm_op_rmsnorm(c, out, x, w, eps);
+    return fm_op_pack_rows(c, out, W);
+}
+
+fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W)
+{
+    const fm_rows out = {a->out, a->ragged->n_tokens, a->d_inner, a->out_stride};
+    fm_conv_args b = *a;
+    FM_ASSERT(out.d == W->cols);
+    b.packed = packs(c, out.n, out.d) ? channels_place(c) : NULL;
+    fm_op_conv_silu(c, &b);
+    return b.packed ? (fm_packed){b.packed, out.n, out.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, out, W);
+}
+
+fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
+{
+    const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride};
+    fm_scan_args b = *a;
+    FM_ASSERT(y.d == W->cols);
+    b.packed = packs(c, y.n, y.d) ? channels_place(c) : NULL;
+    if (b.packed && !keep) b.y = NULL;
+    fm_op_scan(c, &b);
+    return b.packed ? (fm_packed){b.packed, y.n, y.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, y, W);
 }
 
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a)

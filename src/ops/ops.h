@@ -58,6 +58,8 @@ void fm_op_meet_rows(const fm_ctx *c, size_t n);
 
 /* out = x / rms(x) * w; w (d) may be NULL; out may be x unless x is shared.  Rows. */
 void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps);
+/* The same without weights for each of three runs of columns that follow one another, d[0], d[1] and d[2] wide. */
+void fm_op_rmsnorm_three(const fm_ctx *c, fm_rows out, fm_rows x, const size_t d[3], float eps);
 /* out = rows of x; the rows to take are `index` (out.n), or the first ones when NULL.  Rows. */
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index);
 
@@ -96,5 +98,11 @@ size_t fm_op_packed_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, uns
 
 void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a);
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a);
+
+/* Each as the op and the packing that follows it.  A device packs rows of a large step as it writes them; those of the norm, and
+ * of the scan unless `keep`, are then written nowhere else. */
+fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W);
+fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W);
+fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep);
 
 #endif

@@ -115,8 +115,9 @@ FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *opti
 
 static fm_status open_on_device(fm_session *s, size_t bytes, fm_error *err)
 {
-    FM_TRY(fm_device_alloc(s->m->device, &s->device_memory, bytes, 1, "a session's states and scratch", err));
-    FM_TRY(fm_device_alloc_host(s->m->device, &s->host, s->host_bytes, 1, "a session's room for copies", err));
+    const fm_where there = {s->m->device, s->a};
+    FM_TRY(fm_device_alloc(there, &s->device_memory, bytes, 1, "a session's states and scratch", err));
+    FM_TRY(fm_device_alloc_host(there, &s->host, s->host_bytes, 1, "a session's room for copies", err));
     return fm_forward_reserve(s->m, s->chunk, err);
 }
 
@@ -159,8 +160,9 @@ FM_API void fm_session_free(fm_session *s)
     const fm_allocator *a = s->a ? &copy : NULL;
     if (s->pool) fm_pool_free(s->pool);
     fm_graphs_free(&s->graphs);
-    fm_device_release_host(s->m ? s->m->device : NULL, s->host);
-    fm_device_release(s->m ? s->m->device : NULL, s->device_memory);
+    const fm_where there = {s->m ? s->m->device : NULL, a};
+    fm_device_release_host(there, s->host);
+    fm_device_release(there, s->device_memory);
     fm_free(a, s->memory);
     fm_free(a, s);
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "train/schedule.h"
+#include "train/trainer.h"
 
 typedef enum kind { TEXT, LIST, COUNT, NUMBER, FLAG } kind;
 
@@ -30,6 +30,7 @@ static const row rows[] = {
     ROW("model.shape", TEXT, shape, NULL,
         "shape to draw: mamba-130m ... falcon-mamba-7b, tales, tiny; the keys below change it"),
     ROW("model.tokenizer", TEXT, tokenizer, NULL, "tokenizer.json, or a folder or GGUF file with one (default: model.from)"),
+    ROW("model.norms", TEXT, norms, "shape", "norms on dt, B and C of a model that is drawn: true, false, or as its shape has"),
     ROW("model.d_model", COUNT, d_model, "0", "width of the residual stream"),
     ROW("model.n_layer", COUNT, n_layer, "0", "layers"),
     ROW("model.d_state", COUNT, d_state, "0", "states of a channel"),
@@ -37,7 +38,12 @@ static const row rows[] = {
     ROW("model.d_inner", COUNT, d_inner, "0", "channels; 0 with another d_model: twice that"),
     ROW("model.dt_rank", COUNT, dt_rank, "0", "rank of dt; 0 with another d_model: a sixteenth of that"),
 
-    ROW("data.train", LIST, train, NULL, "files to learn from, .txt or .jsonl; \"path*3\" is drawn three times as often"),
+    ROW("data.train", LIST, train, NULL,
+        "files to learn from, or folders of them: text, .jsonl, packed or not, token shards; \"path*3\" is drawn three times "
+        "as "
+        "often"),
+    ROW("data.stages", LIST, stages, NULL,
+        "stages of the run, as \"from=4M length=1024 weights=1,3\": from so many tokens on another window and mixture"),
     ROW("data.val", TEXT, val, NULL, "file that is only evaluated"),
     ROW("data.length", COUNT, length, "512", "tokens of a window"),
     ROW("data.carry", FLAG, carry, "false", "carry the state over ends of documents inside a window instead of beginning anew"),
@@ -46,6 +52,10 @@ static const row rows[] = {
     ROW("batch.begin", COUNT, batch_begin, "0", "windows of the first step, with batch.ramp; 0: batch.size"),
     ROW("batch.ramp", COUNT, batch_ramp, "0", "tokens over which the batch grows to batch.size"),
     ROW("batch.micro", COUNT, micro_batch, "1", "windows computed at once; memory grows with it"),
+    ROW("batch.chunk", COUNT, chunk, "0",
+        "tokens of them computed at once, the states between chunks kept: less memory, a third more time; 0: all"),
+    ROW("batch.truncate", FLAG, truncate, "false",
+        "gradients end at the borders of chunks: memory of one chunk for a window of any length"),
     ROW("batch.recompute", FLAG, recompute, "false", "keep only the input of each layer: less memory, a third more time"),
 
     ROW("optimizer.rate", NUMBER, rate, "1e-3", "largest learning rate"),
@@ -57,20 +67,39 @@ static const row rows[] = {
     ROW("optimizer.dropout", NUMBER, dropout, "0", "of the embedding and of what each layer adds"),
     ROW("optimizer.z_loss", NUMBER, z_loss, "0", "weight of the squared log of the softmax's sum (1e-4 where it is used)"),
 
+    ROW("optimizer.weights", TEXT, weights, "f32",
+        "matrices the model computes with: f32, or rounded from f32 masters: bf16, bf16-stochastic"),
+
     ROW("schedule.tokens", COUNT, tokens, NULL, "tokens of the whole run"),
     ROW("schedule.warmup", COUNT, warmup, "0", "tokens of the linear warm-up"),
     ROW("schedule.decay_tokens", COUNT, decay_tokens, "0", "tokens of the decay at the end"),
-    ROW("schedule.decay", TEXT, decay, "geometric", "its shape: geometric, linear, cosine, sqrt, inverse"),
+    ROW("schedule.decay", TEXT, decay, "geometric", "its shape: geometric, linear, cosine, sqrt, inverse, megatron"),
+    ROW("schedule.decay_from", TEXT, decay_from, NULL,
+        "checkpoint of the stable phase: go on from it with schedule.decay_tokens of decay (--decay-from)"),
     ROW("schedule.final", NUMBER, final, "0.00390625", "rate at the end, as a fraction of the largest"),
     ROW("schedule.scale_with_batch", FLAG, scale_with_batch, "false", "rate times sqrt(batch / batch.size) during the ramp"),
+
+    ROW("stability.loss_z", NUMBER, loss_z, "0",
+        "standard deviations above the mean from which a loss is a spike (6, say); 0: none is"),
+    ROW("stability.norm_z", NUMBER, norm_z, "0", "the same for the norm of the gradients"),
+    ROW("stability.window", COUNT, outlier_window, "128", "steps over which mean and deviation are taken"),
+    ROW("stability.action", TEXT, outlier_action, "skip",
+        "what becomes of such a step: note; skip its update; rewind to the last checkpoint and skip the data since"),
+    ROW("stability.limit", COUNT, outlier_limit, "8", "outliers in a row, or rewinds to one checkpoint, that end the run"),
 
     ROW("run.out", TEXT, out, NULL, "folder for checkpoints and the log"),
     ROW("run.seed", COUNT, seed, "1", "of initial weights and of the order of windows"),
     ROW("run.save_every", COUNT, save_every, "0", "tokens between checkpoints; 0: only at the end"),
     ROW("run.keep", COUNT, keep, "2", "checkpoints that are kept besides the newest"),
+    ROW("run.milestone_every", COUNT, milestone_every, "0",
+        "tokens between checkpoints that are kept for good; 0: only the last before the decay"),
     ROW("run.eval_every", COUNT, eval_every, "0", "tokens between evaluations of data.val; 0: only at the end"),
     ROW("run.log_every", COUNT, log_every, "0", "tokens between lines of the log; 0: every step"),
-    ROW("run.sample", TEXT, sample, NULL, "prompt to continue after each evaluation"),
+    ROW("run.sample", TEXT, sample, NULL, "text to go on from now and then; \"\": the beginning of a document"),
+    ROW("run.sample_every", COUNT, sample_every, "0", "tokens between samples; 0: as run.eval_every"),
+    ROW("run.sample_tokens", COUNT, sample_tokens, "100", "length of a sample"),
+    ROW("run.stats_every", COUNT, stats_every, "0", "tokens between tables of each layer's dt, B, C and h; 0: none"),
+    ROW("run.peak_gflops", NUMBER, peak, "0", "what the machine can do, for the MFU; 0: f32 arithmetic as measured"),
 };
 
 bool fm_train_config_key(size_t i, fm_train_key *out)
@@ -82,8 +111,7 @@ bool fm_train_config_key(size_t i, fm_train_key *out)
 
 /* ---- Values ---- */
 
-/* 512, 500k, 1.5M, 2G; whole in the end. */
-static bool parse_count(const char *s, uint64_t *out)
+bool fm_parse_count(const char *s, uint64_t *out)
 {
     static const struct {
         char letter;
@@ -118,16 +146,19 @@ static fm_status set_text(char **field, const fm_train_config *c, const char *va
     return FM_OK;
 }
 
-static fm_status set_item(fm_train_config *c, size_t index, const char *value, const char *where, fm_error *err)
+static void free_list(fm_train_list *l, const fm_allocator *a)
 {
-    if (index == 0) {
-        for (size_t i = 0; i < c->n_train; i++) fm_free(c->a, c->train[i]);
-        memset(c->train, 0, sizeof c->train);
-        c->n_train = 0;
-    }
-    if (c->n_train == FM_TRAIN_FILES_MAX)
-        return fm_fail(err, FM_ERR_LIMIT, "%s: more than %d files to learn from", where, FM_TRAIN_FILES_MAX);
-    return set_text(&c->train[c->n_train++], c, value, err);
+    for (size_t i = 0; i < l->n; i++) fm_free(a, l->items[i]);
+    *l = (fm_train_list){0};
+}
+
+static fm_status set_item(fm_train_config *c, const row *r, size_t index, const char *value, const char *where, fm_error *err)
+{
+    fm_train_list *l = (void *)((char *)c + r->offset);
+    if (index == 0) free_list(l, c->a);
+    if (l->n == FM_TRAIN_FILES_MAX)
+        return fm_fail(err, FM_ERR_LIMIT, "%s: %s has more than %d items", where, r->key, FM_TRAIN_FILES_MAX);
+    return set_text(&l->items[l->n++], c, value, err);
 }
 
 static fm_status set_value(fm_train_config *c, const row *r, const char *value, const char *where, fm_error *err)
@@ -136,7 +167,7 @@ static fm_status set_value(fm_train_config *c, const row *r, const char *value, 
     bool fits = true;
     switch (r->kind) {
     case TEXT: return set_text(field, c, value, err);
-    case COUNT: fits = parse_count(value, field); break;
+    case COUNT: fits = fm_parse_count(value, field); break;
     case NUMBER: fits = fm_parse_f64(fm_view_of(value), field) && *(double *)field >= 0.0; break;
     case FLAG: fits = parse_flag(value, field); break;
     default: break;
@@ -165,7 +196,7 @@ fm_status fm_train_config_set(fm_train_config *c, const char *key, size_t index,
 {
     for (size_t i = 0; i < FM_COUNT(rows); i++) {
         if (strcmp(rows[i].key, key) != 0) continue;
-        if (rows[i].kind == LIST) return set_item(c, index, value, where, err);
+        if (rows[i].kind == LIST) return set_item(c, &rows[i], index, value, where, err);
         if (index > 0) return fm_fail(err, FM_ERR_ARGUMENT, "%s: %s takes one value, not a list", where, key);
         return set_value(c, &rows[i], value, where, err);
     }
@@ -182,9 +213,11 @@ fm_status fm_train_config_open(fm_train_config *c, const fm_allocator *a, fm_err
 
 void fm_train_config_free(fm_train_config *c)
 {
-    for (size_t i = 0; i < FM_COUNT(rows); i++)
-        if (rows[i].kind == TEXT) fm_free(c->a, *(char **)((char *)c + rows[i].offset));
-    for (size_t i = 0; i < c->n_train; i++) fm_free(c->a, c->train[i]);
+    for (size_t i = 0; i < FM_COUNT(rows); i++) {
+        void *field = (char *)c + rows[i].offset;
+        if (rows[i].kind == TEXT) fm_free(c->a, *(char **)field);
+        if (rows[i].kind == LIST) free_list(field, c->a);
+    }
     *c = (fm_train_config){0};
 }
 
@@ -195,29 +228,51 @@ static fm_status check_present(const fm_train_config *c, fm_error *err)
     const struct {
         bool there;
         const char *what;
-    } needed[] = {{c->from || c->shape, "model.from or model.shape"},
-                  {c->n_train > 0, "data.train"},
-                  {c->tokens > 0, "schedule.tokens"},
+    } needed[] = {{c->from || c->shape || c->decay_from, "model.from or model.shape"},
+                  {c->train.n > 0, "data.train"},
+                  {c->tokens > 0 || c->decay_from, "schedule.tokens"},
+                  {c->decay_tokens > 0 || !c->decay_from, "schedule.decay_tokens"},
                   {c->out != NULL, "run.out"},
-                  {c->from || c->tokenizer, "model.tokenizer"}};
+                  {c->from || c->tokenizer || c->decay_from, "model.tokenizer"}};
     for (size_t i = 0; i < FM_COUNT(needed); i++)
         if (!needed[i].there)
             return fm_fail(err, FM_ERR_ARGUMENT, "%s is missing: `fmamba train --explain` says what it is", needed[i].what);
     return FM_OK;
 }
 
+/* Texts of which only some words are known. */
+static fm_status check_words(const fm_train_config *c, fm_error *err)
+{
+    fm_decay decay;
+    fm_outlier_action action;
+    fm_params_kind weights;
+    const bool norms = !strcmp(c->norms, "shape") || !strcmp(c->norms, "true") || !strcmp(c->norms, "false");
+    const struct {
+        bool known;
+        const char *key, *value, *words;
+    } words[] = {
+        {fm_decay_from_name(c->decay, &decay), "schedule.decay", c->decay,
+         "geometric, linear, cosine, sqrt, inverse or megatron"},
+        {fm_outlier_action_from_name(c->outlier_action, &action), "stability.action", c->outlier_action,
+         "note, skip or rewind"},
+        {fm_params_kind_from_name(c->weights, &weights), "optimizer.weights", c->weights, "f32, bf16 or bf16-stochastic"},
+        {norms, "model.norms", c->norms, "true, false or shape"}};
+    for (size_t i = 0; i < FM_COUNT(words); i++)
+        if (!words[i].known)
+            return fm_fail(err, FM_ERR_ARGUMENT, "%s is \"%s\", expected %s", words[i].key, words[i].value, words[i].words);
+    return FM_OK;
+}
+
 fm_status fm_train_config_check(const fm_train_config *c, fm_error *err)
 {
-    fm_decay ignored;
     FM_TRY(check_present(c, err));
+    FM_TRY(check_words(c, err));
     if (!c->length || !c->batch || !c->micro_batch || c->batch > UINT32_MAX || c->batch_begin > UINT32_MAX)
         return fm_fail(err, FM_ERR_ARGUMENT, "data.length, batch.size and batch.micro must be at least 1");
-    if (!fm_decay_from_name(c->decay, &ignored))
-        return fm_fail(err, FM_ERR_ARGUMENT, "schedule.decay is \"%s\", expected geometric, linear, cosine, sqrt or inverse",
-                       c->decay);
-    if (c->warmup > c->tokens || c->decay_tokens > c->tokens - c->warmup)
+    if (!c->decay_from && (c->warmup > c->tokens || c->decay_tokens > c->tokens - c->warmup))
         return fm_fail(err, FM_ERR_ARGUMENT, "schedule: warm-up (%llu) and decay (%llu) are longer than the run (%llu tokens)",
                        (unsigned long long)c->warmup, (unsigned long long)c->decay_tokens, (unsigned long long)c->tokens);
+    if (!c->sample_tokens) return fm_fail(err, FM_ERR_ARGUMENT, "run.sample_tokens must be at least 1");
     if (c->beta1 >= 1.0 || c->beta2 >= 1.0) return fm_fail(err, FM_ERR_ARGUMENT, "optimizer.beta1 and beta2 must be below 1");
     return FM_OK;
 }

@@ -8,26 +8,38 @@
 
 #define FM_TRAIN_FILES_MAX 32
 
+typedef struct fm_train_list {
+    char *items[FM_TRAIN_FILES_MAX];
+    size_t n;
+} fm_train_list;
+
 /* Strings belong to the configuration.  Counts of tokens may be written 500k, 1.5M, 2G in the file. */
 typedef struct fm_train_config {
-    char *from, *shape, *tokenizer;
+    char *from, *shape, *tokenizer, *norms;
     uint64_t d_model, n_layer, d_state, d_conv, dt_rank, d_inner; /* over the shape's; 0: the shape's */
 
-    char *train[FM_TRAIN_FILES_MAX]; /* "path" or "path*weight" */
-    size_t n_train;
+    fm_train_list train;  /* "path" or "path*weight" */
+    fm_train_list stages; /* see stages.h */
     char *val;
     bool carry;
-    uint64_t length, batch, batch_begin, batch_ramp, micro_batch;
+    uint64_t length, batch, batch_begin, batch_ramp, micro_batch, chunk;
 
     double rate, final, beta1, beta2, eps, weight_decay, clip, z_loss, dropout;
     bool scale_with_batch;
+    char *weights;
     uint64_t tokens, warmup, decay_tokens;
-    char *decay;
+    char *decay, *decay_from;
+
+    char *outlier_action;
+    double loss_z, norm_z;
+    uint64_t outlier_window, outlier_limit;
 
     char *out;
-    uint64_t seed, save_every, keep, eval_every, log_every;
+    uint64_t seed, save_every, keep, milestone_every, eval_every, log_every;
     char *sample;
-    bool recompute;
+    uint64_t sample_every, sample_tokens, stats_every;
+    double peak;
+    bool recompute, truncate;
     const fm_allocator *a;
 } fm_train_config;
 
@@ -43,6 +55,9 @@ fm_status fm_train_config_set(fm_train_config *c, const char *key, size_t index,
 fm_status fm_train_config_read(fm_train_config *c, const char *path, fm_error *err);
 /* What is impossible in itself or missing, before anything is opened. */
 fm_status fm_train_config_check(const fm_train_config *c, fm_error *err);
+
+/* 512, 500k, 1.5M, 2G; whole in the end. */
+bool fm_parse_count(const char *s, uint64_t *out);
 
 /* The table, for --explain; false past the end. */
 typedef struct fm_train_key {

@@ -1,13 +1,11 @@
-/* counts.c - see counts.h.  A file is cut into chunks of about a mebibyte; each thread counts every n-th of them in a table of
- * its own, and the tables are added up. */
+/* counts.c - see counts.h.  A file comes in chunks of about a mebibyte; each thread counts every n-th of them in a table of its
+ * own, and the tables are added up. */
 #include "train/counts.h"
 
 #include <string.h>
 
-#include "base/file.h"
-#include "train/data.h"
-
-#define CHUNK_BYTES ((size_t)1 << 20)
+#include "train/chunks.h"
+#include "train/tokenize.h"
 
 /* ---- The table ---- */
 
@@ -96,40 +94,9 @@ typedef struct part {
 typedef struct counting {
     const fm_cutter *cutter;
     const char *path;
-    fm_view text;
-    bool lines;
-    size_t *cuts; /* (n + 1) where chunks begin */
-    size_t n, cap;
+    fm_chunks chunks;
     part *parts;
 } counting;
-
-/* Is the place before p[at] between two pieces, whatever stands around it?  No rule of any pre-tokeniser goes on from a letter
- * to a line end, or looks back. */
-static bool is_seam(const counting *c, size_t at)
-{
-    const char before = c->text.p[at - 1];
-    if (c->lines) return before == '\n';
-    const char lower = (char)(before | 32);
-    return c->text.p[at] == '\n' && lower >= 'a' && lower <= 'z';
-}
-
-static size_t chunk_end(const counting *c, size_t begin)
-{
-    if (c->text.n - begin <= CHUNK_BYTES || (c->cutter->whole && !c->lines)) return c->text.n;
-    size_t at = begin + CHUNK_BYTES;
-    while (at < c->text.n && !is_seam(c, at)) at++;
-    return at;
-}
-
-static fm_status find_chunks(counting *c, const fm_allocator *a, fm_error *err)
-{
-    for (size_t at = 0; at < c->text.n; c->n++) {
-        FM_TRY(fm_grow((void **)&c->cuts, &c->cap, c->n + 2, sizeof *c->cuts, a, "the chunks of a file", err));
-        c->cuts[c->n] = at;
-        at = c->cuts[c->n + 1] = chunk_end(c, at);
-    }
-    return FM_OK;
-}
 
 static fm_status count_span(part *p, const fm_cutter *cutter, fm_view span)
 {
@@ -153,19 +120,17 @@ static fm_status count_text(part *p, const fm_cutter *cutter, fm_view text)
     return begin < text.n ? count_span(p, cutter, (fm_view){text.p + begin, text.n - begin}) : FM_OK;
 }
 
-static fm_status count_lines(part *p, const counting *c, fm_view text)
+static fm_status count_lines(part *p, const counting *c, fm_view chunk)
 {
-    fm_str line = {.a = p->counts.a};
+    fm_str text = {.a = p->counts.a};
     fm_status status = FM_OK;
-    for (size_t at = 0; at < text.n && status == FM_OK;) {
-        const char *end = memchr(text.p + at, '\n', text.n - at);
-        const size_t n = end != NULL ? (size_t)(end - text.p) - at : text.n - at;
-        fm_str_reset(&line);
-        if (n > 0) status = fm_jsonl_text(&line, (fm_view){text.p + at, n}, c->path, &p->err);
-        if (status == FM_OK) status = count_text(p, c->cutter, (fm_view){line.p, line.n});
-        at += n + 1;
+    fm_view line;
+    for (size_t at = 0; status == FM_OK && fm_chunk_line(chunk, &at, &line);) {
+        fm_str_reset(&text);
+        status = fm_jsonl_text(&text, line, c->path, &p->err);
+        if (status == FM_OK) status = count_text(p, c->cutter, (fm_view){text.p, text.n});
     }
-    fm_str_free(&line);
+    fm_str_free(&text);
     return status;
 }
 
@@ -173,9 +138,9 @@ static void count_part(void *ctx, unsigned index, unsigned n_parts)
 {
     counting *c = ctx;
     part *p = &c->parts[index];
-    for (size_t i = index; i < c->n && p->status == FM_OK; i += n_parts) {
-        const fm_view text = {c->text.p + c->cuts[i], c->cuts[i + 1] - c->cuts[i]};
-        p->status = c->lines ? count_lines(p, c, text) : count_text(p, c->cutter, text);
+    for (size_t i = index; i < c->chunks.n && p->status == FM_OK; i += n_parts) {
+        const fm_view text = fm_chunk(&c->chunks, i);
+        p->status = c->chunks.lines ? count_lines(p, c, text) : count_text(p, c->cutter, text);
         p->failed_at = i;
     }
 }
@@ -197,14 +162,22 @@ static fm_status add_up(fm_counts *out, const fm_counts *c, fm_error *err)
     return FM_OK;
 }
 
+static fm_status count_rounds(counting *c, unsigned n_parts, fm_error *err)
+{
+    do {
+        FM_TRY(fm_chunks_next(&c->chunks, err));
+        fm_pool_run(c->cutter->pool, count_part, c);
+        FM_TRY(first_failure(c, n_parts, err));
+    } while (c->chunks.n > 0);
+    return FM_OK;
+}
+
 static fm_status count_chunks(counting *c, fm_counts *out, uint64_t *n_bytes, fm_error *err)
 {
     const unsigned n_parts = fm_pool_threads(c->cutter->pool);
-    FM_TRY(find_chunks(c, out->a, err));
     FM_TRY(fm_alloc((void **)&c->parts, out->a, n_parts, sizeof *c->parts, "the counts of a file", err));
     for (unsigned i = 0; i < n_parts; i++) c->parts[i].counts.a = out->a;
-    fm_pool_run(c->cutter->pool, count_part, c);
-    fm_status status = first_failure(c, n_parts, err);
+    fm_status status = count_rounds(c, n_parts, err);
     for (unsigned i = 0; i < n_parts; i++) {
         if (status == FM_OK) status = add_up(out, &c->parts[i].counts, err);
         *n_bytes += c->parts[i].n_bytes;
@@ -215,15 +188,10 @@ static fm_status count_chunks(counting *c, fm_counts *out, uint64_t *n_bytes, fm
 
 fm_status fm_counts_file(fm_counts *out, const char *path, const fm_cutter *cutter, uint64_t *n_bytes, fm_error *err)
 {
-    fm_map map;
-    FM_TRY(fm_map_open(&map, path, FM_MAP_SHARED, err));
-    counting c = {.cutter = cutter,
-                  .path = path,
-                  .text = {(const char *)map.p, map.n},
-                  .lines = fm_view_ends(fm_view_of(path), ".jsonl")};
+    counting c = {.cutter = cutter, .path = path};
+    FM_TRY(fm_chunks_open(&c.chunks, path, cutter->whole, fm_pool_threads(cutter->pool), out->a, err));
     const fm_status status = count_chunks(&c, out, n_bytes, err);
     fm_free(out->a, c.parts);
-    fm_free(out->a, c.cuts);
-    fm_map_close(&map);
+    fm_chunks_close(&c.chunks);
     return status;
 }

@@ -1,13 +1,7 @@
 /* data.c - see data.h. */
 #include "train/data.h"
 
-#include <string.h>
-
-#include "base/file.h"
-#include "base/json.h"
 #include "base/rng.h"
-
-#define FILE_BYTES_MAX ((size_t)64 << 30)
 
 /* ---- Order ---- */
 
@@ -37,142 +31,191 @@ uint64_t fm_permute(uint64_t i, uint64_t n, uint64_t key)
     return i;
 }
 
-static uint64_t n_windows(const fm_data *d, size_t source)
+/* ---- Stages ---- */
+
+static size_t stage_length(const fm_data *d, uint64_t stage)
 {
-    return d->sources[source]->n ? (d->sources[source]->n - 1) / d->length : 0;
+    return d->n_stages ? d->stages[stage].length : d->length;
 }
 
-fm_status fm_data_check(const fm_data *d, fm_error *err)
+static const double *stage_weights(const fm_data *d, uint64_t stage)
 {
+    return d->n_stages ? d->stages[stage].weights : d->weights;
+}
+
+size_t fm_data_longest(const fm_data *d)
+{
+    size_t longest = stage_length(d, 0);
+    for (size_t i = 1; i < d->n_stages; i++)
+        if (d->stages[i].length > longest) longest = d->stages[i].length;
+    return longest;
+}
+
+size_t fm_data_length(const fm_data *d, const fm_cursor *c)
+{
+    return stage_length(d, c->stage);
+}
+
+/* ---- Sources ---- */
+
+static size_t parts_of(const fm_data *d, size_t source)
+{
+    return d->n_parts[source] ? d->n_parts[source] : 1;
+}
+
+static uint64_t blocks_of(const fm_tokens *part, size_t block)
+{
+    return part->n ? (part->n - 1) / block : 0;
+}
+
+static uint64_t count_blocks(const fm_data *d, size_t source, size_t block)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < parts_of(d, source); i++) n += blocks_of(&d->sources[source][i], block);
+    return n;
+}
+
+/* The n tokens at `at` of a block, and the one after them. */
+static void read_block(const fm_data *d, size_t source, uint64_t index, size_t at, size_t n, int32_t *out)
+{
+    const size_t block = fm_data_longest(d);
+    const fm_tokens *part = d->sources[source];
+    for (uint64_t blocks; index >= (blocks = blocks_of(part, block)); part++) index -= blocks;
+    fm_tokens_copy(part, (size_t)index * block + at, n + 1, out);
+}
+
+/* ---- The mixture ---- */
+
+#define WEIGHT_UNIT ((double)(1 << 20))
+#define DRAWN_MAX   ((uint64_t)1 << 42) /* times a weight, below 2^63 */
+
+/* Weights as whole numbers, so that places are compared without rounding. */
+static void whole_weights(const fm_data *d, uint64_t stage, uint64_t *out)
+{
+    const double *w = stage_weights(d, stage);
+    double most = 0.0;
     for (size_t i = 0; i < d->n_sources; i++)
-        if (n_windows(d, i) == 0)
-            return fm_fail(err, FM_ERR_ARGUMENT,
-                           "source %zu has %zu tokens, a window takes %zu and the one after them: give more text or a shorter "
-                           "sequence",
-                           i + 1, d->sources[i]->n, d->length);
-    return FM_OK;
+        if (w[i] > most) most = w[i];
+    for (size_t i = 0; i < d->n_sources; i++) {
+        out[i] = (uint64_t)(w[i] / most * WEIGHT_UNIT + 0.5);
+        if (out[i] == 0 && w[i] > 0.0) out[i] = 1;
+    }
 }
 
-/* The source whose share of what was taken is furthest below its weight; the first on ties. */
-static size_t choose_source(const fm_data *d, const fm_cursor *c)
+/* The source whose next draw comes first; the first of them on ties. */
+static size_t next_source(const fm_data *d, const uint64_t *w, const uint64_t *taken)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < d->n_sources; i++)
-        if (((double)c->taken[i] + 1.0) * d->weights[best] < ((double)c->taken[best] + 1.0) * d->weights[i]) best = i;
+    size_t best = FM_SOURCES_MAX;
+    for (size_t i = 0; i < d->n_sources; i++)
+        if (w[i] && (best == FM_SOURCES_MAX || (taken[i] + 1) * w[best] < (taken[best] + 1) * w[i])) best = i;
     return best;
 }
 
-const int32_t *fm_data_next(const fm_data *d, fm_cursor *c)
+/* All draws up to the place n / sum of weights are at most n, and lack fewer than there are sources: the rest is walked. */
+static void share(const fm_data *d, const uint64_t *w, uint64_t n, uint64_t *out)
 {
-    const size_t s = choose_source(d, c);
-    const uint64_t n = n_windows(d, s), taken = c->taken[s]++, epoch = taken / n;
-    uint32_t key[4];
-    fm_rng_words(key, d->seed, s, epoch);
-    const uint64_t window = fm_permute(taken % n, n, (uint64_t)key[1] << 32 | key[0]);
-    return d->sources[s]->ids + window * d->length;
+    uint64_t sum = 0, given = 0;
+    FM_ASSERT(n < DRAWN_MAX);
+    for (size_t i = 0; i < d->n_sources; i++) sum += w[i];
+    for (size_t i = 0; i < d->n_sources; i++) given += out[i] = n * w[i] / sum;
+    for (; given < n; given++) out[next_source(d, w, out)]++;
 }
 
-/* ---- Files ---- */
-
-static fm_status reserve(fm_tokens *t, size_t *room, size_t more, fm_error *err)
+void fm_data_shares(const fm_data *d, uint64_t stage, uint64_t n, uint64_t *out)
 {
-    size_t want;
-    if (!fm_add(t->n, more, &want)) return fm_fail(err, FM_ERR_MEMORY, "too many tokens");
-    if (want <= *room) return FM_OK;
-    want = want > *room * 2 ? want : *room * 2;
-    int32_t *p;
-    FM_TRY(fm_alloc((void **)&p, t->a, want, sizeof *p, "the tokens", err));
-    if (t->n) memcpy(p, t->ids, t->n * sizeof *p);
-    fm_free(t->a, t->ids);
-    t->ids = p;
-    *room = want;
+    uint64_t w[FM_SOURCES_MAX];
+    whole_weights(d, stage, w);
+    share(d, w, n, out);
+}
+
+/* Where a stage begins in a source: windows lie at multiples of their length. */
+static uint64_t first_of(const fm_cursor *c, size_t source, size_t length)
+{
+    return (c->taken[source] + length - 1) / length * length;
+}
+
+void fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_t *out)
+{
+    uint64_t w[FM_SOURCES_MAX], drawn[FM_SOURCES_MAX];
+    uint32_t key[4];
+    const size_t length = fm_data_length(d, c), block = fm_data_longest(d);
+    whole_weights(d, c->stage, w);
+    share(d, w, c->drawn + ahead, drawn);
+    const size_t s = next_source(d, w, drawn);
+    const uint64_t at = first_of(c, s, length) + drawn[s] * length, n = count_blocks(d, s, block);
+    fm_rng_words(key, d->seed, s, at / block / n);
+    const uint64_t index = fm_permute(at / block % n, n, (uint64_t)key[1] << 32 | key[0]);
+    read_block(d, s, index, (size_t)(at % block), length, out);
+}
+
+static void leave_stage(const fm_data *d, fm_cursor *c)
+{
+    uint64_t drawn[FM_SOURCES_MAX];
+    const size_t length = fm_data_length(d, c);
+    fm_data_shares(d, c->stage, c->drawn, drawn);
+    for (size_t i = 0; i < d->n_sources; i++)
+        if (drawn[i]) c->taken[i] = first_of(c, i, length) + drawn[i] * length;
+    c->drawn = 0;
+    c->stage++;
+}
+
+void fm_data_advance(const fm_data *d, fm_cursor *c, uint64_t windows, uint64_t tokens)
+{
+    c->drawn += windows;
+    while (c->stage + 1 < d->n_stages && tokens >= d->stages[c->stage + 1].begin) leave_stage(d, c);
+}
+
+/* ---- Checks ---- */
+
+static fm_status check_stage(const fm_data *d, size_t i, size_t block, fm_error *err)
+{
+    const fm_stage *s = &d->stages[i];
+    double sum = 0.0;
+    for (size_t k = 0; k < d->n_sources; k++) sum += s->weights[k];
+    if (i == 0 ? s->begin != 0 : s->begin <= s[-1].begin)
+        return fm_fail(err, FM_ERR_ARGUMENT,
+                       "stage %zu begins at %llu tokens: expected the first to begin at 0 and each after the one before it",
+                       i + 1, (unsigned long long)s->begin);
+    if (s->length == 0 || block % s->length != 0)
+        return fm_fail(err, FM_ERR_ARGUMENT,
+                       "stage %zu has windows of %zu tokens: expected a divisor of the longest stage's, %zu", i + 1, s->length,
+                       block);
+    if (!(sum > 0.0)) return fm_fail(err, FM_ERR_ARGUMENT, "stage %zu takes nothing from any source: give one a weight", i + 1);
     return FM_OK;
 }
 
-static fm_status append(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_view text, unsigned flags, fm_error *err)
+static size_t count_tokens(const fm_data *d, size_t source)
 {
     size_t n = 0;
-    const fm_status counted = fm_tokenize(tok, text.p, text.n, flags, NULL, &n, err);
-    if (counted != FM_OK && counted != FM_ERR_LIMIT) return counted;
-    FM_TRY(reserve(t, room, n + 1, err));
-    FM_TRY(fm_tokenize(tok, text.p, text.n, flags, t->ids + t->n, &n, err));
-    t->n += n;
-    t->n_bytes += text.n;
+    for (size_t i = 0; i < parts_of(d, source); i++) n += d->sources[source][i].n;
+    return n;
+}
+
+/* A step of a stage reads no window twice. */
+static fm_status check_batch(const fm_data *d, uint64_t stage, uint64_t batch, fm_error *err)
+{
+    const size_t block = fm_data_longest(d), length = stage_length(d, stage);
+    const double *weights = stage_weights(d, stage);
+    uint64_t n = 0;
+    for (size_t i = 0; i < d->n_sources; i++)
+        if (weights[i] > 0.0) n += count_blocks(d, i, block) * (block / length);
+    if (n >= batch) return FM_OK;
+    return fm_fail(
+        err, FM_ERR_ARGUMENT,
+        "a step takes %llu windows of %zu tokens, but there is text for %llu: give more text, or a smaller batch.size",
+        (unsigned long long)batch, length, (unsigned long long)n);
+}
+
+fm_status fm_data_check(const fm_data *d, uint64_t batch, fm_error *err)
+{
+    const size_t block = fm_data_longest(d);
+    for (size_t i = 0; i < d->n_stages; i++) FM_TRY(check_stage(d, i, block, err));
+    for (size_t i = 0; i < d->n_sources; i++)
+        if (count_blocks(d, i, block) == 0)
+            return fm_fail(err, FM_ERR_ARGUMENT,
+                           "source %zu has %zu tokens, a window takes %zu and the one after them: give more text or a shorter "
+                           "sequence",
+                           i + 1, count_tokens(d, i), block);
+    for (uint64_t i = 0; i < (d->n_stages ? d->n_stages : 1); i++) FM_TRY(check_batch(d, i, batch, err));
     return FM_OK;
-}
-
-fm_status fm_jsonl_text(fm_str *out, fm_view line, const char *path, fm_error *err)
-{
-    fm_json j = fm_json_begin(line.p, line.n, path);
-    fm_view key, raw = {NULL, 0};
-    if (fm_json_enter_object(&j))
-        while (fm_json_key(&j, &key)) {
-            if (fm_view_is(key, "text"))
-                fm_json_string(&j, &raw);
-            else
-                fm_json_skip(&j);
-        }
-    FM_TRY(fm_json_finish(&j, err));
-    if (!raw.p) return fm_fail(err, FM_ERR_FORMAT, "%s: a line has no \"text\": expected {\"text\": \"...\"} in each", path);
-    fm_json_unescape(out, raw);
-    return fm_str_ok(out, "a document", err);
-}
-
-static fm_status append_line(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_view line, const char *path, fm_error *err)
-{
-    fm_str text = {.a = t->a};
-    fm_status status = fm_jsonl_text(&text, line, path, err);
-    if (status == FM_OK) status = append(t, room, tok, (fm_view){text.p, text.n}, 0, err);
-    if (status == FM_OK && fm_tokenizer_eos(tok) >= 0) t->ids[t->n++] = fm_tokenizer_eos(tok);
-    fm_str_free(&text);
-    return status;
-}
-
-static fm_status append_lines(fm_tokens *t, size_t *room, const fm_tokenizer *tok, fm_view text, const char *path,
-                              fm_error *err)
-{
-    for (size_t at = 0; at < text.n;) {
-        const char *end = memchr(text.p + at, '\n', text.n - at);
-        const size_t n = end ? (size_t)(end - text.p) - at : text.n - at;
-        if (n > 0) FM_TRY(append_line(t, room, tok, (fm_view){text.p + at, n}, path, err));
-        at += n + 1;
-    }
-    return FM_OK;
-}
-
-static fm_status check_ids(const fm_tokens *t, size_t vocab, const char *path, fm_error *err)
-{
-    for (size_t i = 0; i < t->n; i++)
-        if (t->ids[i] < 0 || (size_t)t->ids[i] >= vocab)
-            return fm_fail(err, FM_ERR_SHAPE,
-                           "%s: token %zu is %d, expected 0 .. %zu: tokenizer and model do not belong together", path, i,
-                           (int)t->ids[i], vocab - 1);
-    return FM_OK;
-}
-
-fm_status fm_tokens_read(fm_tokens *out, const char *path, const fm_tokenizer *t, size_t vocab, const fm_allocator *a,
-                         fm_error *err)
-{
-    fm_map map;
-    size_t room = 0;
-    *out = (fm_tokens){.a = a};
-    FM_TRY(fm_map_open(&map, path, FM_MAP_SHARED, err));
-    const fm_view text = {(const char *)map.p, map.n};
-    fm_status status = FM_OK;
-    if (map.n > FILE_BYTES_MAX)
-        status = fm_fail(err, FM_ERR_LIMIT, "%s: %zu bytes of text, at most %zu are read at once", path, map.n, FILE_BYTES_MAX);
-    else if (fm_view_ends(fm_view_of(path), ".jsonl"))
-        status = append_lines(out, &room, t, text, path, err);
-    else
-        status = append(out, &room, t, text, FM_PARSE_SPECIAL, err);
-    fm_map_close(&map);
-    if (status == FM_OK) status = check_ids(out, vocab, path, err);
-    if (status != FM_OK) fm_tokens_free(out);
-    return status;
-}
-
-void fm_tokens_free(fm_tokens *t)
-{
-    fm_free(t->a, t->ids);
-    *t = (fm_tokens){0};
 }

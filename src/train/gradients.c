@@ -27,7 +27,7 @@ static fm_status open_gradients(fm_gradients *g, fm_error *err)
     FM_TRY(fm_alloc((void **)&g->g, g->a, g->n, sizeof *g->g, "the list of gradients", err));
     FM_TRY(fm_alloc((void **)&g->counts, g->a, g->n, sizeof *g->counts, "the list of gradients", err));
     FM_TRY(count_floats(g, err));
-    FM_TRY(fm_alloc((void **)&g->memory, g->a, g->floats, sizeof(float), "the gradients", err));
+    FM_TRY(fm_device_alloc(g->there, (void **)&g->memory, g->floats, sizeof(float), "the gradients", err));
     for (size_t i = 0, at = 0; i < g->n; at += fm_round_up(g->counts[i++], 16))
         g->g[i] = has_gradient(g->m, i) ? g->memory + at : NULL;
     return FM_OK;
@@ -35,7 +35,7 @@ static fm_status open_gradients(fm_gradients *g, fm_error *err)
 
 fm_status fm_gradients_open(fm_gradients *g, const fm_model *m, const fm_allocator *a, fm_error *err)
 {
-    *g = (fm_gradients){.m = m, .a = a, .n = fm_model_weight_count(m)};
+    *g = (fm_gradients){.m = m, .a = a, .there = {m->device, a}, .n = fm_model_weight_count(m)};
     const fm_status status = open_gradients(g, err);
     if (status != FM_OK) fm_gradients_free(g);
     return status;
@@ -43,49 +43,45 @@ fm_status fm_gradients_open(fm_gradients *g, const fm_model *m, const fm_allocat
 
 void fm_gradients_free(fm_gradients *g)
 {
-    fm_free(g->a, g->memory);
+    fm_device_release(g->there, g->memory);
     fm_free(g->a, g->counts);
     fm_free(g->a, g->g);
     *g = (fm_gradients){0};
 }
 
 /* dA / d(A_log) = A. */
-void fm_gradients_settle(fm_gradients *g)
+void fm_gradients_settle(fm_gradients *g, const fm_kernels *k)
 {
+    const fm_run run = {.n_parts = 1, .stream = fm_device_stream(g->m->device)};
     for (size_t i = 0; i < g->n; i++) {
         const fm_model_weight w = fm_model_weight_at(g->m, i);
-        const float *A = w.loaded->data;
-        if (w.def->map != FM_MAP_A || !g->g[i]) continue;
-        for (size_t j = 0; j < g->counts[i]; j++) g->g[i][j] *= A[j];
+        if (w.def->map == FM_MAP_A && g->g[i]) k->decays_back(&run, g->g[i], w.loaded->data, g->counts[i]);
     }
 }
 
 /* ---- One sequence ---- */
 
 /* Everything that a pass over one sequence needs. */
-typedef struct pass {
+typedef struct sequence {
     float *state, *loss;
     int32_t *targets;
-    void *scratch;
-    size_t scratch_bytes;
-} pass;
+    fm_pass pass;
+} sequence;
 
-static fm_status open_pass(pass *p, const fm_gradients *g, const fm_kernels *k, fm_pool *pool, size_t n, fm_error *err)
+static fm_status open_sequence(sequence *q, const fm_gradients *g, const fm_kernels *k, fm_pool *pool, size_t n, fm_error *err)
 {
-    p->scratch_bytes = fm_backward_bytes(&(fm_backward){.m = g->m, .k = k, .pool = pool, .n_pieces = 1}, n);
-    if (!p->scratch_bytes) return fm_fail(err, FM_ERR_MEMORY, "a backward pass over %zu tokens overflows memory: use fewer", n);
-    FM_TRY(fm_alloc((void **)&p->state, g->a, g->m->state_floats, sizeof(float), "a state", err));
-    FM_TRY(fm_alloc((void **)&p->loss, g->a, n, sizeof(float), "the losses", err));
-    FM_TRY(fm_alloc((void **)&p->targets, g->a, n, sizeof *p->targets, "the targets", err));
-    return fm_alloc(&p->scratch, g->a, p->scratch_bytes, 1, "a backward pass", err);
+    FM_TRY(fm_device_alloc(g->there, (void **)&q->state, g->m->state_floats, sizeof(float), "a state", err));
+    FM_TRY(fm_alloc((void **)&q->loss, g->a, n, sizeof(float), "the losses", err));
+    FM_TRY(fm_alloc((void **)&q->targets, g->a, n, sizeof *q->targets, "the targets", err));
+    return fm_pass_open(&q->pass, &(fm_backward){.m = g->m, .k = k, .pool = pool, .n_pieces = 1}, n, g->a, err);
 }
 
-static void close_pass(pass *p, const fm_allocator *a)
+static void close_sequence(sequence *q, const fm_gradients *g)
 {
-    fm_free(a, p->scratch);
-    fm_free(a, p->targets);
-    fm_free(a, p->loss);
-    fm_free(a, p->state);
+    fm_pass_free(&q->pass);
+    fm_free(g->a, q->targets);
+    fm_free(g->a, q->loss);
+    fm_device_release(g->there, q->state);
 }
 
 static fm_status check_ids(const fm_model *m, const int32_t *ids, size_t n, fm_error *err)
@@ -98,32 +94,39 @@ static fm_status check_ids(const fm_model *m, const int32_t *ids, size_t n, fm_e
     return FM_OK;
 }
 
+static fm_status run_sequence(sequence *q, fm_gradients *g, const fm_kernels *k, fm_pool *pool, const int32_t *ids, size_t n,
+                              fm_error *err)
+{
+    const fm_piece piece = {.tokens = ids, .n = n, .state = q->state};
+    memcpy(q->targets, ids + 1, (n - 1) * sizeof *ids);
+    q->targets[n - 1] = -1;
+    return fm_pass_run(&q->pass,
+                       &(fm_backward){.m = g->m,
+                                      .k = k,
+                                      .pool = pool,
+                                      .pieces = &piece,
+                                      .n_pieces = 1,
+                                      .targets = q->targets,
+                                      .scale = 1.0f / (float)(n - 1),
+                                      .g = g->g,
+                                      .loss = q->loss},
+                       err);
+}
+
 fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm_pool *pool, const int32_t *ids, size_t n,
                           fm_error *err)
 {
-    pass p = {0};
+    sequence q = {0};
     FM_TRY(check_ids(g->m, ids, n, err));
-    const fm_status status = open_pass(&p, g, k, pool, n, err);
+    fm_status status = open_sequence(&q, g, k, pool, n, err);
+    if (status == FM_OK) status = run_sequence(&q, g, k, pool, ids, n, err);
     if (status == FM_OK) {
-        memcpy(p.targets, ids + 1, (n - 1) * sizeof *ids);
-        p.targets[n - 1] = -1;
-        const fm_piece piece = {.tokens = ids, .n = n, .state = p.state};
-        const fm_backward b = {.m = g->m,
-                               .k = k,
-                               .pool = pool,
-                               .pieces = &piece,
-                               .n_pieces = 1,
-                               .targets = p.targets,
-                               .scale = 1.0f / (float)(n - 1),
-                               .g = g->g,
-                               .loss = p.loss};
-        fm_backward_run(&b, p.scratch, p.scratch_bytes);
-        fm_gradients_settle(g);
+        fm_gradients_settle(g, k);
         double sum = 0.0;
-        for (size_t i = 0; i + 1 < n; i++) sum += (double)p.loss[i];
+        for (size_t i = 0; i + 1 < n; i++) sum += (double)q.loss[i];
         *loss = sum / (double)(n - 1);
     }
-    close_pass(&p, g->a);
+    close_sequence(&q, g);
     return status;
 }
 
@@ -131,6 +134,6 @@ fm_status fm_gradients_write(const fm_gradients *g, double loss, const char *pat
 {
     const float value = (float)loss;
     const fm_tensor_file f = {
-        .m = g->m, .sets = &(fm_tensor_set){"grad.", g->g}, .n_sets = 1, .type = FM_F32, .loss = &value, .a = g->a};
+        .m = g->m, .sets = &(fm_tensor_set){"grad.", g->g, NULL}, .n_sets = 1, .type = FM_F32, .loss = &value, .a = g->a};
     return fm_tensors_write(&f, path, err);
 }

@@ -4,7 +4,23 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "train/tensors.h"
+
+#define ROUND_KEY 0x726f756e64696e67u /* apart from what the seed keys elsewhere */
+
+enum { ROUND_BLOCK = 8 }; /* values whose chances come from one draw of 128 bits */
+
+bool fm_params_kind_from_name(const char *name, fm_params_kind *out)
+{
+    static const char *const names[] = {"f32", "bf16", "bf16-stochastic"};
+    for (size_t i = 0; i < FM_COUNT(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (fm_params_kind)i;
+            return true;
+        }
+    return false;
+}
 
 bool fm_params_decays(const fm_params *p, size_t i)
 {
@@ -19,30 +35,106 @@ static void decode_weight(float *w, const fm_model_weight *from)
     for (size_t i = 0; from->def->map == FM_MAP_A && i < t->rows * t->cols; i++) w[i] = logf(-w[i]);
 }
 
-/* The model computes with the master itself, but for A, whose memory is the model's own. */
-static void adopt(fm_params *p, size_t i)
+static fm_where where(const fm_params *p)
+{
+    return (fm_where){p->m ? p->m->device : NULL, p->a};
+}
+
+static bool is_decay(const fm_model_weight *w)
+{
+    return w->def->map == FM_MAP_A;
+}
+
+/* Masters of weight i, decoded on the host. */
+static fm_status fill_master(fm_params *p, size_t i, size_t count, fm_error *err)
+{
+    const fm_model_weight w = fm_model_weight_at(p->m, i);
+    fm_device *device = p->m->device;
+    float *host = p->w[i];
+    if (device) FM_TRY(fm_alloc((void **)&host, p->a, count, sizeof(float), "a weight", err));
+    decode_weight(host, &w);
+    if (!device) return FM_OK;
+    fm_device_upload(device, p->w[i], host, count * sizeof(float));
+    const fm_status status = fm_device_wait(device, err);
+    fm_free(p->a, host);
+    return status;
+}
+
+/* The model computes with the master itself or its bf16, but for A, whose memory is the model's own, or on a device the next of
+ * `decays`. */
+static void adopt(const fm_params *p, size_t i, float **decays)
 {
     const fm_model_weight w = fm_model_weight_at(p->m, i);
     fm_tensor *t = (fm_tensor *)(uintptr_t)w.loaded; /* the model is ours now */
-    if (w.def->map == FM_MAP_A) return;
-    *t = (fm_tensor){p->w[i], FM_F32, t->rows, t->cols, t->cols * sizeof(float)};
+    if (p->halves && p->halves[i]) {
+        *t = (fm_tensor){p->halves[i], FM_BF16, t->rows, t->cols, t->cols * sizeof(uint16_t)};
+    } else if (!is_decay(&w)) {
+        *t = (fm_tensor){p->w[i], FM_F32, t->rows, t->cols, t->cols * sizeof(float)};
+    } else if (p->m->device) {
+        t->data = *decays;
+        *decays += t->rows * t->cols;
+    }
 }
 
-fm_status fm_params_open(fm_params *p, fm_model *m, const fm_gradients *g, fm_error *err)
+static size_t count_decays(const fm_model *m)
 {
-    *p = (fm_params){.m = m, .a = g->a, .n = g->n, .floats = g->floats};
-    fm_status status = fm_alloc((void **)&p->w, p->a, p->n, sizeof *p->w, "the list of weights", err);
-    if (status == FM_OK) status = fm_alloc((void **)&p->memory, p->a, p->floats, sizeof(float), "the weights", err);
+    size_t n = 0;
+    for (size_t i = 0; i < fm_model_weight_count(m); i++) {
+        const fm_model_weight w = fm_model_weight_at(m, i);
+        if (is_decay(&w)) n += w.loaded->rows * w.loaded->cols;
+    }
+    return n;
+}
+
+/* Rows on a device begin at multiples of 16 bytes, those of masters where the last one ended. */
+static fm_status check_rows(const fm_model *m, fm_error *err)
+{
+    for (size_t i = 0; i < fm_model_weight_count(m) && m->device; i++) {
+        const fm_model_weight w = fm_model_weight_at(m, i);
+        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data && w.loaded->cols % 4)
+            return fm_fail(err, FM_ERR_UNSUPPORTED,
+                           "%s has %zu columns: training on a device wants multiples of 4; change the shape, or use "
+                           "--device cpu",
+                           w.def->name, w.loaded->cols);
+    }
+    return FM_OK;
+}
+
+static fm_status open_halves(fm_params *p, fm_error *err)
+{
+    if (p->kind == FM_PARAMS_F32) return FM_OK;
+    if (p->m->device)
+        return fm_fail(err, FM_ERR_UNSUPPORTED, "optimizer.weights in bf16 are trained on the CPU: use f32, or --device cpu");
+    FM_TRY(fm_alloc((void **)&p->halves, p->a, p->n, sizeof *p->halves, "the list of weights", err));
+    return fm_alloc((void **)&p->halves_block, p->a, p->floats, sizeof(uint16_t), "the weights in bf16", err);
+}
+
+static fm_status open_params(fm_params *p, const fm_gradients *g, fm_error *err)
+{
+    FM_TRY(check_rows(p->m, err));
+    FM_TRY(fm_alloc((void **)&p->w, p->a, p->n, sizeof *p->w, "the list of weights", err));
+    FM_TRY(fm_device_alloc(where(p), (void **)&p->memory, p->floats, sizeof(float), "the weights", err));
+    if (p->m->device) FM_TRY(fm_device_alloc(where(p), (void **)&p->decays, count_decays(p->m), sizeof(float), "decays", err));
+    FM_TRY(open_halves(p, err));
+    float *decays = p->decays;
+    for (size_t i = 0; i < p->n; i++) {
+        if (!g->g[i]) continue;
+        p->w[i] = p->memory + (g->g[i] - g->memory);
+        if (p->halves && fm_model_weight_at(p->m, i).def->kind == FM_WEIGHT_MATRIX)
+            p->halves[i] = p->halves_block + (g->g[i] - g->memory);
+        FM_TRY(fill_master(p, i, g->counts[i], err));
+        adopt(p, i, &decays);
+    }
+    return FM_OK;
+}
+
+fm_status fm_params_open(fm_params *p, fm_model *m, const fm_gradients *g, fm_params_kind kind, uint64_t seed, fm_error *err)
+{
+    *p = (fm_params){.m = m, .a = g->a, .n = g->n, .floats = g->floats, .kind = kind, .seed = seed};
+    const fm_status status = open_params(p, g, err);
     if (status != FM_OK) {
         fm_params_free(p);
         return status;
-    }
-    for (size_t i = 0; i < p->n; i++) {
-        if (!g->g[i]) continue;
-        const fm_model_weight w = fm_model_weight_at(m, i);
-        p->w[i] = p->memory + (g->g[i] - g->memory);
-        decode_weight(p->w[i], &w);
-        adopt(p, i);
     }
     if (m->config.tie) m->globals[FM_GLOBAL_HEAD] = m->globals[FM_GLOBAL_EMBED];
     return FM_OK;
@@ -51,22 +143,69 @@ fm_status fm_params_open(fm_params *p, fm_model *m, const fm_gradients *g, fm_er
 void fm_params_free(fm_params *p)
 {
     fm_free(p->a, p->w);
-    fm_free(p->a, p->memory);
+    fm_device_release(where(p), p->memory);
+    fm_device_release(where(p), p->decays);
+    fm_free(p->a, p->halves);
+    fm_free(p->a, p->halves_block);
     *p = (fm_params){0};
 }
 
-void fm_params_settle(fm_params *p)
+/* Up with the probability of the part that is cut off, so that the mean is the value itself. */
+static uint16_t round_by_chance(float v, uint32_t chance)
 {
-    for (size_t i = 0; i < p->n; i++) {
-        const fm_model_weight w = fm_model_weight_at(p->m, i);
-        if (w.def->map != FM_MAP_A || !p->w[i]) continue;
-        float *A = (float *)(uintptr_t)w.loaded->data;
-        for (size_t j = 0; j < w.loaded->rows * w.loaded->cols; j++) A[j] = -expf(p->w[i][j]);
+    union {
+        float f;
+        uint32_t u;
+    } bits = {v};
+    const uint32_t up = (bits.u + (chance & 0xffffu)) >> 16;
+    return (up & 0x7f80u) == 0x7f80u ? fm_f32_to_bf16(v)
+                                     : (uint16_t)up; /* what is no number, or at the edge, is not for chance */
+}
+
+static void round_weight(const fm_params *p, size_t i, size_t begin, size_t end)
+{
+    const float *w = p->w[i];
+    uint16_t *out = p->halves[i];
+    uint32_t words[4];
+    for (size_t k = begin; k < end; k++) {
+        if (p->kind == FM_PARAMS_BF16) {
+            out[k] = fm_f32_to_bf16(w[k]);
+            continue;
+        }
+        const size_t at = k % ROUND_BLOCK;
+        if (at == 0) fm_rng_words(words, p->seed ^ ROUND_KEY, p->rounded << 20 | i, k / ROUND_BLOCK);
+        out[k] = round_by_chance(w[k], words[at / 2] >> (at % 2 ? 16 : 0));
     }
 }
 
-fm_status fm_params_write(const fm_params *p, fm_dtype type, const char *path, fm_error *err)
+/* Each worker a range of each matrix, in whole draws. */
+static void round_share(void *ctx, unsigned part, unsigned n_parts)
 {
-    const fm_tensor_file f = {.m = p->m, .sets = &(fm_tensor_set){"", p->w}, .n_sets = 1, .type = type, .a = p->a};
+    const fm_params *p = ctx;
+    for (size_t i = 0; i < p->n; i++) {
+        size_t begin, end;
+        if (!p->halves[i]) continue;
+        const fm_tensor *t = fm_model_weight_at(p->m, i).loaded;
+        fm_run_range(&(fm_run){.part = part, .n_parts = n_parts}, t->rows * t->cols, 8 * ROUND_BLOCK, &begin, &end);
+        round_weight(p, i, begin, end);
+    }
+}
+
+void fm_params_settle(fm_params *p, const fm_kernels *k, fm_pool *pool, uint64_t step)
+{
+    const fm_run run = {.n_parts = 1, .stream = fm_device_stream(p->m->device)};
+    p->rounded = step;
+    if (p->halves) fm_pool_run(pool, round_share, p);
+    for (size_t i = 0; i < p->n; i++) {
+        const fm_model_weight w = fm_model_weight_at(p->m, i);
+        if (is_decay(&w) && p->w[i])
+            k->decays(&run, (float *)(uintptr_t)w.loaded->data, p->w[i], w.loaded->rows * w.loaded->cols);
+    }
+}
+
+fm_status fm_params_write(const fm_params *p, const char *path, fm_error *err)
+{
+    const fm_tensor_set set = {"", p->w, (const uint16_t *const *)p->halves};
+    const fm_tensor_file f = {.m = p->m, .sets = &set, .n_sets = 1, .type = FM_F32, .a = p->a};
     return fm_tensors_write(&f, path, err);
 }

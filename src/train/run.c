@@ -1,8 +1,10 @@
 /* run.c - see run.h. */
+#define _GNU_SOURCE
 #include "train/run.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,8 @@
 
 static const char *const tokenizer_files[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                                               "chat_template.jinja", "generation_config.json"};
+
+static const char *const keep_file = "keep";
 
 /* "step-00000120": the number. */
 static bool step_of(const char *name, uint64_t *step)
@@ -61,6 +65,26 @@ fm_status fm_run_newest(char **dir, const fm_run_folder *f, fm_error *err)
     return *dir ? FM_OK : FM_ERR_MEMORY;
 }
 
+fm_status fm_run_newest_until(char **dir, const fm_run_folder *f, uint64_t step, fm_error *err)
+{
+    enum { ROOM = 64 };
+    uint64_t steps[ROOM];
+    size_t n = list_steps(f->out, steps, ROOM);
+    *dir = NULL;
+    while (n > 0 && steps[n - 1] > step) n--;
+    if (n == 0) return FM_OK;
+    *dir = step_path(f, steps[n - 1], "", err);
+    return *dir ? FM_OK : FM_ERR_MEMORY;
+}
+
+bool fm_run_holds(const fm_run_folder *f, const char *dir)
+{
+    char *parent = fm_path_join(dir, "..", f->a, NULL);
+    const bool holds = parent && fm_path_same(parent, f->out);
+    fm_free(f->a, parent);
+    return holds;
+}
+
 /* ---- Saving ---- */
 
 static fm_status copy_file(const char *from, const char *to, const char *name, const fm_allocator *a, fm_error *err)
@@ -85,6 +109,8 @@ static fm_status fill(const fm_run_folder *f, const fm_trainer *t, const char *d
     FM_TRY(fm_file_write(dir, "config.json", (fm_view){config->p, config->n}, f->a, err));
     for (size_t i = 0; f->tokenizer && i < FM_COUNT(tokenizer_files); i++)
         FM_TRY(copy_file(f->tokenizer, dir, tokenizer_files[i], f->a, err));
+    if (f->milestone)
+        FM_TRY(fm_file_write(dir, keep_file, FM_VIEW("a milestone: stays until this file is removed\n"), f->a, err));
     return fm_trainer_save(t, dir, err);
 }
 
@@ -103,25 +129,48 @@ static void remove_folder(const char *dir, const fm_allocator *a)
     rmdir(dir);
 }
 
-static void remove_old(const fm_run_folder *f)
+static bool is_milestone(const char *dir, const fm_allocator *a)
 {
-    enum { ROOM = 256 };
+    char *path = fm_path_join(dir, keep_file, a, NULL);
+    const bool yes = !path || fm_path_exists(path); /* without memory to look, it stays */
+    fm_free(a, path);
+    return yes;
+}
+
+/* All but the newest f->keep + 1 that are neither milestones nor the anchor. */
+static void remove_old(const fm_run_folder *f, uint64_t anchor)
+{
+    enum { ROOM = 4096 };
     uint64_t steps[ROOM];
-    const size_t n = list_steps(f->out, steps, ROOM);
-    for (size_t i = 0; i + f->keep + 1 < n; i++) {
+    size_t plain = 0;
+    for (size_t i = list_steps(f->out, steps, ROOM); i-- > 0;) {
         char *path = step_path(f, steps[i], "", NULL);
-        if (path) remove_folder(path, f->a);
+        if (path && !is_milestone(path, f->a) && plain++ > f->keep && steps[i] != anchor) remove_folder(path, f->a);
         fm_free(f->a, path);
     }
+}
+
+/* A checkpoint of the same step, of a run that went back to an earlier one, changes places with the new one, so that at no moment
+ * a folder is half there; where the file system cannot do that, it is removed first. */
+static fm_status put_in_place(const char *tmp, const char *dir, const fm_allocator *a, fm_error *err)
+{
+    bool done = rename(tmp, dir) == 0;
+    if (!done && fm_path_exists(dir)) {
+        done = renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, RENAME_EXCHANGE) == 0;
+        remove_folder(done ? tmp : dir, a);
+        done = done || rename(tmp, dir) == 0;
+    }
+    if (!done) return fm_fail_errno(err, "cannot put the finished checkpoint in place of %s", dir);
+    fm_path_sync(dir);
+    return FM_OK;
 }
 
 static fm_status save_at(const fm_run_folder *f, const fm_trainer *t, const char *tmp, const char *dir, fm_error *err)
 {
     remove_folder(tmp, f->a); /* of a run that was killed here */
     FM_TRY(fill(f, t, tmp, err));
-    remove_folder(dir, f->a);
-    if (rename(tmp, dir) != 0) return fm_fail_errno(err, "cannot put the finished checkpoint in place of %s", dir);
-    remove_old(f);
+    FM_TRY(put_in_place(tmp, dir, f->a, err));
+    remove_old(f, t->anchor);
     return FM_OK;
 }
 
@@ -132,6 +181,16 @@ fm_status fm_run_save(const fm_run_folder *f, const fm_trainer *t, fm_error *err
     const fm_status status = tmp && dir ? save_at(f, t, tmp, dir, err) : FM_ERR_MEMORY;
     if (status != FM_OK && tmp) remove_folder(tmp, f->a);
     fm_free(f->a, tmp);
+    fm_free(f->a, dir);
+    return status;
+}
+
+fm_status fm_run_rewind(bool *gone, const fm_run_folder *f, fm_trainer *t, fm_error *err)
+{
+    char *dir = step_path(f, t->anchor, "", err);
+    if (!dir) return FM_ERR_MEMORY;
+    *gone = t->anchor > 0 && fm_path_exists(dir); /* a decay begins with the anchor of another run */
+    const fm_status status = *gone ? fm_trainer_rewind(t, dir, err) : FM_OK;
     fm_free(f->a, dir);
     return status;
 }

@@ -8,8 +8,15 @@
 /* How the rate falls from `peak` to `peak * final` while u goes from 0 to 1 over the decay (r = final):
  *   geometric  peak r^u (Falcon Mamba)                 linear   peak (1 - (1 - r) u)
  *   cosine     peak (r + (1 - r)(1 + cos pi u) / 2)    sqrt     peak (r + (1 - r)(1 - sqrt u))
- *   inverse    1 / rate is linear in u (WSD-S) */
-typedef enum fm_decay { FM_DECAY_GEOMETRIC, FM_DECAY_LINEAR, FM_DECAY_COSINE, FM_DECAY_SQRT, FM_DECAY_INVERSE } fm_decay;
+ *   inverse    1 / rate is linear in u (WSD-S)         megatron peak (r + (1 - r)(2 0.5^u - 1)), its "exponential" */
+typedef enum fm_decay {
+    FM_DECAY_GEOMETRIC,
+    FM_DECAY_LINEAR,
+    FM_DECAY_COSINE,
+    FM_DECAY_SQRT,
+    FM_DECAY_INVERSE,
+    FM_DECAY_MEGATRON
+} fm_decay;
 
 /* All in tokens.  Warm-up is linear from 0; between it and `decay_begin` the rate is constant; cosine over the whole run is
  * decay_begin = warmup. */
@@ -26,6 +33,7 @@ typedef struct fm_schedule {
 uint32_t fm_schedule_batch(const fm_schedule *s, uint64_t tokens); /* samples of the step that begins here, >= 1 */
 /* Rate of the step that begins at `tokens` and takes `batch` samples. */
 double fm_schedule_rate(const fm_schedule *s, uint64_t tokens, uint32_t batch);
+/* As above; "1-sqrt" is sqrt too. */
 bool fm_decay_from_name(const char *name, fm_decay *out);
 
 #endif

@@ -27,7 +27,47 @@ static fm_status name_of(fm_str *out, const fm_tensor_set *set, const fm_model_w
     return fm_str_ok(out, "a tensor name", err);
 }
 
+/* ---- Values on a device ---- */
+
+static size_t floats_of(place p)
+{
+    return p.rows * p.cols;
+}
+
+/* The values where the host can reach them: themselves, or a copy of its own. */
+static fm_status lend(const fm_tensor_file *f, float **host, float *values, place p, fm_error *err)
+{
+    fm_device *device = f->m->device;
+    *host = values;
+    if (!device) return FM_OK;
+    FM_TRY(fm_alloc((void **)host, f->a, floats_of(p), sizeof(float), "a tensor", err));
+    fm_device_download(device, *host, values, floats_of(p) * sizeof(float));
+    const fm_status status = fm_device_wait(device, err);
+    if (status != FM_OK) fm_free(f->a, *host);
+    return status;
+}
+
+static fm_status give_back(const fm_tensor_file *f, float *host, float *values, place p, bool changed, fm_error *err)
+{
+    fm_device *device = f->m->device;
+    if (!device) return FM_OK;
+    if (changed) fm_device_upload(device, values, host, floats_of(p) * sizeof(float));
+    const fm_status status = fm_device_wait(device, err);
+    fm_free(f->a, host);
+    return status;
+}
+
 /* ---- Writing ---- */
+
+static const uint16_t *halves_of(const fm_tensor_set *set, size_t i)
+{
+    return set->halves ? set->halves[i] : NULL;
+}
+
+static fm_dtype type_of(const fm_tensor_file *f, const fm_tensor_set *set, size_t i)
+{
+    return halves_of(set, i) ? FM_BF16 : f->type;
+}
 
 static fm_status announce(fm_st_writer *w, const fm_tensor_file *f, const fm_tensor_set *set, size_t i, fm_str *name,
                           fm_error *err)
@@ -36,15 +76,24 @@ static fm_status announce(fm_st_writer *w, const fm_tensor_file *f, const fm_ten
     uint64_t dims[3];
     const unsigned n = fm_weight_dims(dims, weight.def, &f->m->config);
     FM_TRY(name_of(name, set, &weight, err));
-    return fm_st_put_tensor(w, name->p, f->type == FM_BF16 ? FM_ST_BF16 : FM_ST_F32, dims, n, err);
+    return fm_st_put_tensor(w, name->p, type_of(f, set, i) == FM_BF16 ? FM_ST_BF16 : FM_ST_F32, dims, n, err);
 }
 
-static fm_status write_rows(fm_st_writer *w, const fm_tensor_file *f, const float *values, place p, float *row, fm_error *err)
+/* Row r of a tensor as it is to be in the file: of `halves` where they are, else of `values`. */
+static void gather(float *row, const float *values, const uint16_t *halves, place p, size_t r)
+{
+    for (size_t c = 0; c < p.cols; c++) {
+        const size_t at = r * p.down + c * p.right;
+        row[c] = halves ? fm_bf16_to_f32(halves[at]) : values[at];
+    }
+}
+
+static fm_status write_rows(fm_st_writer *w, const float *values, const uint16_t *halves, const fm_dtype_traits *type, place p,
+                            float *row, fm_error *err)
 {
     void *encoded = row + p.cols;
-    const fm_dtype_traits *type = fm_dtype_get(f->type);
     for (size_t r = 0; r < p.rows; r++) {
-        for (size_t c = 0; c < p.cols; c++) row[c] = values[r * p.down + c * p.right];
+        gather(row, values, halves, p, r);
         type->encode(encoded, row, NULL, p.cols);
         FM_TRY(fm_st_write(w, encoded, p.cols * type->bytes, err));
     }
@@ -54,10 +103,14 @@ static fm_status write_rows(fm_st_writer *w, const fm_tensor_file *f, const floa
 static fm_status write_tensor(fm_st_writer *w, const fm_tensor_file *f, const fm_tensor_set *set, size_t i, fm_error *err)
 {
     const place p = place_of(f->m, fm_model_weight_at(f->m, i).def);
-    float *row;
-    FM_TRY(fm_alloc((void **)&row, f->a, p.cols, 2 * sizeof *row, "a row", err));
-    const fm_status status = write_rows(w, f, set->values[i], p, row, err);
-    fm_free(f->a, row);
+    float *row, *values;
+    FM_TRY(lend(f, &values, set->values[i], p, err));
+    fm_status status = fm_alloc((void **)&row, f->a, p.cols, 2 * sizeof *row, "a row", err);
+    if (status == FM_OK) {
+        status = write_rows(w, values, halves_of(set, i), fm_dtype_get(type_of(f, set, i)), p, row, err);
+        fm_free(f->a, row);
+    }
+    give_back(f, values, set->values[i], p, false, NULL);
     return status;
 }
 
@@ -110,6 +163,14 @@ static fm_status read_tensor(const fm_tensor_file *f, const fm_st *st, const cha
     return FM_OK;
 }
 
+static fm_status read_values(const fm_tensor_file *f, const fm_st *st, const char *name, float *values, place p, fm_error *err)
+{
+    float *host;
+    FM_TRY(lend(f, &host, values, p, err));
+    const fm_status status = read_tensor(f, st, name, host, p, err), given = give_back(f, host, values, p, true, err);
+    return status == FM_OK ? given : status;
+}
+
 static fm_status read_sets(const fm_tensor_file *f, const fm_st *st, fm_str *name, fm_error *err)
 {
     const size_t n = fm_model_weight_count(f->m);
@@ -118,7 +179,7 @@ static fm_status read_sets(const fm_tensor_file *f, const fm_st *st, fm_str *nam
             const fm_model_weight w = fm_model_weight_at(f->m, i);
             if (!f->sets[s].values[i]) continue;
             FM_TRY(name_of(name, &f->sets[s], &w, err));
-            FM_TRY(read_tensor(f, st, name->p, f->sets[s].values[i], place_of(f->m, w.def), err));
+            FM_TRY(read_values(f, st, name->p, f->sets[s].values[i], place_of(f->m, w.def), err));
         }
     return FM_OK;
 }

@@ -9,13 +9,15 @@
 typedef struct fm_tensor_set {
     const char *prefix;
     float *const *values; /* (fm_model_weight_count()) NULL where the model has no such weight */
+    const uint16_t *const
+        *halves; /* the same in bf16, written instead where it is not NULL; NULL: there is none.  Never read */
 } fm_tensor_set;
 
 typedef struct fm_tensor_file {
     const fm_model *m;
     const fm_tensor_set *sets;
     size_t n_sets;
-    fm_dtype type;     /* of the values in the file: FM_F32 or FM_BF16 */
+    fm_dtype type;     /* of the values in the file: FM_F32, or FM_BF16 */
     const float *loss; /* a tensor `loss` (1), or NULL */
     const fm_allocator *a;
 } fm_tensor_file;

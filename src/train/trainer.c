@@ -20,6 +20,17 @@ fm_train_options fm_train_defaults(void)
                               .clip = 1.0f};
 }
 
+bool fm_outlier_action_from_name(const char *name, fm_outlier_action *out)
+{
+    static const char *const names[] = {"note", "skip", "rewind"};
+    for (size_t i = 0; i < FM_COUNT(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (fm_outlier_action)i;
+            return true;
+        }
+    return false;
+}
+
 /* ---- Opening ---- */
 
 static fm_status get(fm_trainer *t, void **out, size_t count, size_t size, const char *what, fm_error *err)
@@ -30,13 +41,27 @@ static fm_status get(fm_trainer *t, void **out, size_t count, size_t size, const
     return FM_OK;
 }
 
+static fm_device *device_of(const fm_trainer *t)
+{
+    return t->g.m ? t->g.m->device : NULL;
+}
+
+static fm_where where(const fm_trainer *t)
+{
+    return (fm_where){device_of(t), t->a};
+}
+
 static fm_status open_moments(fm_trainer *t, fm_error *err)
 {
     const size_t floats = t->g.floats;
-    FM_TRY(get(t, (void **)&t->moments, floats, 2 * sizeof(float), "the optimiser's moments", err));
+    FM_TRY(fm_device_alloc(where(t), (void **)&t->moments, floats, 2 * sizeof(float), "the optimiser's moments", err));
+    t->bytes += floats * 2 * sizeof(float);
     FM_TRY(get(t, (void **)&t->m1, t->g.n, sizeof *t->m1, "the list of moments", err));
     FM_TRY(get(t, (void **)&t->m2, t->g.n, sizeof *t->m2, "the list of moments", err));
     FM_TRY(get(t, (void **)&t->squares, floats / FM_SQUARES + 1, sizeof(double), "sums of squares", err));
+    if (device_of(t))
+        FM_TRY(fm_device_alloc(where(t), (void **)&t->device_squares, floats / FM_SQUARES + 1, sizeof(double),
+                               "sums of squares", err));
     for (size_t i = 0; i < t->g.n; i++) {
         if (!t->g.g[i]) continue;
         t->m1[i] = t->moments + (t->g.g[i] - t->g.memory);
@@ -51,28 +76,48 @@ static fm_status open_batch(fm_trainer *t, fm_error *err)
     if (!fm_mul(t->o.length, t->o.micro_batch, &n) || !n)
         return fm_fail(err, FM_ERR_ARGUMENT, "a micro batch of %zu windows of %zu tokens: expected at least one token",
                        t->o.micro_batch, t->o.length);
+    FM_TRY(get(t, (void **)&t->window, t->o.length + 1, sizeof *t->window, "a window", err));
     FM_TRY(get(t, (void **)&t->ids, n, sizeof *t->ids, "a batch", err));
     FM_TRY(get(t, (void **)&t->targets, n, sizeof *t->targets, "a batch", err));
     FM_TRY(get(t, (void **)&t->loss, n, sizeof *t->loss, "a batch", err));
     FM_TRY(get(t, (void **)&t->pieces, n, sizeof *t->pieces, "a batch", err));
     const fm_backward b = {
         .m = t->g.m, .k = &t->k, .pool = t->pool, .n_pieces = n, .forget = true, .recompute = t->o.recompute};
-    t->scratch_bytes = fm_backward_bytes(&b, n);
-    if (!t->scratch_bytes)
-        return fm_fail(err, FM_ERR_MEMORY, "a pass over %zu tokens overflows memory: use a smaller micro batch", n);
-    return get(t, &t->scratch, t->scratch_bytes, 1, "a pass (a smaller micro batch or recomputation takes less)", err);
+    if (t->o.chunk && t->o.chunk < n) {
+        FM_TRY(fm_bptt_open(&t->bptt, &b, n, t->o.chunk, !t->o.truncate, t->a, err));
+        t->bytes += t->bptt.bytes;
+        return FM_OK;
+    }
+    FM_TRY(fm_pass_open(&t->pass, &b, n, t->a, err));
+    t->bytes += t->pass.scratch_bytes;
+    return FM_OK;
+}
+
+/* The model was opened on the CPU, from where its weights are read. */
+static fm_status open_device(fm_trainer *t, fm_model *m, fm_error *err)
+{
+    const fm_device_options o = {.f32 = t->o.f32_activations};
+    if (m->device)
+        return fm_fail(err, FM_ERR_ARGUMENT, "%s is on a device already: training takes it there itself", m->source.path);
+    FM_TRY(fm_device_open(&m->device, t->o.device, &o, NULL, err));
+    if (m->device) fm_device_kernels(m->device, &t->k);
+    return FM_OK;
 }
 
 static fm_status open_trainer(fm_trainer *t, fm_model *m, fm_error *err)
 {
     unsigned features;
-    FM_TRY(fm_data_check(t->data, err));
+    const double limits[] = {t->o.loss_z, t->o.norm_z};
+    FM_TRY(fm_data_check(t->data, t->o.schedule.batch_end, err));
+    FM_TRY(fm_outliers_open(&t->outliers, t->o.outlier_window, limits, t->a, err));
     FM_TRY(fm_cpu_cap(&features, t->o.cpu, err));
     fm_kernels_for(&t->k, features);
-    FM_TRY(fm_pool_open(&t->pool, t->o.threads, t->a, err));
+    FM_TRY(open_device(t, m, err));
+    FM_TRY(fm_pool_open(&t->pool, m->device ? 1 : t->o.threads, t->a, err));
     FM_TRY(fm_gradients_open(&t->g, m, t->a, err));
-    FM_TRY(fm_params_open(&t->p, m, &t->g, err));
-    t->bytes += 2 * t->g.floats * sizeof(float);
+    FM_TRY(fm_params_open(&t->p, m, &t->g, t->o.weights, t->o.seed, err));
+    fm_params_settle(&t->p, &t->k, t->pool, 0);
+    t->bytes += t->g.floats * (2 * sizeof(float) + (t->p.halves ? sizeof(uint16_t) : 0));
     FM_TRY(open_moments(t, err));
     return open_batch(t, err);
 }
@@ -97,8 +142,13 @@ fm_status fm_trainer_open(fm_trainer **out, fm_model *m, const fm_data *data, co
 void fm_trainer_free(fm_trainer *t)
 {
     if (!t) return;
-    void *const owned[] = {t->scratch, t->pieces, t->loss, t->targets, t->ids, t->squares, t->m2, t->m1, t->moments};
+    void *const owned[] = {t->pieces, t->loss, t->targets, t->ids, t->window, t->squares, t->m2, t->m1};
     for (size_t i = 0; i < FM_COUNT(owned); i++) fm_free(t->a, owned[i]);
+    fm_outliers_free(&t->outliers);
+    fm_device_release(where(t), t->moments);
+    fm_device_release(where(t), t->device_squares);
+    fm_pass_free(&t->pass);
+    fm_bptt_free(&t->bptt);
     fm_params_free(&t->p);
     fm_gradients_free(&t->g);
     if (t->pool) fm_pool_free(t->pool);
@@ -123,10 +173,13 @@ static bool is_scored(const fm_trainer *t, int32_t id)
     return t->o.carry || id != t->o.eos;
 }
 
-/* Puts a window (length + 1 ids) behind the n tokens there are. */
-static void add_window(fm_trainer *t, const int32_t *window, size_t *n, size_t *n_pieces)
+/* Puts a window of the step behind the n tokens there are. */
+static void add_window(fm_trainer *t, uint64_t index, size_t *n, size_t *n_pieces)
 {
-    for (size_t i = 0; i < t->o.length; i++, ++*n) {
+    const size_t length = fm_data_length(t->data, &t->cursor);
+    const int32_t *window = t->window;
+    fm_data_window(t->data, &t->cursor, index, t->window);
+    for (size_t i = 0; i < length; i++, ++*n) {
         const bool begins = i == 0 || !is_scored(t, window[i - 1]);
         t->ids[*n] = window[i];
         t->targets[*n] = is_scored(t, window[i]) ? window[i + 1] : -1;
@@ -135,24 +188,24 @@ static void add_window(fm_trainer *t, const int32_t *window, size_t *n, size_t *
     }
 }
 
-/* How many tokens of the batch that `cursor` points at are scored. */
-static size_t count_scored(const fm_trainer *t, fm_cursor cursor, uint32_t batch)
+/* How many tokens of the batch are scored. */
+static size_t count_scored(fm_trainer *t, uint32_t batch)
 {
+    const size_t length = fm_data_length(t->data, &t->cursor);
     size_t scored = 0;
     for (uint32_t b = 0; b < batch; b++) {
-        const int32_t *window = fm_data_next(t->data, &cursor);
-        for (size_t i = 0; i < t->o.length; i++) scored += is_scored(t, window[i]);
+        fm_data_window(t->data, &t->cursor, b, t->window);
+        for (size_t i = 0; i < length; i++) scored += is_scored(t, t->window[i]);
     }
     return scored;
 }
 
 /* Sum of the losses of `windows` windows, the first of which is number `done` of the step; their gradients are added. */
-static double micro_batch(fm_trainer *t, size_t windows, size_t done, float scale)
+static fm_status micro_batch(fm_trainer *t, size_t windows, size_t done, float scale, double *sum, fm_error *err)
 {
-    const fm_dropout dropout = {t->o.dropout, t->o.seed, t->step, (uint64_t)done * t->o.length};
+    const fm_dropout dropout = {t->o.dropout, t->o.seed, t->step, (uint64_t)done * fm_data_length(t->data, &t->cursor)};
     size_t n = 0, n_pieces = 0;
-    double sum = 0.0;
-    for (size_t w = 0; w < windows; w++) add_window(t, fm_data_next(t->data, &t->cursor), &n, &n_pieces);
+    for (size_t w = 0; w < windows; w++) add_window(t, done + w, &n, &n_pieces);
     const fm_backward b = {.m = t->g.m,
                            .k = &t->k,
                            .pool = t->pool,
@@ -166,23 +219,34 @@ static double micro_batch(fm_trainer *t, size_t windows, size_t done, float scal
                            .recompute = t->o.recompute,
                            .g = t->g.g,
                            .loss = t->loss};
-    fm_backward_run(&b, t->scratch, t->scratch_bytes);
-    for (size_t i = 0; i < n; i++) sum += (double)t->loss[i];
-    return sum;
+    FM_TRY(t->pass.scratch ? fm_pass_run(&t->pass, &b, err) : fm_bptt_run(&t->bptt, &b, err));
+    for (size_t i = 0; i < n; i++) *sum += (double)t->loss[i];
+    return FM_OK;
+}
+
+static fm_run run_of(const fm_trainer *t, unsigned part, unsigned n_parts)
+{
+    return (fm_run){.part = part, .n_parts = n_parts, .stream = fm_device_stream(device_of(t))};
 }
 
 static void sum_squares(void *ctx, unsigned part, unsigned n_parts)
 {
     const fm_trainer *t = ctx;
-    t->k.squares(&(fm_run){.part = part, .n_parts = n_parts}, t->squares, t->g.memory, t->g.floats);
+    double *sums = t->device_squares ? t->device_squares : t->squares;
+    const fm_run run = run_of(t, part, n_parts);
+    t->k.squares(&run, sums, t->g.memory, t->g.floats);
 }
 
-static double gradient_norm(fm_trainer *t)
+static fm_status gradient_norm(fm_trainer *t, double *norm, fm_error *err)
 {
+    const size_t n = (t->g.floats + FM_SQUARES - 1) / FM_SQUARES;
     double sum = 0.0;
     fm_pool_run(t->pool, sum_squares, t);
-    for (size_t i = 0; i < (t->g.floats + FM_SQUARES - 1) / FM_SQUARES; i++) sum += t->squares[i];
-    return sqrt(sum);
+    if (t->device_squares) fm_device_download(device_of(t), t->squares, t->device_squares, n * sizeof(double));
+    FM_TRY(fm_device_wait(device_of(t), err));
+    for (size_t i = 0; i < n; i++) sum += t->squares[i];
+    *norm = sqrt(sum);
+    return FM_OK;
 }
 
 typedef struct update {
@@ -199,7 +263,8 @@ static void move_weights(void *ctx, unsigned part, unsigned n_parts)
         if (!t->g.g[i]) continue;
         a.w = t->p.w[i], a.m = t->m1[i], a.v = t->m2[i], a.g = t->g.g[i], a.n = t->g.counts[i];
         if (!fm_params_decays(&t->p, i)) a.decay = 0.0f;
-        t->k.adamw(&(fm_run){.part = part, .n_parts = n_parts}, &a);
+        const fm_run run = run_of(t, part, n_parts);
+        t->k.adamw(&run, &a);
     }
 }
 
@@ -216,26 +281,50 @@ static void optimise(fm_trainer *t, const fm_train_step *s)
                       .c1 = (float)(1.0 / (1.0 - pow((double)t->o.beta1, n))),
                       .c2 = (float)(1.0 / (1.0 - pow((double)t->o.beta2, n)))}};
     fm_pool_run(t->pool, move_weights, &u);
-    fm_params_settle(&t->p);
+    fm_params_settle(&t->p, &t->k, t->pool, t->step + 1);
+}
+
+/* Looks at what the step found, and says whether the weights may follow it. */
+static bool judge(fm_trainer *t, fm_train_step *s)
+{
+    double z[FM_OUTLIER_SERIES] = {0};
+    s->finite = isfinite(s->loss) && isfinite(s->grad_norm);
+    if (s->finite) s->outlier = fm_outliers_judge(&t->outliers, (const double[]){s->loss, s->grad_norm}, z);
+    s->loss_z = z[0], s->norm_z = z[1];
+    s->in_a_row = t->outliers.in_a_row;
+    return s->finite && (!s->outlier || t->o.outlier_action == FM_OUTLIER_NOTE);
+}
+
+/* Loss and gradients of the batch. */
+static fm_status run_batch(fm_trainer *t, fm_train_step *s, fm_error *err)
+{
+    const size_t scored = count_scored(t, s->batch);
+    double sum = 0.0;
+    fm_device_zero(device_of(t), t->g.memory, t->g.floats * sizeof(float));
+    for (size_t done = 0, n; done < s->batch; done += n) {
+        n = s->batch - done < t->o.micro_batch ? s->batch - done : t->o.micro_batch;
+        FM_TRY(micro_batch(t, n, done, scored ? 1.0f / (float)scored : 0.0f, &sum, err));
+    }
+    fm_gradients_settle(&t->g, &t->k);
+    s->loss = scored ? sum / (double)scored : 0.0;
+    return gradient_norm(t, &s->grad_norm, err);
 }
 
 fm_train_step fm_trainer_step(fm_trainer *t)
 {
     fm_train_step s = {.batch = fm_schedule_batch(&t->o.schedule, t->tokens)};
     s.rate = fm_schedule_rate(&t->o.schedule, t->tokens, s.batch);
-    const size_t scored = count_scored(t, t->cursor, s.batch);
-    double sum = 0.0;
-    memset(t->g.memory, 0, t->g.floats * sizeof(float));
-    for (size_t done = 0, n; done < s.batch; done += n) {
-        n = s.batch - done < t->o.micro_batch ? s.batch - done : t->o.micro_batch;
-        sum += micro_batch(t, n, done, scored ? 1.0f / (float)scored : 0.0f);
-    }
-    fm_gradients_settle(&t->g);
-    s.loss = scored ? sum / (double)scored : 0.0;
-    s.grad_norm = gradient_norm(t);
-    s.finite = isfinite(s.loss) && isfinite(s.grad_norm);
-    if (s.finite) optimise(t, &s);
+    s.status = run_batch(t, &s, &t->error);
+    if (s.status != FM_OK) return s;
+    s.moved = judge(t, &s);
+    if (s.moved) optimise(t, &s);
     s.step = ++t->step;
-    s.tokens = t->tokens += (uint64_t)s.batch * t->o.length;
+    s.tokens = t->tokens += (uint64_t)s.batch * fm_data_length(t->data, &t->cursor);
+    fm_data_advance(t->data, &t->cursor, s.batch, t->tokens);
     return s;
+}
+
+const char *fm_trainer_error(const fm_trainer *t)
+{
+    return t->error.text;
 }

@@ -6,8 +6,8 @@ import unittest
 
 from fmamba import TALES, Case, good, good_json, run
 
-COMMANDS = ("run generate tokenize detokenize logits perplexity inspect train train-tokenizer state convert quantize synth bench "
-            "version help").split()
+COMMANDS = ("run generate tokenize detokenize logits perplexity inspect train train-tokenizer shard state convert quantize synth "
+            "bench version help").split()
 
 
 class Help(Case):

@@ -18,7 +18,10 @@ static void call(void *ctx, const fm_run *run)
     c->k->rmsnorm(run, c->out, c->out_stride, c->x, c->x_stride, c->w, c->n, c->d, c->eps);
 }
 
-static size_t span(size_t n, size_t d, size_t stride) { return (n - 1) * stride + d; }
+static size_t span(size_t n, size_t d, size_t stride)
+{
+    return (n - 1) * stride + d;
+}
 
 /* In parts, in place, and row by row: the bits of `whole`. */
 static void same_bits(kc *t, const norm_case *whole)
@@ -68,8 +71,43 @@ static void check_case(kc *t, size_t n, size_t d, kc_kind kind, bool weighted)
     kc_release(t);
 }
 
+/* Three runs of columns at once: the bits of three calls. */
+typedef struct three_case {
+    const fm_kernels *k;
+    float *out;
+    const float *x;
+    size_t stride, d[3], n;
+} three_case;
+
+static void call_three(void *ctx, const fm_run *run)
+{
+    const three_case *c = ctx;
+    c->k->rmsnorm_three(run, c->out, c->stride, c->x, c->stride, c->d, c->n, 1e-6f);
+}
+
+static void check_three(kc *t, size_t n, size_t a, size_t b)
+{
+    const size_t stride = a + 2 * b + b % 4;
+    three_case c = {.k = &t->k, .stride = stride, .d = {a, b, b}, .n = n, .x = kc_input(t, n * stride, KC_NORMAL)};
+    if (!t->k.rmsnorm_three) return;
+    c.out = kc_floats(t, n * stride);
+    kc_parts(call_three, &c, 1);
+    float *out = kc_floats(t, n * stride);
+    for (size_t i = 0, at = 0; i < 3; at += c.d[i++]) {
+        norm_case one = {
+            .k = &t->k, .out = out + at, .x = c.x + at, .out_stride = stride, .x_stride = stride, .n = n, .eps = 1e-6f};
+        one.d = c.d[i];
+        kc_parts(call, &one, 1);
+    }
+    kc_same(t, c.out, out, n * stride * sizeof(float), "three at once");
+    kc_release(t);
+}
+
 static void check(kc *t)
 {
+    check_three(t, 5, 256, 16);
+    check_three(t, 3, 47, 5);
+    check_three(t, 2, 600, 8);
     for (size_t i = 0; i < kc_n_sizes; i++) check_case(t, 3, kc_sizes[i], KC_NORMAL, i % 2);
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) {
         check_case(t, 5, 37, (kc_kind)kind, true);

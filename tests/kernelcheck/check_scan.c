@@ -2,7 +2,8 @@
  *
  * The bound is carried along with the recurrence in double.  softplus is within 4 epsilon, so the exponent delta A within
  * 6 epsilon |delta A| with its roundings, and the decay within (6 |delta A| + 4) epsilon, relative; its denormals add a step of
- * 2^-149.  delta B u is within 6 epsilon, and the sum rounds once more.  What stood in the state before is decayed with it.
+ * 2^-149; a device makes it 0 below 2^-126.  delta B u is within 6 epsilon, and the sum rounds once more.  What stood in the
+ * state before is decayed with it.
  * The output adds (d_state + 2) epsilon of the sum of magnitudes, and the gate 10 epsilon, 1e-36 where its exponential leaves
  * the range of float.  Two tables are compared, so everything counts once for each: the factor 2 is in `SIDES`. */
 #include <stdio.h>
@@ -23,9 +24,9 @@ typedef struct scan_case {
 static void call(void *ctx, const fm_run *run)
 {
     scan_case *c = ctx;
-    c->ragged.begin = c->begin;
+    c->ragged = kc_ragged(c->begin, c->ragged.n_seq);
     c->a.ragged = &c->ragged;
-    c->a.h = (fm_states){.list = c->h};
+    c->a.h = (fm_states){.list = kc_list(KC_LIST_STATES, c->h, sizeof c->h)};
     c->k->scan(run, &c->a);
 }
 
@@ -74,7 +75,7 @@ static scan_case slice(const scan_case *from, size_t s, size_t first, size_t las
 static void check_cuts(kc *t, const scan_case *input, const scan_case *whole)
 {
     const size_t n = input->begin[1] - input->begin[0];
-    for (size_t cut = 0; cut <= n; cut++) {
+    for (size_t cut = 0; cut <= n; cut += n > 24 ? 7 : 1) { /* of long ones not everywhere: their memory is kept */
         scan_case c = fresh(t, input, input->k);
         for (size_t s = 0; s < c.ragged.n_seq; s++) {
             const size_t n_tokens = c.begin[s + 1] - c.begin[s], at = cut < n_tokens ? cut : n_tokens;
@@ -128,14 +129,14 @@ typedef struct channel {
 
 static void channel_step(channel *s, const fm_scan_args *a, size_t row, size_t c)
 {
-    const double eps = FLT_EPSILON, u = (double)a->u[row * a->u_stride + c];
+    const double eps = FLT_EPSILON, step = kc_on_device() ? 0x1p-126 : 0x1p-148, u = (double)a->u[row * a->u_stride + c];
     const float v = a->dt[row * a->dt_stride + c] + (a->dt_bias ? a->dt_bias[c] : 0.0f);
     const double delta = v > 20.0f ? (double)v : log1p(exp((double)v));
     double y = 0.0, magnitude = 0.0, error = 0.0;
     for (size_t n = 0; n < a->d_state; n++) {
         const double t = delta * (double)a->A[n * a->d_inner + c], decay = exp(t), decay_error = (6.0 * fabs(t) + 4.0) * eps;
         const double in = delta * u * (double)a->B[row * a->bc_stride + n], C = (double)a->C[row * a->bc_stride + n];
-        s->error[n] = decay * (1.0 + decay_error) * s->error[n] + fabs(s->h[n]) * (decay * decay_error + 0x1p-148) +
+        s->error[n] = decay * (1.0 + decay_error) * s->error[n] + fabs(s->h[n]) * (decay * decay_error + step) +
                       6.0 * eps * fabs(in) + 0x1p-147;
         s->h[n] = decay * s->h[n] + in;
         s->error[n] += eps * fabs(s->h[n]);
@@ -149,6 +150,12 @@ static void channel_step(channel *s, const fm_scan_args *a, size_t row, size_t c
     const double z = a->z ? (double)a->z[row * a->z_stride + c] : 0.0, gate = a->z ? z / (1.0 + exp(-z)) : 1.0;
     s->y = y * gate;
     s->y_error = error * fabs(gate) + 10.0 * eps * fabs(s->y) + 1e-36 * (fabs(y) + 1.0);
+}
+
+/* A device's decay is 0 where the reference's is a denormal, which makes NaN of an infinite state: lost is lost. */
+static bool both_lost(double got, double want, double bound)
+{
+    return kc_on_device() && isinf(bound) && isnan(got) && isinf(want);
 }
 
 /* got against ref, within SIDES times the bound, unless the bound is not finite (then the reference decides alone). */
@@ -166,10 +173,12 @@ static void compare(kc *t, const scan_case *in, const scan_case *got, const scan
             for (size_t row = in->begin[s]; row < in->begin[s + 1]; row++) {
                 const size_t at = row * in->a.y_stride + c;
                 channel_step(&state, &in->a, row, c);
+                if (both_lost((double)got->a.y[at], (double)ref->a.y[at], state.y_error)) continue;
                 kc_near(t, (double)got->a.y[at], (double)ref->a.y[at], SIDES * state.y_error, "y");
             }
             for (size_t n = 0; n < in->a.d_state; n++) {
                 const size_t at = n * in->a.d_inner + c;
+                if (both_lost((double)got->h[s][at], (double)ref->h[s][at], state.error[n])) continue;
                 kc_near(t, (double)got->h[s][at], (double)ref->h[s][at], SIDES * state.error[n], "h");
             }
         }
@@ -182,6 +191,7 @@ typedef struct shape {
     kc_kind kind;
     bool gated, biased;
     size_t extra; /* tokens of the first sequence beyond 7 */
+    bool whole;   /* rows lie at multiples of 16 bytes */
 } shape;
 
 static scan_case make(kc *t, const shape *p, size_t n_tokens)
@@ -190,6 +200,7 @@ static scan_case make(kc *t, const shape *p, size_t n_tokens)
     const size_t d = p->d_inner, n = p->d_state;
     c.a = (fm_scan_args){.d_inner = d, .d_state = n, .y_stride = d, .u_stride = d, .dt_stride = d + 3, .z_stride = d};
     c.a.bc_stride = 2 * n + 1;
+    if (p->whole) c.a.dt_stride = d + 4, c.a.bc_stride = 2 * n + 4;
     c.a.u = kc_input(t, n_tokens * d, p->kind);
     c.a.dt = kc_input(t, (n_tokens - 1) * c.a.dt_stride + d, p->kind);
     c.a.dt_bias = p->biased ? kc_input(t, d, KC_NORMAL) : NULL;
@@ -233,9 +244,11 @@ static void check_limits(kc *t)
     static const float dt[] = {-INFINITY, -200.0f, -104.0f, -88.0f, 19.9f, 20.1f, 3e4f, 1e30f};
     enum { N = FM_COUNT(dt) };
     scan_case in = {.k = &t->k, .ragged.n_seq = 1, .begin = {0, 1}};
-    float zero[N] = {0}, A[N], one[1] = {1.0f};
-    for (size_t i = 0; i < N; i++) A[i] = -2.0f;
-    in.a = (fm_scan_args){.d_inner = N, .d_state = 1, .u = zero, .dt = dt, .A = A, .B = one, .C = one, .skip = zero};
+    float *zero = kc_floats(t, N), *A = kc_floats(t, N), *one = kc_floats(t, 1);
+    for (size_t i = 0; i < N; i++) zero[i] = 0.0f, A[i] = -2.0f;
+    one[0] = 1.0f;
+    in.a = (fm_scan_args){
+        .d_inner = N, .d_state = 1, .u = zero, .dt = kc_copy(t, dt, N), .A = A, .B = one, .C = one, .skip = zero};
     in.a.y_stride = N;
     in.h[0] = kc_input(t, N, KC_NORMAL);
     in.a.y = kc_floats(t, N);
@@ -253,7 +266,8 @@ static void check_limits(kc *t)
 static void check_functions(kc *t)
 {
     enum { N = 4096 };
-    float *A = kc_floats(t, N), *dt = kc_floats(t, N), *u = kc_floats(t, N), *skip = kc_floats(t, N), one[1] = {1.0f};
+    float *A = kc_floats(t, N), *dt = kc_floats(t, N), *u = kc_floats(t, N), *skip = kc_floats(t, N), *one = kc_floats(t, 1);
+    one[0] = 1.0f;
     for (size_t i = 0; i < N; i++) {
         A[i] = -2.0f / 32.0f * (float)i / N;
         dt[i] = 32.0f;
@@ -276,7 +290,7 @@ static void check_functions(kc *t)
     kc_parts(call, &c, 1);
     for (size_t i = 0; i < N; i++) {
         const double want = log1p(exp((double)dt[i]));
-        kc_near(t, (double)c.h[0][i], want, 2.2 * FLT_EPSILON * want + 0x1p-149, "softplus");
+        kc_near(t, (double)c.h[0][i], want, (kc_on_device() ? 3.0 : 2.2) * FLT_EPSILON * want + 0x1p-149, "softplus");
     }
     kc_release(t);
 }
@@ -285,17 +299,23 @@ static void check(kc *t)
 {
     check_functions(t);
     for (size_t i = 0; i < kc_n_sizes; i++)
-        check_case(t, &(shape){kc_sizes[i] < 1000 ? kc_sizes[i] : 200, 16, KC_NORMAL, i % 3 != 0, i % 2 != 0, 0});
-    for (size_t n = 1; n <= 40; n += n < 20 ? 3 : 10) check_case(t, &(shape){41, n, KC_NORMAL, true, true, 0});
-    check_case(t, &(shape){21, 150, KC_NORMAL, true, true, 0});
+        check_case(t, &(shape){kc_sizes[i] < 1000 ? kc_sizes[i] : 200, 16, KC_NORMAL, i % 3 != 0, i % 2 != 0, 0, false});
+    for (size_t n = 1; n <= 40; n += n < 20 ? 3 : 10) check_case(t, &(shape){41, n, KC_NORMAL, true, true, 0, false});
+    check_case(t, &(shape){21, 150, KC_NORMAL, true, true, 0, false});
     /* Longer and wider than any block of a kernel. */
-    check_case(t, &(shape){101, 16, KC_NORMAL, true, true, 12});
-    check_case(t, &(shape){37, 70, KC_NORMAL, true, false, 28});
-    check_case(t, &(shape){2121, 3, KC_NORMAL, false, true, 0});
+    check_case(t, &(shape){101, 16, KC_NORMAL, true, true, 12, false});
+    check_case(t, &(shape){37, 70, KC_NORMAL, true, false, 28, false});
+    check_case(t, &(shape){2121, 3, KC_NORMAL, false, true, 0, false});
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) {
-        check_case(t, &(shape){101, 16, (kc_kind)kind, true, true, 0});
-        check_case(t, &(shape){101, 8, (kc_kind)kind, false, false, 0});
+        check_case(t, &(shape){101, 16, (kc_kind)kind, true, true, 0, false});
+        check_case(t, &(shape){101, 8, (kc_kind)kind, false, false, 0, false});
     }
+    /* Whole vectors, and more tiles than a kernel has in hand. */
+    for (size_t extra = 0; extra < 80; extra += 13) {
+        check_case(t, &(shape){64, 16, KC_NORMAL, true, true, extra, true});
+        check_case(t, &(shape){128, 8, KC_NORMAL, true, false, extra, true});
+    }
+    for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_case(t, &(shape){128, 16, (kc_kind)kind, true, true, 30, true});
     check_limits(t);
 }
 
@@ -322,7 +342,7 @@ static void bench_case(kc *t, size_t n_tokens, size_t n_layers, size_t d_state)
     float *h[LAYERS_MAX], *A[LAYERS_MAX];
     char what[64];
     scan_layers l = {.h = h, .A = A, .n_layers = n_layers};
-    l.c = make(t, &(shape){8192, d_state, KC_NORMAL, true, true, 0}, n_tokens);
+    l.c = make(t, &(shape){8192, d_state, KC_NORMAL, true, true, 0, false}, n_tokens);
     l.c.a.dt_stride = l.c.a.u_stride;
     l.c.a.z_stride = 2 * l.c.a.u_stride;
     l.c.a.z = kc_input(t, n_tokens * l.c.a.z_stride, KC_NORMAL);

@@ -5,7 +5,9 @@
 #include "base/cpu.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
-static const kc_op *const ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan, &kc_op_softmax, &kc_op_linear};
+static const kc_op *const ops[] = {&kc_op_rmsnorm, &kc_op_conv,      &kc_op_scan,      &kc_op_softmax,
+                                   &kc_op_linear,  &kc_op_norm_back, &kc_op_conv_back, &kc_op_scan_back,
+                                   &kc_op_xent,    &kc_op_adamw,     &kc_op_sums,      &kc_op_product};
 
 /* Feature sets, oldest first, each with a table of its own. */
 static const unsigned feature_sets[] = {
@@ -20,13 +22,14 @@ static const unsigned feature_sets[] = {
 };
 
 typedef struct options {
-    const char *only, *table;
-    bool bench, list;
+    const char *only, *table, *device;
+    bool bench, list, f32;
     uint64_t seed;
     kc_machine machine; /* with bench */
 } options;
 
-static const char usage[] = "usage: kernelcheck [--list] [--only OP] [--table NAME] [--bench] [--seed N]\n";
+static const char usage[] = "usage: kernelcheck [--list] [--only OP] [--table NAME] [--bench] [--seed N]\n"
+                            "       kernelcheck --device cuda [--only OP] [--bench] [--quick] [--activations f32] [--seed N]\n";
 
 static bool options_parse(options *o, int argc, char **argv)
 {
@@ -36,10 +39,18 @@ static bool options_parse(options *o, int argc, char **argv)
             o->list = true;
         } else if (strcmp(argv[i], "--bench") == 0) {
             o->bench = true;
+        } else if (strcmp(argv[i], "--quick") == 0) {
+            kc_quick();
         } else if (value && strcmp(argv[i], "--only") == 0) {
             o->only = argv[++i];
         } else if (value && strcmp(argv[i], "--table") == 0) {
             o->table = argv[++i];
+        } else if (value && strcmp(argv[i], "--device") == 0) {
+            o->device = argv[++i];
+            if (strcmp(o->device, "cuda") != 0) return false;
+        } else if (value && strcmp(argv[i], "--activations") == 0) {
+            o->f32 = strcmp(argv[++i], "f32") == 0;
+            if (!o->f32 && strcmp(argv[i], "bf16") != 0) return false;
         } else if (value && strcmp(argv[i], "--seed") == 0) {
             if (!fm_parse_u64(fm_view_of(argv[++i]), &o->seed)) return false;
         } else {
@@ -88,6 +99,42 @@ static bool run_table(unsigned features, const options *o, size_t *n_run)
     return ok;
 }
 
+/* Those of a device's table that CPUs share, and its own; products of few columns have another check. */
+static const kc_op *const device_ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan,  &kc_op_softmax,
+                                          &kc_op_rows,    &kc_op_many, &kc_op_sample};
+
+static bool check_device(fm_stream *s, const fm_kernels *k, const options *o)
+{
+    fm_kernels ref;
+    bool ok = true;
+    fm_kernels_for(&ref, 0);
+    kc_use_device(s, (fm_stream_options){.f32 = o->f32});
+    for (size_t i = 0; i < FM_COUNT(device_ops); i++)
+        if (!o->only || strcmp(o->only, device_ops[i]->name) == 0) ok &= run_op(device_ops[i], i, k, &ref, o);
+    return ok;
+}
+
+/* The table of the first GPU. */
+static int run_device(const options *o)
+{
+    const char *why = NULL;
+    fm_kernels k;
+    fm_stream *s = fm_gpu_count(&why) > 0 ? fm_stream_open(0, &(fm_stream_options){.f32 = o->f32}, &why) : NULL;
+    if (!s) {
+        fprintf(stderr, "kernelcheck: no CUDA device: %s\n", why ? why : "none was found");
+        return 2;
+    }
+    fm_kernels_for(&k, 0);
+    fm_kernels_fill_cuda(&k);
+    bool ok = true;
+    if (o->bench)
+        kc_bench_device(s, &k, o->only);
+    else
+        ok = check_device(s, &k, o);
+    fm_stream_close(s);
+    return !ok;
+}
+
 static void begin_bench(options *o, unsigned features)
 {
     kc_machine *m = &o->machine;
@@ -105,6 +152,7 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    if (o.device) return run_device(&o);
     const unsigned have = fm_cpu_features();
     size_t n_run = 0;
     bool ok = true;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/kernels.h"
 #include "kernels/peak.h"
 
@@ -38,7 +39,13 @@ typedef struct kc_op {
     void (*bench)(kc *t); /* may be NULL */
 } kc_op;
 
+/* Times every kernel of a device's table on the shapes of a model, in its own memory. */
+void kc_bench_device(fm_stream *s, const fm_kernels *k, const char *only);
+
+extern const kc_op kc_op_product; /* of training */
 extern const kc_op kc_op_rmsnorm, kc_op_conv, kc_op_scan, kc_op_softmax, kc_op_linear;
+extern const kc_op kc_op_norm_back, kc_op_conv_back, kc_op_scan_back, kc_op_xent, kc_op_adamw, kc_op_sums;
+extern const kc_op kc_op_many, kc_op_rows, kc_op_sample; /* a device's */
 
 /* Memory that ends at a page nobody may touch, with a pattern before it; filled with NaN.  It lives until kc_release, which also
  * looks whether the pattern still stands. */
@@ -60,12 +67,29 @@ void kc_near(kc *t, double got, double want, double bound, const char *where);
 void kc_same(kc *t, const void *a, const void *b, size_t bytes, const char *where);
 void kc_true(kc *t, bool cond, const char *where);
 
-/* Calls `call` for every part of n_parts, last part first. */
+/* Checks of a device's table: from here on buffers are also the device's, which reads them over the bus, and every call is put on
+ * this queue and waited for.  NULL: the CPU again. */
+void kc_use_device(fm_stream *s, fm_stream_options o);
+fm_stream *kc_device(void);
+fm_stream_options kc_device_options(void);
+static inline bool kc_on_device(void)
+{
+    return kc_device() != NULL;
+}
+
+/* What kernels read beside numbers: a copy of a list, good until the next one in the same place.  A step of the sequences whose
+ * rows begin at `begin` (n_seq + 1). */
+enum { KC_LIST_BEGIN, KC_LIST_STATES, KC_LISTS, KC_LIST_BYTES = 512 };
+void *kc_list(int place, const void *list, size_t bytes);
+fm_ragged kc_ragged(const size_t *begin, size_t n_seq);
+
+/* Calls `call` for every part of n_parts, last part first; a device takes everything as one part. */
 void kc_parts(void (*call)(void *ctx, const fm_run *run), void *ctx, unsigned n_parts);
 
 /* The sizes that every op is tried at: 1 to 67, 100, 130, 333, 1024. */
-extern const size_t kc_sizes[];
-extern const size_t kc_n_sizes;
+extern size_t kc_sizes[];
+extern size_t kc_n_sizes;
+void kc_quick(void); /* a few of them, for runs under a tool that watches every access */
 extern const unsigned kc_part_counts[]; /* 2, 3, 5, 7 */
 enum { KC_N_PART_COUNTS = 4 };
 

@@ -9,16 +9,42 @@
 #include "base/rng.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
-const size_t kc_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,  22,  23,  24,
-                           25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45,  46,  47,  48,
-                           49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 100, 130, 333, 1024};
-const size_t kc_n_sizes = FM_COUNT(kc_sizes);
+size_t kc_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,  21,  22,  23,  24,
+                     25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44,  45,  46,  47,  48,
+                     49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 100, 130, 333, 1024};
+size_t kc_n_sizes = FM_COUNT(kc_sizes);
 const unsigned kc_part_counts[KC_N_PART_COUNTS] = {2, 3, 5, 7};
+
+void kc_quick(void)
+{
+    static const size_t few[] = {1, 3, 16, 33, 64, 100};
+    memcpy(kc_sizes, few, sizeof few);
+    kc_n_sizes = FM_COUNT(few);
+}
 
 static void stop(const char *what)
 {
     fprintf(stderr, "kernelcheck: %s\n", what);
     exit(2);
+}
+
+static fm_stream *device;
+static fm_stream_options device_options;
+
+void kc_use_device(fm_stream *s, fm_stream_options o)
+{
+    device = s;
+    device_options = o;
+}
+
+fm_stream *kc_device(void)
+{
+    return device;
+}
+
+fm_stream_options kc_device_options(void)
+{
+    return device_options;
 }
 
 void *kc_bytes(kc *t, size_t bytes)
@@ -27,6 +53,7 @@ void *kc_bytes(kc *t, size_t bytes)
     if (t->n_buffers == KC_BUFFERS_MAX) stop("more buffers than KC_BUFFERS_MAX: release some");
     unsigned char *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED || mprotect(map + room, page, PROT_NONE) != 0) stop("out of memory");
+    if (device && !fm_stream_register(device, map, room)) stop("the device cannot read memory of the host");
     kc_buffer *b = &t->buffers[t->n_buffers++];
     *b = (kc_buffer){.map = map, .begin = map + room - bytes, .map_bytes = room + page, .bytes = bytes};
     memset(b->begin - 64, 0xa5, 64);
@@ -34,7 +61,10 @@ void *kc_bytes(kc *t, size_t bytes)
     return b->begin;
 }
 
-float *kc_floats(kc *t, size_t n) { return kc_bytes(t, n * sizeof(float)); }
+float *kc_floats(kc *t, size_t n)
+{
+    return kc_bytes(t, n * sizeof(float));
+}
 
 void kc_release(kc *t)
 {
@@ -45,14 +75,21 @@ void kc_release(kc *t)
             kc_true(t, false, "wrote before a buffer");
             break;
         }
+        if (device) fm_stream_unregister(device, b->map);
         munmap(b->map, b->map_bytes);
     }
     t->n_buffers = 0;
 }
 
-double kc_normal(kc *t) { return (double)fm_rng_normal(t->seed, t->stream, t->draws++); }
+double kc_normal(kc *t)
+{
+    return (double)fm_rng_normal(t->seed, t->stream, t->draws++);
+}
 
-size_t kc_below(kc *t, size_t n) { return (size_t)(fm_rng_uniform(t->seed, t->stream, t->draws++) * (double)n); }
+size_t kc_below(kc *t, size_t n)
+{
+    return (size_t)(fm_rng_uniform(t->seed, t->stream, t->draws++) * (double)n);
+}
 
 void kc_fill(kc *t, float *p, size_t n, kc_kind kind)
 {
@@ -110,8 +147,36 @@ void kc_true(kc *t, bool cond, const char *where)
     if (t->n_failed++ < KC_FAILURES_SHOWN) fprintf(stderr, "  %s/%s: %s\n", t->k.name, t->op, where);
 }
 
+void *kc_list(int place, const void *list, size_t bytes)
+{
+    static unsigned char *lists;
+    if (!lists) lists = device ? fm_stream_alloc_host(device, KC_LISTS * KC_LIST_BYTES) : calloc(KC_LISTS, KC_LIST_BYTES);
+    if (!lists || bytes > KC_LIST_BYTES) stop("no room for a list");
+    return memcpy(lists + place * KC_LIST_BYTES, list, bytes);
+}
+
+fm_ragged kc_ragged(const size_t *begin, size_t n_seq)
+{
+    fm_ragged r = {.n_seq = n_seq, .n_tokens = begin[n_seq]};
+    for (size_t s = 0; s < n_seq; s++)
+        if (begin[s + 1] - begin[s] > r.longest) r.longest = begin[s + 1] - begin[s];
+    r.begin = kc_list(KC_LIST_BEGIN, begin, (n_seq + 1) * sizeof *begin);
+    return r;
+}
+
+static void run_on_device(void (*call)(void *ctx, const fm_run *run), void *ctx)
+{
+    const char *why = NULL;
+    call(ctx, &(fm_run){.n_parts = 1, .stream = device});
+    if (!fm_stream_wait(device, &why)) stop(why);
+}
+
 void kc_parts(void (*call)(void *ctx, const fm_run *run), void *ctx, unsigned n_parts)
 {
+    if (device) {
+        run_on_device(call, ctx);
+        return;
+    }
     for (unsigned part = n_parts; part-- > 0;) call(ctx, &(fm_run){.part = part, .n_parts = n_parts});
 }
 
@@ -176,8 +241,10 @@ void kc_machine_measure(kc_machine *m, unsigned features)
 static void print_part(double rate, const char *unit, double peak)
 {
     printf(" %9.2f %s", rate * 1e-9, unit);
-    if (peak > 0.0) printf(" %5.1f %%", 100.0 * rate / peak);
-    else printf("        ");
+    if (peak > 0.0)
+        printf(" %5.1f %%", 100.0 * rate / peak);
+    else
+        printf("        ");
 }
 
 void kc_rate(kc *t, const char *what, const kc_work *w, void (*call)(void *ctx, const fm_run *run), void *ctx)

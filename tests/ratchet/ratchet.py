@@ -31,7 +31,7 @@ ENGINE = ["-m", MODEL, "-t", "1", "--cpu", "avx2"]
 RUNS = {
     "prefill of 64 tokens": ["logits", *ENGINE, "--ids", PROMPT, "-o", "{folder}/logits.npy"],
     "decode of 16 tokens": ["generate", *ENGINE, "--ids", "1", "-n", "16", "--temp", "0", "--ignore-eos", "--json"],
-    "tokenize the README": ["tokenize", "-m", MODEL, "-f", "README.md"],
+    "tokenize a text": ["tokenize", "-m", MODEL, "-f", "tests/data/bpe/text.txt"],
     "quantize to Q4_0": ["quantize", MODEL, "{folder}/q4_0.gguf", "q4_0", "-t", "1"],
 }
 

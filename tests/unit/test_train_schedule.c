@@ -25,8 +25,22 @@ static void test_shapes(void **state)
     check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1 + 1.0 / 256) / 2);
     s.decay = FM_DECAY_SQRT;
     check(fm_schedule_rate(&s, 925, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * 0.5));
+    s.decay = FM_DECAY_MEGATRON;
+    check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * (sqrt(2) - 1)));
+    check(fm_schedule_rate(&s, 900, 1), 6.4e-4);
+    check(fm_schedule_rate(&s, 1000, 1), 2.5e-6);
     s.decay = FM_DECAY_INVERSE;
     check(fm_schedule_rate(&s, 950, 1), 2 / (1 / 6.4e-4 + 256 / 6.4e-4));
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    fm_decay d;
+    assert_true(fm_decay_from_name("megatron", &d) && d == FM_DECAY_MEGATRON);
+    assert_true(fm_decay_from_name("geometric", &d) && d == FM_DECAY_GEOMETRIC);
+    assert_true(fm_decay_from_name("1-sqrt", &d) && d == FM_DECAY_SQRT);
+    assert_false(fm_decay_from_name("exponential", &d)); /* which one? */
 }
 
 static void test_ramp(void **state)
@@ -59,35 +73,9 @@ static void test_permutation(void **state)
     }
 }
 
-static void test_mixture(void **state)
-{
-    (void)state;
-    int32_t a[101] = {0}, b[101] = {0};
-    for (int i = 0; i < 101; i++) a[i] = i, b[i] = 1000 + i;
-    const fm_tokens sources[2] = {{.ids = a, .n = 101}, {.ids = b, .n = 101}};
-    const fm_data d = {.sources = {&sources[0], &sources[1]}, .weights = {3, 1}, .n_sources = 2, .length = 10, .seed = 1};
-    fm_cursor c = {0};
-    unsigned char seen[10] = {0};
-    for (int i = 0; i < 40; i++) {
-        const int32_t *w = fm_data_next(&d, &c);
-        assert_int_equal(w[0] % 10, 0);
-        assert_int_equal(w[10], w[0] + 10);
-        if (w[0] < 1000 && i < 13) assert_int_equal(seen[w[0] / 10]++, 0); /* no window twice in an epoch */
-    }
-    assert_int_equal(c.taken[0], 30);
-    assert_int_equal(c.taken[1], 10);
-    const fm_cursor from = c; /* any cursor is a place to go on from */
-    const int32_t *first = fm_data_next(&d, &c);
-    c = from;
-    assert_ptr_equal(fm_data_next(&d, &c), first);
-    fm_error err = {0};
-    const fm_data long_windows = {.sources = {&sources[0]}, .n_sources = 1, .length = 101};
-    assert_fails(fm_data_check(&long_windows, &err), FM_ERR_ARGUMENT, err, "source 1 has 101 tokens");
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_ramp),
-                                       cmocka_unit_test(test_permutation), cmocka_unit_test(test_mixture)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_names), cmocka_unit_test(test_ramp),
+                                       cmocka_unit_test(test_permutation)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

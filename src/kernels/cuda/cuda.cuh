@@ -6,7 +6,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+extern "C" { // and what it includes: C
 #include "kernels/cuda/stream.h"
+}
+
+// Packs of one column for weights of floats are made by the products that read them (few.cu): which pack is of which rows.  Those
+// least recently used make room: a step has two packs at a time (ops.h).
+enum { FM_CUDA_LAZY = 8 };
 
 struct fm_stream {
     cudaStream_t stream;
@@ -16,7 +22,8 @@ struct fm_stream {
     fm_stream_options o;
     void *work; // scratch of products, fm_stream_reserve
     size_t work_bytes;
-    void *blas; // cublasLtHandle_t, opened at the first large product
+    void *blas;                      // cublasLtHandle_t, opened at the first large product
+    fm_pack_args lazy[FM_CUDA_LAZY]; // the latest first
     bool recording;
     cudaError_t error; // the first one
     char message[256]; // which call met it
@@ -24,10 +31,10 @@ struct fm_stream {
 
 // Keeps the first error: of a call that returned one, or of the launch just made.
 void fm_cuda_note(fm_stream *s, cudaError_t error, const char *what);
-#define FM_CUDA(s, call) fm_cuda_note((s), (call), #call)
+#define FM_CUDA(s, call)     fm_cuda_note((s), (call), #call)
 #define FM_LAUNCHED(s, what) fm_cuda_note((s), cudaGetLastError(), (what))
 
-void fm_cuda_blas_close(fm_stream *s); // blas.cu
+extern "C" void fm_cuda_blas_close(fm_stream *s); // blas.cu
 
 static inline unsigned fm_blocks(size_t n, unsigned threads)
 {

@@ -116,6 +116,12 @@ size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n)
     return 0;
 }
 
+size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols)
+{
+    NEVER;
+    return 0;
+}
+
 size_t fm_cuda_row_bytes(fm_dtype type, size_t cols)
 {
     NEVER;
@@ -123,6 +129,28 @@ size_t fm_cuda_row_bytes(fm_dtype type, size_t cols)
 }
 
 void fm_cuda_store(fm_stream *s, void *out, const void *raw, fm_dtype type, size_t rows, size_t cols)
+{
+    NEVER;
+}
+
+bool fm_stream_register(fm_stream *s, void *p, size_t bytes)
+{
+    NEVER;
+    return false;
+}
+
+void fm_stream_unregister(fm_stream *s, void *p)
+{
+    NEVER;
+}
+
+void fm_cuda_argmax(fm_stream *s, int32_t *ids, const float *logits, size_t stride, size_t n, size_t vocab)
+{
+    NEVER;
+}
+
+void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, size_t stride, const fm_draw *draws, size_t n,
+                    size_t vocab)
 {
     NEVER;
 }

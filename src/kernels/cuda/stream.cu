@@ -32,7 +32,7 @@ bool fm_gpu_describe(fm_gpu_info *out, int index, const char **why)
     *why = e == cudaSuccess ? NULL : explain(e);
     if (e != cudaSuccess) return false;
     memset(out, 0, sizeof *out);
-    snprintf(out->name, sizeof out->name, "%s", p.name);
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
     out->index = index;
     out->major = p.major;
     out->minor = p.minor;

@@ -43,6 +43,9 @@ void fm_stream_free(fm_stream *s, void *p);
 /* Memory of the host from which copies run at full speed and beside the host's work; NULL: not enough. */
 void *fm_stream_alloc_host(fm_stream *s, size_t bytes);
 void fm_stream_free_host(fm_stream *s, void *p);
+/* Whole pages of the host that kernels, too, may read and write where they are (tests); false: the device cannot.  They wait. */
+bool fm_stream_register(fm_stream *s, void *p, size_t bytes);
+void fm_stream_unregister(fm_stream *s, void *p);
 
 /* Copies on the queue: host memory must stay as it is until a wait. */
 void fm_stream_upload(fm_stream *s, void *to, const void *from, size_t bytes);
@@ -62,12 +65,26 @@ size_t fm_graph_launches(const fm_graph *g); /* kernels in it */
 bool fm_stream_reserve(fm_stream *s, size_t bytes);
 /* What a product of n rows with W takes of it. */
 size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n);
+size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols); /* and its backward */
 
-/* Weights as the kernels want them: every row in a place of its own of so many bytes, a multiple of 16; 0: no kernel for this type.
+/* Weights as the kernels want them: every row in a place of its own of so many bytes, a multiple of 16; 0: no kernel for it.
  * fm_tensor.row_bytes of a stored tensor is that number, and its data are on the device. */
 size_t fm_cuda_row_bytes(fm_dtype type, size_t cols);
 /* Takes `rows` rows as they lie in a file, already on the device, to their stored form. */
 void fm_cuda_store(fm_stream *s, void *out, const void *raw, fm_dtype type, size_t rows, size_t cols);
+
+/* One token of each of n rows of logits (vocab <= INT32_MAX); everything is on the device, and only ids need to come back.  The
+ * likeliest has the lowest id of equals; what is not a number is as unlikely as can be. */
+void fm_cuda_argmax(fm_stream *s, int32_t *ids, const float *logits, size_t stride, size_t n, size_t vocab);
+/* What runtime/sampler draws with its usual order of samplers when no others take part: temperature, min_p, top_k, top_p. */
+typedef struct fm_draw {
+    float temperature;  /* 0: the likeliest */
+    float min_p, top_p; /* 0, 1: off */
+    int32_t top_k;      /* 0 or less: off */
+    double random;      /* [0, 1) */
+} fm_draw;
+void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, size_t stride, const fm_draw *draws, size_t n,
+                    size_t vocab);
 
 /* The table: the entries of kernels.h, launched on fm_run.stream with pointers to the device. */
 void fm_kernels_fill_cuda(fm_kernels *k);

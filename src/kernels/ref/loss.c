@@ -3,28 +3,28 @@
 
 #include "kernels/ref/ref.h"
 
-static float row_lse(const float *x, size_t n)
+static fm_real row_lse(const fm_real *x, size_t n)
 {
-    float max = x[0];
+    fm_real max = x[0];
     for (size_t i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
     double sum = 0.0; /* so that every table's agrees to an ulp of float */
-    for (size_t i = 0; i < n; i++) sum += (double)expf(x[i] - max);
-    return max + (float)log(sum);
+    for (size_t i = 0; i < n; i++) sum += (double)exp(x[i] - max);
+    return max + (fm_real)log(sum);
 }
 
 /* d(lse) = p, d(z lse^2) = 2 z lse p. */
 static void row_xent(const fm_xent_args *a, size_t r)
 {
-    float *x = a->logits + r * a->vocab;
+    fm_real *x = a->logits + r * a->vocab;
     const int32_t target = a->target[r];
     a->loss[r] = 0.0f;
     if (target < 0) {
         memset(x, 0, a->vocab * sizeof *x);
         return;
     }
-    const float lse = row_lse(x, a->vocab), p_scale = a->scale * (1.0f + 2.0f * a->z * lse);
+    const fm_real lse = row_lse(x, a->vocab), p_scale = a->scale * (1.0f + 2.0f * a->z * lse);
     a->loss[r] = lse - x[target] + a->z * lse * lse;
-    for (size_t i = 0; i < a->vocab; i++) x[i] = p_scale * expf(x[i] - lse);
+    for (size_t i = 0; i < a->vocab; i++) x[i] = p_scale * exp(x[i] - lse);
     x[target] -= a->scale;
 }
 
@@ -35,19 +35,20 @@ void fm_ref_xent(const fm_run *run, const fm_xent_args *a)
     for (size_t r = begin; r < end; r++) row_xent(a, r);
 }
 
-void fm_ref_sum_parts(const fm_run *run, float *out, size_t out_stride, const float *parts, size_t n_parts, size_t n, size_t d)
+void fm_ref_sum_parts(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *parts, size_t n_parts, size_t n,
+                      size_t d)
 {
     size_t begin, end;
     fm_run_range(run, n, 1, &begin, &end);
     for (size_t r = begin; r < end; r++) {
-        float *o = out + r * out_stride;
+        fm_real *o = out + r * out_stride;
         memcpy(o, parts + r * d, d * sizeof *o);
         for (size_t p = 1; p < n_parts; p++)
             for (size_t i = 0; i < d; i++) o[i] += parts[(p * n + r) * d + i];
     }
 }
 
-void fm_ref_sum_rows(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d)
+void fm_ref_sum_rows(const fm_run *run, fm_real *g_b, const fm_real *g, size_t g_stride, size_t n, size_t d)
 {
     size_t begin, end;
     fm_run_range(run, d, 16, &begin, &end);

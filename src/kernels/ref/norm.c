@@ -4,22 +4,22 @@
  * ulp of float whatever its order of summation. */
 #include "kernels/ref/ref.h"
 
-static float row_scale(const float *x, size_t d, float eps)
+static fm_real row_scale(const fm_real *x, size_t d, fm_real eps)
 {
     double sum = 0.0;
     for (size_t i = 0; i < d; i++) sum += (double)x[i] * (double)x[i];
-    return (float)(1.0 / sqrt(sum / (double)d + (double)eps));
+    return (fm_real)(1.0 / sqrt(sum / (double)d + (double)eps));
 }
 
-void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x,
-                    size_t x_stride, const float *w, size_t n, size_t d, float eps)
+void fm_ref_rmsnorm(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *x, size_t x_stride, const fm_real *w,
+                    size_t n, size_t d, fm_real eps)
 {
     size_t begin, end;
     fm_run_range(run, n, 1, &begin, &end);
     for (size_t r = begin; r < end; r++) {
-        const float *row = x + r * x_stride;
-        float *o = out + r * out_stride;
-        const float scale = row_scale(row, d, eps);
+        const fm_real *row = x + r * x_stride;
+        fm_real *o = out + r * out_stride;
+        const fm_real scale = row_scale(row, d, eps);
         for (size_t i = 0; i < d; i++) o[i] = w ? row[i] * scale * w[i] : row[i] * scale;
     }
 }
@@ -27,14 +27,14 @@ void fm_ref_rmsnorm(const fm_run *run, float *out, size_t out_stride, const floa
 /* With y = x rho and f = w g: g_x = rho (f - y mean(f y)). */
 static void row_back(const fm_rmsnorm_back_args *a, size_t r)
 {
-    const float *x = a->x + r * a->x_stride, *g = a->g + r * a->g_stride;
-    float *g_x = a->g_x + r * a->g_x_stride;
-    const float rho = row_scale(x, a->d, a->eps);
+    const fm_real *x = a->x + r * a->x_stride, *g = a->g + r * a->g_stride;
+    fm_real *g_x = a->g_x + r * a->g_x_stride;
+    const fm_real rho = row_scale(x, a->d, a->eps);
     double dot = 0.0;
     for (size_t i = 0; i < a->d; i++) dot += (double)(a->w ? a->w[i] * g[i] : g[i]) * (double)(x[i] * rho);
-    const float mean = (float)(dot / (double)a->d);
+    const fm_real mean = (fm_real)(dot / (double)a->d);
     for (size_t i = 0; i < a->d; i++) {
-        const float v = rho * ((a->w ? a->w[i] * g[i] : g[i]) - x[i] * rho * mean);
+        const fm_real v = rho * ((a->w ? a->w[i] * g[i] : g[i]) - x[i] * rho * mean);
         g_x[i] = a->add ? g_x[i] + v : v;
     }
     a->rho[r] = rho;
@@ -47,7 +47,7 @@ void fm_ref_rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
     for (size_t r = begin; r < end; r++) row_back(a, r);
 }
 
-void fm_ref_rmsnorm_gw(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a)
+void fm_ref_rmsnorm_gw(const fm_run *run, fm_real *g_w, const fm_rmsnorm_back_args *a)
 {
     size_t begin, end;
     fm_run_range(run, a->d, 16, &begin, &end);

@@ -10,16 +10,16 @@ void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a)
     size_t begin, end;
     fm_run_range(run, a->n, GRANULE, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        const float g = a->clip * a->g[i];
-        const float m = a->beta1 * a->m[i] + (1.0f - a->beta1) * g;
-        const float v = a->beta2 * a->v[i] + (1.0f - a->beta2) * g * g;
+        const fm_real g = a->clip * a->g[i];
+        const fm_real m = a->beta1 * a->m[i] + (1.0f - a->beta1) * g;
+        const fm_real v = a->beta2 * a->v[i] + (1.0f - a->beta2) * g * g;
         a->m[i] = m;
         a->v[i] = v;
-        a->w[i] -= a->lr * (a->decay * a->w[i] + a->c1 * m / (sqrtf(a->c2 * v) + a->eps));
+        a->w[i] -= a->lr * (a->decay * a->w[i] + a->c1 * m / (sqrt(a->c2 * v) + a->eps));
     }
 }
 
-void fm_ref_squares(const fm_run *run, double *sums, const float *x, size_t n)
+void fm_ref_squares(const fm_run *run, double *sums, const fm_real *x, size_t n)
 {
     const size_t n_sums = n / FM_SQUARES + (n % FM_SQUARES != 0);
     size_t begin, end;
@@ -36,13 +36,13 @@ static void drop_row(const fm_dropout_args *a, size_t r)
 {
     const uint64_t first = (a->first_row + r) * ((a->d + 3) / 4);
     const uint32_t below = (uint32_t)((double)a->p * 4294967296.0);
-    const float scale = 1.0f / (1.0f - a->p), *x = a->x + r * a->x_stride;
-    float *out = a->out + r * a->out_stride;
+    const fm_real scale = 1.0f / (1.0f - a->p), *x = a->x + r * a->x_stride;
+    fm_real *out = a->out + r * a->out_stride;
     for (size_t i = 0; i < a->d; i += 4) {
         uint32_t w[4];
         fm_rng_words(w, a->seed, a->stream, first + i / 4);
         for (size_t j = 0; j < 4 && i + j < a->d; j++) {
-            const float v = w[j] >= below ? x[i + j] * scale : 0.0f;
+            const fm_real v = w[j] >= below ? x[i + j] * scale : 0.0f;
             out[i + j] = a->add ? out[i + j] + v : v;
         }
     }

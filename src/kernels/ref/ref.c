@@ -10,6 +10,8 @@ void fm_kernels_fill_ref(fm_kernels *k)
     k->conv_silu = fm_ref_conv_silu;
     k->scan = fm_ref_scan;
     k->softmax = fm_ref_softmax;
+    k->product = fm_ref_product;
+    k->product_floats = fm_ref_product_floats;
     k->rmsnorm_back = fm_ref_rmsnorm_back;
     k->rmsnorm_gw = fm_ref_rmsnorm_gw;
     k->conv_back = fm_ref_conv_back;

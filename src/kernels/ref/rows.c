@@ -14,12 +14,13 @@ void fm_ref_embed(const fm_run *run, float *out, size_t out_stride, const fm_ten
     }
 }
 
-void fm_ref_gather(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t *index,
+void fm_ref_gather(const fm_run *run, fm_real *out, size_t out_stride, const fm_real *x, size_t x_stride, const size_t *index,
                    size_t n, size_t d)
 {
     size_t begin, end;
     fm_run_range(run, n, 1, &begin, &end);
-    for (size_t i = begin; i < end; i++) memcpy(out + i * out_stride, x + (index ? index[i] : i) * x_stride, d * sizeof(float));
+    for (size_t i = begin; i < end; i++)
+        memcpy(out + i * out_stride, x + (index ? index[i] : i) * x_stride, d * sizeof(fm_real));
 }
 
 void fm_ref_copy_states(const fm_run *run, const fm_states *to, const fm_states *from, size_t n_seq, size_t floats)
@@ -27,10 +28,11 @@ void fm_ref_copy_states(const fm_run *run, const fm_states *to, const fm_states 
     size_t begin, end;
     fm_run_range(run, floats, FM_CHANNEL_GRANULE, &begin, &end);
     for (size_t s = 0; s < n_seq; s++)
-        memcpy(fm_state_of(to, s) + begin, fm_state_of(from, s) + begin, (end - begin) * sizeof(float));
+        memcpy(fm_state_of(to, s) + begin, fm_state_of(from, s) + begin, (end - begin) * sizeof(fm_real));
 }
 
-void fm_ref_embed_back(const fm_run *run, float *g_E, const float *g, size_t g_stride, const int32_t *ids, size_t n, size_t d)
+void fm_ref_embed_back(const fm_run *run, fm_real *g_E, const fm_real *g, size_t g_stride, const int32_t *ids, size_t n,
+                       size_t d)
 {
     size_t begin, end;
     fm_run_range(run, d, 16, &begin, &end);
@@ -38,14 +40,14 @@ void fm_ref_embed_back(const fm_run *run, float *g_E, const float *g, size_t g_s
         for (size_t i = begin; i < end; i++) g_E[(size_t)ids[t] * d + i] += g[t * g_stride + i];
 }
 
-void fm_ref_decays(const fm_run *run, float *A, const float *w, size_t n)
+void fm_ref_decays(const fm_run *run, fm_real *A, const fm_real *w, size_t n)
 {
     size_t begin, end;
     fm_run_range(run, n, FM_CHANNEL_GRANULE, &begin, &end);
-    for (size_t i = begin; i < end; i++) A[i] = -expf(w[i]);
+    for (size_t i = begin; i < end; i++) A[i] = -exp(w[i]);
 }
 
-void fm_ref_decays_back(const fm_run *run, float *g, const float *A, size_t n)
+void fm_ref_decays_back(const fm_run *run, fm_real *g, const fm_real *A, size_t n)
 {
     size_t begin, end;
     fm_run_range(run, n, FM_CHANNEL_GRANULE, &begin, &end);

@@ -5,17 +5,17 @@
 #include <string.h>
 
 /* One token of one channel, h its states.  y may be the same place as u or z: all inputs are read first. */
-static void scan_token(const fm_scan_args *a, float *h, size_t row, size_t c)
+static void scan_token(const fm_scan_args *a, fm_real *h, size_t row, size_t c)
 {
-    const float *B = a->B + row * a->bc_stride;
-    const float u = a->u[row * a->u_stride + c];
-    const float bias = a->dt_bias ? a->dt_bias[c] : 0.0f;
-    const float delta = fm_ref_softplus(a->dt[row * a->dt_stride + c] + bias);
-    const float du = delta * u;
-    for (size_t n = 0; n < a->d_state; n++) h[n] = expf(delta * a->A[n * a->d_inner + c]) * h[n] + du * B[n];
+    const fm_real *B = a->B + row * a->bc_stride;
+    const fm_real u = a->u[row * a->u_stride + c];
+    const fm_real bias = a->dt_bias ? a->dt_bias[c] : 0.0f;
+    const fm_real delta = fm_ref_softplus(a->dt[row * a->dt_stride + c] + bias);
+    const fm_real du = delta * u;
+    for (size_t n = 0; n < a->d_state; n++) h[n] = exp(delta * a->A[n * a->d_inner + c]) * h[n] + du * B[n];
     if (!a->y) return;
-    const float *C = a->C + row * a->bc_stride;
-    float y = 0.0f;
+    const fm_real *C = a->C + row * a->bc_stride;
+    fm_real y = 0.0f;
     for (size_t n = 0; n < a->d_state; n++) y += C[n] * h[n];
     y += a->skip[c] * u;
     if (a->z) y *= fm_ref_silu(a->z[row * a->z_stride + c]);
@@ -24,7 +24,7 @@ static void scan_token(const fm_scan_args *a, float *h, size_t row, size_t c)
 
 static void scan_channel(const fm_scan_args *a, size_t seq, size_t c)
 {
-    float h[FM_D_STATE_MAX], *state = fm_state_of(&a->h, seq) + c;
+    fm_real h[FM_D_STATE_MAX], *state = fm_state_of(&a->h, seq) + c;
     for (size_t n = 0; n < a->d_state; n++) h[n] = state[n * a->d_inner];
     for (size_t row = a->ragged->begin[seq]; row < a->ragged->begin[seq + 1]; row++) scan_token(a, h, row, c);
     for (size_t n = 0; n < a->d_state && !a->hold; n++) state[n * a->d_inner] = h[n];
@@ -44,9 +44,10 @@ void fm_ref_scan(const fm_run *run, const fm_scan_args *a)
 
 enum { CHUNK = 64 }; /* tokens between two states that are kept */
 
-size_t fm_ref_scan_back_floats(size_t longest, size_t d_state)
+size_t fm_ref_scan_back_floats(size_t n_tokens, size_t d_inner, size_t d_state)
 {
-    const size_t chunks = (longest + CHUNK - 1) / CHUNK;
+    (void)d_inner; /* a channel after the other */
+    const size_t chunks = (n_tokens + CHUNK - 1) / CHUNK;
     return (chunks + CHUNK + 3) * d_state;
 }
 
@@ -54,16 +55,16 @@ size_t fm_ref_scan_back_floats(size_t longest, size_t d_state)
 typedef struct walk {
     const fm_scan_back_args *a;
     size_t seq, c, first, n_tokens;
-    float *kept;   /* (chunks, d_state) states at the begin of each chunk */
-    float *replay; /* (CHUNK + 1, d_state) states before each token of a chunk, and after the last */
-    float *carry;  /* (d_state) a lambda of the token after this one */
-    float *sums;   /* (d_state) of g_A */
+    fm_real *kept;   /* (chunks, d_state) states at the begin of each chunk */
+    fm_real *replay; /* (CHUNK + 1, d_state) states before each token of a chunk, and after the last */
+    fm_real *carry;  /* (d_state) a lambda of the token after this one */
+    fm_real *sums;   /* (d_state) of g_A */
 } walk;
 
 static walk walk_begin(const fm_scan_back_args *a, size_t seq, size_t c)
 {
     const size_t first = a->ragged->begin[seq], n = a->ragged->begin[seq + 1] - first, N = a->d_state;
-    float *p = a->scratch;
+    fm_real *p = a->scratch;
     return (walk){.a = a,
                   .seq = seq,
                   .c = c,
@@ -75,24 +76,24 @@ static walk walk_begin(const fm_scan_back_args *a, size_t seq, size_t c)
                   .kept = p + (CHUNK + 3) * N};
 }
 
-static float back_delta(const walk *w, size_t row)
+static fm_real back_delta(const walk *w, size_t row)
 {
     const fm_scan_back_args *a = w->a;
     return fm_ref_softplus(a->dt[row * a->dt_stride + w->c] + (a->dt_bias ? a->dt_bias[w->c] : 0.0f));
 }
 
 /* h after the token from h before it: the arithmetic of the forward. */
-static void back_step(const walk *w, float *after, const float *before, size_t row)
+static void back_step(const walk *w, fm_real *after, const fm_real *before, size_t row)
 {
     const fm_scan_back_args *a = w->a;
-    const float *B = a->B + row * a->bc_stride, delta = back_delta(w, row), du = delta * a->u[row * a->u_stride + w->c];
-    for (size_t n = 0; n < a->d_state; n++) after[n] = expf(delta * a->A[n * a->d_inner + w->c]) * before[n] + du * B[n];
+    const fm_real *B = a->B + row * a->bc_stride, delta = back_delta(w, row), du = delta * a->u[row * a->u_stride + w->c];
+    for (size_t n = 0; n < a->d_state; n++) after[n] = exp(delta * a->A[n * a->d_inner + w->c]) * before[n] + du * B[n];
 }
 
 static void keep_states(const walk *w)
 {
     const size_t N = w->a->d_state;
-    float *h = w->replay;
+    fm_real *h = w->replay;
     const bool states = fm_states_exist(&w->a->h);
     for (size_t n = 0; n < N; n++) h[n] = states ? fm_state_of(&w->a->h, w->seq)[n * w->a->d_inner + w->c] : 0.0f;
     for (size_t t = 0; t < w->n_tokens; t++) {
@@ -102,22 +103,22 @@ static void keep_states(const walk *w)
 }
 
 /* Token `row`: h before and after it, and what the gate and the skip pass on. */
-static void back_token(const walk *w, size_t row, const float *before, const float *after, float *g_bc)
+static void back_token(const walk *w, size_t row, const fm_real *before, const fm_real *after, fm_real *g_bc)
 {
     const fm_scan_back_args *a = w->a;
     const size_t N = a->d_state, c = w->c;
-    const float *B = a->B + row * a->bc_stride, *C = a->C + row * a->bc_stride;
-    const float u = a->u[row * a->u_stride + c], delta = back_delta(w, row), g = a->g[row * a->g_stride + c];
-    float y = a->skip[c] * u, g_y = g, g_u, g_delta = 0.0f, by_b = 0.0f;
+    const fm_real *B = a->B + row * a->bc_stride, *C = a->C + row * a->bc_stride;
+    const fm_real u = a->u[row * a->u_stride + c], delta = back_delta(w, row), g = a->g[row * a->g_stride + c];
+    fm_real y = a->skip[c] * u, g_y = g, g_u, g_delta = 0.0f, by_b = 0.0f;
     for (size_t n = 0; n < N; n++) y += C[n] * after[n];
     if (a->z) {
-        const float z = a->z[row * a->z_stride + c], s = 1.0f / (1.0f + expf(-z));
+        const fm_real z = a->z[row * a->z_stride + c], s = 1.0f / (1.0f + exp(-z));
         a->g_z[row * a->g_z_stride + c] = g * y * (s * (1.0f + z * (1.0f - s)));
         g_y = g * fm_ref_silu(z);
     }
     for (size_t n = 0; n < N; n++) {
-        const float A = a->A[n * a->d_inner + c], decay = expf(delta * A), lambda = g_y * C[n] + w->carry[n];
-        const float past = lambda * decay * before[n];
+        const fm_real A = a->A[n * a->d_inner + c], decay = exp(delta * A), lambda = g_y * C[n] + w->carry[n];
+        const fm_real past = lambda * decay * before[n];
         g_bc[n] += lambda * delta * u;
         g_bc[N + n] += g_y * after[n];
         by_b += lambda * B[n];
@@ -127,20 +128,20 @@ static void back_token(const walk *w, size_t row, const float *before, const flo
     }
     g_delta += by_b * u;
     g_u = g_y * a->skip[c] + delta * by_b;
-    const float v = a->dt[row * a->dt_stride + c] + (a->dt_bias ? a->dt_bias[c] : 0.0f);
-    const float g_v = v > 20.0f ? g_delta : g_delta / (1.0f + expf(-v));
+    const fm_real v = a->dt[row * a->dt_stride + c] + (a->dt_bias ? a->dt_bias[c] : 0.0f);
+    const fm_real g_v = v > 20.0f ? g_delta : g_delta / (1.0f + exp(-v));
     a->g_skip[c] += g_y * u;
     if (a->g_dt_bias) a->g_dt_bias[c] += g_v;
     a->g_dt[row * a->g_dt_stride + c] = g_v;
     a->g_u[row * a->g_u_stride + c] = g_u;
 }
 
-static void back_channel(const fm_scan_back_args *a, size_t seq, size_t c, float *g_bc)
+static void back_channel(const fm_scan_back_args *a, size_t seq, size_t c, fm_real *g_bc)
 {
     const walk w = walk_begin(a, seq, c);
     const size_t N = a->d_state;
     keep_states(&w);
-    float *g_h = fm_states_exist(&a->g_h) ? fm_state_of(&a->g_h, seq) + c : NULL;
+    fm_real *g_h = fm_states_exist(&a->g_h) ? fm_state_of(&a->g_h, seq) + c : NULL;
     for (size_t n = 0; n < N; n++) w.sums[n] = 0.0f, w.carry[n] = g_h ? g_h[n * a->d_inner] : 0.0f;
     for (size_t chunk = (w.n_tokens + CHUNK - 1) / CHUNK; chunk-- > 0;) {
         const size_t begin = chunk * CHUNK, left = w.n_tokens - begin, n = left < CHUNK ? left : CHUNK;
@@ -162,7 +163,7 @@ void fm_ref_scan_back(const fm_run *run, const fm_scan_back_args *a)
     fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
     for (size_t c = begin; c < end; c += FM_CHANNEL_GRANULE) {
         const size_t last = end - c < FM_CHANNEL_GRANULE ? end : c + FM_CHANNEL_GRANULE;
-        float *g_bc = a->g_bc_parts + c / FM_CHANNEL_GRANULE * width;
+        fm_real *g_bc = a->g_bc_parts + c / FM_CHANNEL_GRANULE * width;
         memset(g_bc, 0, width * sizeof *g_bc);
         for (size_t seq = 0; seq < a->ragged->n_seq; seq++)
             for (size_t i = c; i < last; i++) back_channel(a, seq, i, g_bc);

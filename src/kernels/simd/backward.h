@@ -1,74 +1,114 @@
-/* backward.h - gradients of convolution, scan and loss, written once over the vector layer (after elementwise.h).
+/* backward.h - gradients of convolution and loss, written once over the vector layer; those of the scan are in scan_back.h.
  *
- * Channels lie in lanes; time runs outside.  The sums over tokens are those of the reference; the sums over channels, g_B and
- * g_C, run over the vectors of a block and then over the lanes, whatever the split. */
+ * Channels lie in lanes; time runs outside.  The sums over tokens are those of the reference. */
 #ifndef FM_KERNELS_SIMD_BACKWARD_H
 #define FM_KERNELS_SIMD_BACKWARD_H
 
-#include "kernels/simd/elementwise.h"
-
-/* s (1 + v (1 - s)) with s = sigmoid(v): the derivative of silu. */
-FM_INLINE vf vsilu_slope(vf v)
-{
-    const vf one = vset(1.0f), s = vdiv(one, vadd(one, vexp(vsub(vset(0.0f), v))));
-    return vmul(s, vfma(v, vsub(one, s), one));
-}
-
-FM_INLINE void lanes_add(float *p, vf v, vlanes l)
-{
-    lanes_store(p, vadd(lanes_load(p, l), v), l);
-}
+#include "base/rng.h"
+#include "kernels/simd/scan_back.h"
 
 /* conv --------------------------------------------------------------------------------------------------------------------- */
 
-FM_INLINE vf conv_back_load(const fm_conv_back_args *a, size_t seq, size_t e, size_t c, vlanes l)
+enum { CONV_WINDOW = 4 }; /* the d_conv whose weights, window and sums stay in registers */
+
+/* A vector of channels of one sequence. */
+typedef struct conv_back_tile {
+    const fm_conv_back_args *a;
+    size_t seq, c, first, n_tokens;
+} conv_back_tile;
+
+/* Element e of the window before the step followed by the step. */
+FM_INLINE vf conv_back_load(const conv_back_tile *k, size_t e, vlanes l)
 {
+    const fm_conv_back_args *a = k->a;
     const size_t past = a->d_conv - 1;
-    if (e >= past) return lanes_load(a->x + (a->ragged->begin[seq] + e - past) * a->x_stride + c, l);
-    return fm_states_exist(&a->state) ? lanes_load(fm_state_of(&a->state, seq) + e * a->d_inner + c, l) : vset(0.0f);
+    if (e >= past) return lanes_load(a->x + (k->first + e - past) * a->x_stride + k->c, l);
+    return fm_states_exist(&a->state) ? lanes_load(fm_state_of(&a->state, k->seq) + e * a->d_inner + k->c, l) : vset(0.0f);
 }
 
-/* The gradients of the sums before silu go to g_x for now; weights and bias take their share. */
-FM_INLINE void conv_back_sums(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t c, vlanes l)
+/* Gradient of element e, as in the reference: g_x holds those of the sums before silu. */
+FM_INLINE vf conv_back_input(const conv_back_tile *k, size_t e, vlanes l)
 {
-    for (size_t t = 0; t < n_tokens; t++) {
-        const size_t row = a->ragged->begin[seq] + t;
-        vf sum = a->bias ? lanes_load(a->bias + c, l) : vset(0.0f);
-        for (size_t k = 0; k < a->d_conv; k++)
-            sum = vfma(lanes_load(a->w + k * a->d_inner + c, l), conv_back_load(a, seq, t + k, c, l), sum);
-        const vf g = vmul(lanes_load(a->g + row * a->g_stride + c, l), vsilu_slope(sum));
-        lanes_store(a->g_x + row * a->g_x_stride + c, g, l);
-        if (a->g_bias) lanes_add(a->g_bias + c, g, l);
-        for (size_t k = 0; k < a->d_conv; k++)
-            lanes_add(a->g_w + k * a->d_inner + c, vmul(g, conv_back_load(a, seq, t + k, c, l)), l);
-    }
-}
-
-/* Gradient of input e of the window before the step followed by the step, as in the reference. */
-FM_INLINE vf conv_back_input(const fm_conv_back_args *a, size_t seq, size_t n_tokens, size_t e, size_t c, vlanes l)
-{
-    const bool last = fm_states_exist(&a->g_state) && e >= n_tokens;
-    vf g = last ? lanes_load(fm_state_of(&a->g_state, seq) + (e - n_tokens) * a->d_inner + c, l) : vset(0.0f);
-    for (size_t k = 0; k < a->d_conv && k <= e; k++) {
-        const size_t row = a->ragged->begin[seq] + e - k;
-        if (e - k >= n_tokens) continue;
-        g = vfma(lanes_load(a->w + k * a->d_inner + c, l), lanes_load(a->g_x + row * a->g_x_stride + c, l), g);
+    const fm_conv_back_args *a = k->a;
+    vf g = vset(0.0f);
+    if (fm_states_exist(&a->g_state) && e >= k->n_tokens)
+        g = lanes_load(fm_state_of(&a->g_state, k->seq) + (e - k->n_tokens) * a->d_inner + k->c, l);
+    for (size_t i = 0; i < a->d_conv && i <= e; i++) {
+        if (e - i >= k->n_tokens) continue;
+        const vf sum = lanes_load(a->g_x + (k->first + e - i) * a->g_x_stride + k->c, l);
+        g = vfma(lanes_load(a->w + i * a->d_inner + k->c, l), sum, g);
     }
     return g;
 }
 
-FM_INLINE void conv_back_lanes(const fm_conv_back_args *a, size_t seq, size_t c, vlanes l)
+/* The gradients of the sums before silu go to g_x for now; weights and bias take their share.  `d_conv` is a constant where the
+ * window fits into registers. */
+FM_INLINE void conv_back_sums(const conv_back_tile *k, size_t d_conv, vlanes l)
 {
-    const size_t past = a->d_conv - 1, first = a->ragged->begin[seq], n_tokens = a->ragged->begin[seq + 1] - first;
-    vf before[FM_CONV_MAX];
-    conv_back_sums(a, seq, n_tokens, c, l);
-    for (size_t e = 0; e < past && fm_states_exist(&a->g_state); e++) before[e] = conv_back_input(a, seq, n_tokens, e, c, l);
-    for (size_t t = 0; t < n_tokens; t++) {
-        const vf g = conv_back_input(a, seq, n_tokens, t + past, c, l);
-        lanes_store(a->g_x + (first + t) * a->g_x_stride + c, g, l);
+    const fm_conv_back_args *a = k->a;
+    const vf bias = a->bias ? lanes_load(a->bias + k->c, l) : vset(0.0f);
+    const float *g = a->g + k->first * a->g_stride + k->c, *x = a->x + k->first * a->x_stride + k->c;
+    float *g_x = a->g_x + k->first * a->g_x_stride + k->c;
+    vf w[FM_CONV_MAX], window[FM_CONV_MAX], g_w[FM_CONV_MAX], g_bias = vset(0.0f);
+    for (size_t i = 0; i < d_conv; i++) {
+        w[i] = lanes_load(a->w + i * a->d_inner + k->c, l);
+        g_w[i] = vset(0.0f);
+        if (i + 1 < d_conv) window[i + 1] = conv_back_load(k, i, l);
     }
-    for (size_t e = 0; e < past && fm_states_exist(&a->g_state); e++)
-        lanes_store(fm_state_of(&a->g_state, seq) + e * a->d_inner + c, before[e], l);
+    for (size_t t = 0; t < k->n_tokens; t++, g += a->g_stride, x += a->x_stride, g_x += a->g_x_stride) {
+        vf sum = bias;
+        for (size_t i = 0; i + 1 < d_conv; i++) window[i] = window[i + 1];
+        window[d_conv - 1] = lanes_load(x, l);
+        for (size_t i = 0; i < d_conv; i++) sum = vfma(w[i], window[i], sum);
+        const vf v = vmul(lanes_load(g, l), vsilu_slope(sum));
+        lanes_store(g_x, v, l);
+        g_bias = vadd(g_bias, v);
+        for (size_t i = 0; i < d_conv; i++) g_w[i] = vfma(v, window[i], g_w[i]);
+    }
+    if (a->g_bias) lanes_add(a->g_bias + k->c, g_bias, l);
+    for (size_t i = 0; i < d_conv; i++) lanes_add(a->g_w + i * a->d_inner + k->c, g_w[i], l);
+}
+
+/* Inputs whose weights all meet tokens of the step: each gradient of a sum is loaded once and moves along the window. */
+FM_INLINE void conv_back_walk(const conv_back_tile *k, size_t n, vlanes l)
+{
+    const fm_conv_back_args *a = k->a;
+    float *g_x = a->g_x + k->first * a->g_x_stride + k->c;
+    vf w[CONV_WINDOW], window[CONV_WINDOW];
+    for (size_t i = 0; i < CONV_WINDOW; i++) {
+        w[i] = lanes_load(a->w + i * a->d_inner + k->c, l);
+        if (i + 1 < CONV_WINDOW) window[i + 1] = lanes_load(g_x + i * a->g_x_stride, l);
+    }
+    for (size_t t = 0; t < n; t++, g_x += a->g_x_stride) {
+        vf g = vset(0.0f);
+        for (size_t i = 0; i + 1 < CONV_WINDOW; i++) window[i] = window[i + 1];
+        window[CONV_WINDOW - 1] = lanes_load(g_x + (CONV_WINDOW - 1) * a->g_x_stride, l);
+        for (size_t i = 0; i < CONV_WINDOW; i++) g = vfma(w[i], window[CONV_WINDOW - 1 - i], g);
+        lanes_store(g_x, g, l);
+    }
+}
+
+FM_INLINE void conv_back_lanes(const conv_back_tile *k, vlanes l)
+{
+    const fm_conv_back_args *a = k->a;
+    const size_t past = a->d_conv - 1;
+    const bool usual = a->d_conv == CONV_WINDOW;
+    vf before[FM_CONV_MAX];
+    size_t t = 0;
+    if (usual)
+        conv_back_sums(k, CONV_WINDOW, l);
+    else
+        conv_back_sums(k, a->d_conv, l);
+    const bool states = fm_states_exist(&a->g_state);
+    for (size_t e = 0; e < past && states; e++) before[e] = conv_back_input(k, e, l);
+    if (usual && k->n_tokens > past) {
+        t = k->n_tokens - past;
+        conv_back_walk(k, t, l);
+    }
+    for (; t < k->n_tokens; t++)
+        lanes_store(a->g_x + (k->first + t) * a->g_x_stride + k->c, conv_back_input(k, t + past, l), l);
+    for (size_t e = 0; e < past && states; e++)
+        lanes_store(fm_state_of(&a->g_state, k->seq) + e * a->d_inner + k->c, before[e], l);
 }
 
 static void simd_conv_back(const fm_run *run, const fm_conv_back_args *a)
@@ -77,231 +117,113 @@ static void simd_conv_back(const fm_run *run, const fm_conv_back_args *a)
     FM_ASSERT(a->d_conv <= FM_CONV_MAX);
     fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
     for (size_t seq = 0; seq < a->ragged->n_seq; seq++) {
-        size_t c = begin;
-        if (a->ragged->begin[seq] == a->ragged->begin[seq + 1]) continue;
-        for (; c + VLEN <= end; c += VLEN) conv_back_lanes(a, seq, c, lanes_all());
-        if (c < end) conv_back_lanes(a, seq, c, lanes_first(end - c));
+        conv_back_tile k = {a, seq, begin, a->ragged->begin[seq], a->ragged->begin[seq + 1] - a->ragged->begin[seq]};
+        if (k.n_tokens == 0) continue;
+        for (; k.c + VLEN <= end; k.c += VLEN) conv_back_lanes(&k, lanes_all());
+        if (k.c < end) conv_back_lanes(&k, lanes_first(end - k.c));
     }
 }
 
-/* scan --------------------------------------------------------------------------------------------------------------------- */
+/* norm --------------------------------------------------------------------------------------------------------------------- */
 
-enum { BACK_CHUNK = 32 }; /* tokens between two states that are kept; what a chunk needs stays in the second cache */
-enum { BACK_VECTORS = FM_CHANNEL_GRANULE / VLEN };
-
-/* A block's memory: for each vector the states at the begin of each chunk; then what one chunk of one vector needs; then the
- * lanes of g_B and g_C of a chunk, which all vectors of the block add to. */
-typedef struct scan_back_space {
-    float *kept;   /* (BACK_VECTORS, chunks, d_state, VLEN) */
-    float *carry;  /* (BACK_VECTORS, d_state, VLEN) lambda of the next token times its decay */
-    float *replay; /* (BACK_CHUNK + 1, d_state, VLEN) */
-    float *decay;  /* (BACK_CHUNK, d_state, VLEN) */
-    float *delta;  /* (BACK_CHUNK, VLEN) */
-    float *g_bc;   /* (BACK_CHUNK, 2 d_state, VLEN) */
-    float *g_A;    /* (d_state, VLEN) */
-} scan_back_space;
-
-static size_t simd_scan_back_floats(size_t longest, size_t d_state)
+/* Sum of g w x rho: the part of the gradient along the row. */
+static float norm_along(const float *g, const float *x, const float *w, float rho, size_t d)
 {
-    const size_t chunks = (longest + BACK_CHUNK - 1) / BACK_CHUNK;
-    return VLEN * (d_state * (BACK_VECTORS * (chunks + 1) + BACK_CHUNK + 1 + BACK_CHUNK + 2 * BACK_CHUNK + 1) + BACK_CHUNK);
-}
-
-static scan_back_space scan_back_place(const fm_scan_back_args *a)
-{
-    const size_t row = a->d_state * VLEN;
-    scan_back_space s;
-    s.replay = a->scratch;
-    s.decay = s.replay + (BACK_CHUNK + 1) * row;
-    s.delta = s.decay + BACK_CHUNK * row;
-    s.g_bc = s.delta + BACK_CHUNK * VLEN;
-    s.g_A = s.g_bc + 2 * BACK_CHUNK * row;
-    s.carry = s.g_A + row;
-    s.kept = s.carry + BACK_VECTORS * row;
-    return s;
-}
-
-/* A vector of channels of one sequence. */
-typedef struct scan_back_tile {
-    const fm_scan_back_args *a;
-    const scan_back_space *s;
-    size_t seq, c;
-    vlanes l;
-    float *kept, *carry; /* of this vector */
-} scan_back_tile;
-
-FM_INLINE vf back_raw_dt(const scan_back_tile *k, size_t row)
-{
-    const vf dt = lanes_load(k->a->dt + row * k->a->dt_stride + k->c, k->l);
-    return k->a->dt_bias ? vadd(dt, lanes_load(k->a->dt_bias + k->c, k->l)) : dt;
-}
-
-/* States of one token on: `decay` (d_state, VLEN) may be NULL. */
-FM_INLINE void back_advance(const scan_back_tile *k, size_t row, float *after, const float *before, float *decay, vf delta)
-{
-    const fm_scan_back_args *a = k->a;
-    const float *B = a->B + row * a->bc_stride;
-    const vf delta2 = vmul(delta, vset(VLOG2E)), du = vmul(delta, lanes_load(a->u + row * a->u_stride + k->c, k->l));
-    for (size_t n = 0; n < a->d_state; n++) {
-        const vf d = vexp2(vmul(delta2, lanes_load(a->A + n * a->d_inner + k->c, k->l)));
-        if (decay) vstore(decay + n * VLEN, d);
-        vstore(after + n * VLEN, vfma(d, vload(before + n * VLEN), vmul(du, vset(B[n]))));
+    vf sum = vset(0.0f);
+    size_t i = 0;
+    for (; i + VLEN <= d; i += VLEN) {
+        const vf v = vmul(vload(g + i), vmul(vload(x + i), vset(rho)));
+        sum = w ? vfma(v, vload(w + i), sum) : vadd(sum, v);
     }
-}
-
-FM_INLINE void back_keep(const scan_back_tile *k, size_t first, size_t n_tokens)
-{
-    const fm_scan_back_args *a = k->a;
-    const size_t row = a->d_state * VLEN;
-    float *h = k->s->replay;
-    for (size_t n = 0; n < a->d_state; n++)
-        vstore(h + n * VLEN,
-               fm_states_exist(&a->h) ? lanes_load(fm_state_of(&a->h, k->seq) + n * a->d_inner + k->c, k->l) : vset(0.0f));
-    for (size_t t = 0; t < n_tokens; t++) {
-        if (t % BACK_CHUNK == 0) memcpy(k->kept + t / BACK_CHUNK * row, h, row * sizeof *h);
-        back_advance(k, first + t, h, h, NULL, vsoftplus(back_raw_dt(k, first + t)));
+    if (i < d) {
+        const vtail t = vtail_of(d - i);
+        const vf v = vmul(vload_tail(g + i, t), vmul(vload_tail(x + i, t), vset(rho)));
+        sum = w ? vfma(v, vload_tail(w + i, t), sum) : vadd(sum, v);
     }
+    return vsum(sum);
 }
 
-/* y before the gate and what the gate passes on; g_z is written. */
-FM_INLINE vf back_gate(const scan_back_tile *k, size_t row, const float *after, vf u)
+/* g_x = (g_x +) rho (w g - x rho mean). */
+FM_INLINE void norm_back_lanes(float *g_x, const float *g, const float *x, const float *w, vf rho, vf mean, bool add, vlanes l)
 {
-    const fm_scan_back_args *a = k->a;
-    const float *C = a->C + row * a->bc_stride;
-    const vf g = lanes_load(a->g + row * a->g_stride + k->c, k->l);
-    if (!a->z) return g;
-    vf y = vmul(lanes_load(a->skip + k->c, k->l), u);
-    for (size_t n = 0; n < a->d_state; n++) y = vfma(vset(C[n]), vload(after + n * VLEN), y);
-    const vf z = lanes_load(a->z + row * a->z_stride + k->c, k->l);
-    lanes_store(a->g_z + row * a->g_z_stride + k->c, vmul(vmul(g, y), vsilu_slope(z)), k->l);
-    return vmul(g, vsilu(z));
+    vf v = lanes_load(g, l);
+    if (w) v = vmul(v, lanes_load(w, l));
+    v = vmul(rho, vfnma(mean, vmul(lanes_load(x, l), rho), v));
+    lanes_store(g_x, add ? vadd(lanes_load(g_x, l), v) : v, l);
 }
 
-/* Token `at` of the chunk. */
-FM_INLINE void back_token_lanes(const scan_back_tile *k, size_t row, size_t at)
-{
-    const fm_scan_back_args *a = k->a;
-    const size_t width = a->d_state * VLEN;
-    const float *B = a->B + row * a->bc_stride, *C = a->C + row * a->bc_stride, *before = k->s->replay + at * width,
-                *after = before + width, *decay = k->s->decay + at * width;
-    float *g_B = k->s->g_bc + 2 * at * width, *g_C = g_B + width;
-    const vf u = lanes_load(a->u + row * a->u_stride + k->c, k->l), delta = vload(k->s->delta + at * VLEN), du = vmul(delta, u);
-    const vf g_y = back_gate(k, row, after, u);
-    vf g_delta = vset(0.0f), by_b = vset(0.0f);
-    for (size_t n = 0; n < a->d_state; n++) {
-        const size_t i = n * VLEN;
-        const vf lambda = vfma(g_y, vset(C[n]), vload(k->carry + i)), next = vmul(vload(decay + i), lambda);
-        const vf past = vmul(next, vload(before + i));
-        vstore(g_B + i, vfma(lambda, du, vload(g_B + i)));
-        vstore(g_C + i, vfma(g_y, vload(after + i), vload(g_C + i)));
-        by_b = vfma(lambda, vset(B[n]), by_b);
-        g_delta = vfma(past, lanes_load(a->A + n * a->d_inner + k->c, k->l), g_delta);
-        vstore(k->s->g_A + i, vfma(past, delta, vload(k->s->g_A + i)));
-        vstore(k->carry + i, next);
-    }
-    g_delta = vfma(by_b, u, g_delta);
-    const vf v = back_raw_dt(k, row);
-    const vf g_v = vdiv(g_delta, vadd(vset(1.0f), vexp(vsub(vset(0.0f), v))));
-    lanes_add(a->g_skip + k->c, vmul(g_y, u), k->l);
-    if (a->g_dt_bias) lanes_add(a->g_dt_bias + k->c, g_v, k->l);
-    lanes_store(a->g_dt + row * a->g_dt_stride + k->c, g_v, k->l);
-    lanes_store(a->g_u + row * a->g_u_stride + k->c, vfma(g_y, lanes_load(a->skip + k->c, k->l), vmul(delta, by_b)), k->l);
-}
-
-FM_INLINE void back_chunk(const scan_back_tile *k, size_t first, size_t chunk, size_t n)
-{
-    const fm_scan_back_args *a = k->a;
-    const size_t width = a->d_state * VLEN;
-    memcpy(k->s->replay, k->kept + chunk * width, width * sizeof(float));
-    memset(k->s->g_A, 0, width * sizeof(float));
-    for (size_t t = 0; t < n; t++) {
-        const vf delta = vsoftplus(back_raw_dt(k, first + t));
-        vstore(k->s->delta + t * VLEN, delta);
-        back_advance(k, first + t, k->s->replay + (t + 1) * width, k->s->replay + t * width, k->s->decay + t * width, delta);
-    }
-    for (size_t t = n; t-- > 0;) back_token_lanes(k, first + t, t);
-    for (size_t i = 0; i < a->d_state; i++) lanes_add(a->g_A + i * a->d_inner + k->c, vload(k->s->g_A + i * VLEN), k->l);
-}
-
-/* The lanes that a partial vector does not have hold zeros throughout: inputs are loaded as zeros. */
-static void scan_back_bc(const fm_scan_back_args *a, const scan_back_space *s, size_t first, size_t n, float *g_bc)
-{
-    const size_t N2 = 2 * a->d_state;
-    for (size_t t = 0; t < n; t++)
-        for (size_t i = 0; i < N2; i++) g_bc[(first + t) * N2 + i] = vsum(vload(s->g_bc + (t * N2 + i) * VLEN));
-}
-
-FM_INLINE vlanes back_lanes(size_t c, size_t end)
-{
-    return c + VLEN <= end ? lanes_all() : lanes_first(end - c);
-}
-
-/* Vector v of the block that begins at channel c. */
-static scan_back_tile back_tile(const fm_scan_back_args *a, const scan_back_space *s, size_t seq, size_t c, size_t v,
-                                size_t end)
-{
-    const size_t width = a->d_state * VLEN, n = a->ragged->begin[seq + 1] - a->ragged->begin[seq];
-    c += v * VLEN;
-    const size_t chunks = (n + BACK_CHUNK - 1) / BACK_CHUNK;
-    return (scan_back_tile){.a = a,
-                            .s = s,
-                            .seq = seq,
-                            .c = c,
-                            .l = back_lanes(c, end),
-                            .kept = s->kept + v * chunks * width,
-                            .carry = s->carry + v * width};
-}
-
-/* States at the chunks' begins, and the gradient that comes from after the step. */
-static void back_begin(const scan_back_tile *k, size_t first, size_t n_tokens)
-{
-    const fm_scan_back_args *a = k->a;
-    back_keep(k, first, n_tokens);
-    for (size_t n = 0; n < a->d_state; n++)
-        vstore(k->carry + n * VLEN,
-               fm_states_exist(&a->g_h) ? lanes_load(fm_state_of(&a->g_h, k->seq) + n * a->d_inner + k->c, k->l) : vset(0.0f));
-}
-
-static void back_end(const scan_back_tile *k)
-{
-    for (size_t n = 0; fm_states_exist(&k->a->g_h) && n < k->a->d_state; n++)
-        lanes_store(fm_state_of(&k->a->g_h, k->seq) + n * k->a->d_inner + k->c, vload(k->carry + n * VLEN), k->l);
-}
-
-/* A block of channels [c, end) of one sequence. */
-static void scan_back_block(const fm_scan_back_args *a, size_t seq, size_t c, size_t end, float *g_bc)
-{
-    const size_t first = a->ragged->begin[seq], n_tokens = a->ragged->begin[seq + 1] - first;
-    const scan_back_space s = scan_back_place(a);
-    const size_t vectors = (end - c + VLEN - 1) / VLEN;
-    for (size_t v = 0; v < vectors; v++) {
-        const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
-        back_begin(&k, first, n_tokens);
-    }
-    for (size_t chunk = (n_tokens + BACK_CHUNK - 1) / BACK_CHUNK; chunk-- > 0;) {
-        const size_t begin = chunk * BACK_CHUNK, n = n_tokens - begin < BACK_CHUNK ? n_tokens - begin : BACK_CHUNK;
-        memset(s.g_bc, 0, n * 2 * a->d_state * VLEN * sizeof(float));
-        for (size_t v = 0; v < vectors; v++) {
-            const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
-            back_chunk(&k, first + begin, chunk, n);
-        }
-        scan_back_bc(a, &s, first + begin, n, g_bc);
-    }
-    for (size_t v = 0; v < vectors; v++) {
-        const scan_back_tile k = back_tile(a, &s, seq, c, v, end);
-        back_end(&k);
-    }
-}
-
-static void simd_scan_back(const fm_run *run, const fm_scan_back_args *a)
+static void simd_rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
 {
     size_t begin, end;
-    const size_t rows = a->ragged->begin[a->ragged->n_seq], width = rows * 2 * a->d_state;
-    fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
-    for (size_t c = begin; c < end; c += FM_CHANNEL_GRANULE) {
-        const size_t last = end - c < FM_CHANNEL_GRANULE ? end : c + FM_CHANNEL_GRANULE;
-        for (size_t seq = 0; seq < a->ragged->n_seq; seq++)
-            scan_back_block(a, seq, c, last, a->g_bc_parts + c / FM_CHANNEL_GRANULE * width);
+    fm_run_range(run, a->n, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        const float *g = a->g + r * a->g_stride, *x = a->x + r * a->x_stride, *w = a->w;
+        float *g_x = a->g_x + r * a->g_x_stride;
+        const float rho = norm_scale(x, a->d, a->eps);
+        const vf scale = vset(rho), mean = vset(norm_along(g, x, w, rho, a->d) / (float)a->d);
+        size_t i = 0;
+        a->rho[r] = rho;
+        for (; i + VLEN <= a->d; i += VLEN)
+            norm_back_lanes(g_x + i, g + i, x + i, w ? w + i : NULL, scale, mean, a->add, lanes_all());
+        if (i < a->d) norm_back_lanes(g_x + i, g + i, x + i, w ? w + i : NULL, scale, mean, a->add, lanes_first(a->d - i));
+    }
+}
+
+/* dropout ------------------------------------------------------------------------------------------------------------------ */
+
+enum { DROP_COUNTERS = 16, DROP_WORDS = 4 * DROP_COUNTERS, WIDE = sizeof(vwide) / sizeof(uint64_t) };
+
+/* fm_rng_round() on a counter a lane.  Only low halves count: what the sums leave above them is never read. */
+FM_INLINE void drop_round(vwide c[4], uint32_t k0, uint32_t k1)
+{
+    const vwide a = vwide_product(c[0], (vwide){0} + FM_RNG_MULTIPLIER_0),
+                b = vwide_product(c[2], (vwide){0} + FM_RNG_MULTIPLIER_1);
+    c[0] = (b >> 32) ^ c[1] ^ k0;
+    c[1] = b;
+    c[2] = (a >> 32) ^ c[3] ^ k1;
+    c[3] = a;
+}
+
+/* Words of the counters from `first` on, DROP_COUNTERS of them. */
+FM_INLINE void drop_words(uint32_t words[DROP_WORDS], const fm_dropout_args *a, uint64_t first)
+{
+    vwide c[DROP_COUNTERS / WIDE][4];
+    uint32_t k0 = (uint32_t)a->seed, k1 = (uint32_t)(a->seed >> 32);
+    for (size_t v = 0; v < DROP_COUNTERS / WIDE; v++) {
+        uint64_t counters[WIDE];
+        for (size_t i = 0; i < WIDE; i++) counters[i] = first + v * WIDE + i;
+        memcpy(&c[v][0], counters, sizeof counters);
+        c[v][1] = c[v][0] >> 32;
+        c[v][2] = (vwide){0} + a->stream;
+        c[v][3] = c[v][2] >> 32;
+    }
+    for (int r = 0; r < FM_RNG_ROUNDS; r++, k0 += FM_RNG_WEYL_0, k1 += FM_RNG_WEYL_1)
+        for (size_t v = 0; v < DROP_COUNTERS / WIDE; v++) drop_round(c[v], k0, k1);
+    for (size_t v = 0; v < DROP_COUNTERS / WIDE; v++)
+        for (size_t i = 0; i < WIDE; i++, words += 4)
+            for (size_t j = 0; j < 4; j++) words[j] = (uint32_t)c[v][j][i];
+}
+
+static void drop_values(float *out, const float *x, const uint32_t *words, size_t n, uint32_t below, float scale, bool add)
+{
+    for (size_t i = 0; i < n && add; i++) out[i] += words[i] >= below ? x[i] * scale : 0.0f;
+    for (size_t i = 0; i < n && !add; i++) out[i] = words[i] >= below ? x[i] * scale : 0.0f;
+}
+
+static void simd_dropout(const fm_run *run, const fm_dropout_args *a)
+{
+    const uint32_t below = (uint32_t)((double)a->p * 4294967296.0);
+    const float scale = 1.0f / (1.0f - a->p);
+    uint32_t words[DROP_WORDS];
+    size_t begin, end;
+    fm_run_range(run, a->n, 1, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        const uint64_t first = (a->first_row + r) * ((a->d + 3) / 4);
+        for (size_t i = 0; i < a->d; i += DROP_WORDS) {
+            const size_t n = a->d - i < DROP_WORDS ? a->d - i : DROP_WORDS;
+            drop_words(words, a, first + i / 4);
+            drop_values(a->out + r * a->out_stride + i, a->x + r * a->x_stride + i, words, n, below, scale, a->add);
+        }
     }
 }
 
@@ -353,9 +275,11 @@ static void simd_xent(const fm_run *run, const fm_xent_args *a)
 
 FM_INLINE void fill_backward(fm_kernels *k)
 {
+    k->rmsnorm_back = simd_rmsnorm_back;
     k->conv_back = simd_conv_back;
     k->scan_back = simd_scan_back;
     k->scan_back_floats = simd_scan_back_floats;
+    k->dropout = simd_dropout;
     k->xent = simd_xent;
 }
 

@@ -322,6 +322,7 @@ static const amx_kind amx_kinds[FM_DTYPE_COUNT] = {
 #undef X
 };
 
+/* Every NaN leaves as the same one, as in linear_common.h. */
 static void finish_rows(const fm_linear_args *a, size_t r, size_t rows, size_t t, const float *v)
 {
     const __mmask16 in = (__mmask16)((1u << rows) - 1u);
@@ -329,6 +330,7 @@ static void finish_rows(const fm_linear_args *a, size_t r, size_t rows, size_t t
     __m512 s = _mm512_loadu_ps(v);
     if (a->bias) s = _mm512_add_ps(s, _mm512_maskz_loadu_ps(in, a->bias + r));
     if (a->add) s = _mm512_add_ps(s, _mm512_maskz_loadu_ps(in, y));
+    s = _mm512_mask_mov_ps(s, _mm512_cmp_ps_mask(s, s, _CMP_UNORD_Q), _mm512_set1_ps(__builtin_nanf("")));
     _mm512_mask_storeu_ps(y, in, s);
 }
 

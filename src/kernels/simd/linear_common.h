@@ -23,13 +23,15 @@ FM_INLINE uint32_t word_at(const void *p)
     return v;
 }
 
+/* Which of two NaNs a sum hands on is the compiler's choice, tile by tile, so every NaN leaves as the same one. */
 static void finish_rows(const fm_linear_args *a, size_t r, size_t rows, size_t t, const float *v)
 {
     float *y = a->y + t * a->y_stride + r;
     for (size_t i = 0; i < rows; i++) {
         float s = v[i];
         if (a->bias) s += a->bias[r + i];
-        y[i] = a->add ? s + y[i] : s;
+        if (a->add) s += y[i];
+        y[i] = s == s ? s : __builtin_nanf("");
     }
 }
 

@@ -3,6 +3,7 @@
 #ifndef FM_KERNELS_SIMD_LINEAR_FLOAT_H
 #define FM_KERNELS_SIMD_LINEAR_FLOAT_H
 
+#include "kernels/simd/linear_product.h"
 #include "kernels/simd/linear_quant.h"
 #include "kernels/simd/linear_words.h"
 
@@ -36,6 +37,8 @@ static void linear_fill(fm_kernels *k)
     k->linear[FM_BF16] = linear_bf16;
     k->pack_x[FM_X_F32] = pack_words_f32;
     k->pack_x[FM_X_BF16] = pack_words_f32;
+    k->product = product;
+    k->product_floats = product_floats;
 }
 
 #endif

@@ -145,30 +145,43 @@ FM_INLINE void pack_words(const fm_pack_args *a, word_kind kind)
 
 /* ---- Few tokens ---- */
 
+enum { WORDS_AHEAD = 6 << 10 }; /* bytes, beyond the rows that are being read */
+
+/* Four rows are read side by side, but fetched in the order in which they lie, into the second level (linear_gemv.h).  A prefetch
+ * cannot fault, so the last ones may lie beyond the weights. */
+FM_INLINE void fetch_words(uintptr_t at, size_t bytes)
+{
+    UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const void *)(at + i), 0, 2);
+}
+
 FM_INLINE void stream_tile(const fm_linear_args *a, size_t r, size_t t0, int R, int T, word_kind kind)
 {
     const size_t bytes = row_bytes(a->W->cols, kind), size = word_bytes(kind), words = words_of(a->W->cols, kind);
     const size_t stride = fm_x_f32_stride(words), w_stride = a->W->stride;
-    const uint8_t *w = fm_tensor_row(a->W, r), *x = (const uint8_t *)a->x + t0 * stride * sizeof(float);
+    const uint8_t *w[F_ROWS], *x = (const uint8_t *)a->x + t0 * stride * sizeof(float);
+    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + (size_t)R * w_stride + WORDS_AHEAD;
     float y[F_TOKENS][F_ROWS] = {{0}};
+    UNROLL for (int i = 0; i < R; i++) w[i] = fm_tensor_row(a->W, r + (size_t)i);
     for (size_t b = 0; b < words; b += F_BLOCK) {
-        const size_t end = min_size(words, b + F_BLOCK);
+        const size_t end = min_size(words, b + F_BLOCK), whole = b + (min_size(end, bytes / size) - b) / LANES * LANES;
         fv acc[F_ROWS][F_TOKENS];
         UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < T; j++) acc[i][j] = fv_set1(0.0f);
         size_t k = b;
-        for (; k + LANES <= end && (k + LANES) * size <= bytes; k += LANES) {
+        for (; k < whole; k += LANES) {
             fv xs[F_TOKENS];
+            if (R > 1 && t0 == 0) fetch_words(ahead, (size_t)R * LANES * size);
+            ahead += (size_t)R * LANES * size;
             UNROLL for (int j = 0; j < T; j++) xs[j] = fv_load(x + ((size_t)j * stride + k) * sizeof(float));
             UNROLL for (int i = 0; i < R; i++)
             {
-                const fv ws = word_load(w + (size_t)i * w_stride + k * size, kind);
+                const fv ws = word_load(w[i] + k * size, kind);
                 UNROLL for (int j = 0; j < T; j++) acc[i][j] = word_fma(ws, xs[j], acc[i][j], kind);
             }
         }
         if (k < end) {
             UNROLL for (int i = 0; i < R; i++)
             {
-                const fv ws = word_tail(w + (size_t)i * w_stride + k * size, bytes - k * size, kind);
+                const fv ws = word_tail(w[i] + k * size, bytes - k * size, kind);
                 UNROLL for (int j = 0; j < T; j++) acc[i][j] =
                     word_fma(ws, fv_load(x + ((size_t)j * stride + k) * sizeof(float)), acc[i][j], kind);
             }
@@ -182,7 +195,8 @@ FM_INLINE void stream_rows(const fm_linear_args *a, size_t r, int R, word_kind k
 {
     size_t t = 0;
     for (; t + F_TOKENS <= a->n; t += F_TOKENS) stream_tile(a, r, t, R, F_TOKENS, kind);
-    for (; t + 2 <= a->n; t += 2) stream_tile(a, r, t, R, 2, kind);
+    if (F_TOKENS > 4 && t + 4 <= a->n) stream_tile(a, r, t, R, 4, kind), t += 4;
+    if (t + 2 <= a->n) stream_tile(a, r, t, R, 2, kind), t += 2;
     if (t < a->n) stream_tile(a, r, t, R, 1, kind);
 }
 

@@ -63,6 +63,10 @@ FM_INLINE vf vsplit(vf t, vf *n)
     return vsub(cut, *n);
 }
 
+/* 64-bit lanes: products of their low halves. */
+typedef uint64_t vwide __attribute__((vector_size(32)));
+FM_INLINE vwide vwide_product(vwide a, vwide b) { return (vwide)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+
 FM_INLINE float vsum(vf a)
 {
     const __m128 c = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

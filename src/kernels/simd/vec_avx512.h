@@ -3,6 +3,7 @@
 #define FM_KERNELS_SIMD_VEC_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 
@@ -45,6 +46,10 @@ FM_INLINE vf vsplit(vf t, vf *n)
     *n = _mm512_sub_ps(t, f);
     return f;
 }
+
+/* 64-bit lanes: products of their low halves. */
+typedef uint64_t vwide __attribute__((vector_size(64)));
+FM_INLINE vwide vwide_product(vwide a, vwide b) { return (vwide)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 
 /* Halves added to halves: an order fixed by the width alone. */
 FM_INLINE float vsum(vf a)

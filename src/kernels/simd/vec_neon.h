@@ -3,6 +3,7 @@
 #define FM_KERNELS_SIMD_VEC_NEON_H
 
 #include <arm_neon.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "base/compiler.h"
@@ -64,6 +65,10 @@ FM_INLINE vf vsplit(vf t, vf *n)
     *n = vround(cut);
     return vsub(cut, *n);
 }
+
+/* 64-bit lanes: products of their low halves. */
+typedef uint64_t vwide __attribute__((vector_size(16)));
+FM_INLINE vwide vwide_product(vwide a, vwide b) { return (vwide)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b)); }
 
 FM_INLINE float vsum(vf a)
 {

@@ -79,6 +79,18 @@ static inline uint64_t fm_dropout_stream(const fm_dropout *d, size_t place)
     return d->step << 20 | place;
 }
 
+/* What a layer's scan works with, for whoever watches: rows of the step and the states after it. */
+typedef struct fm_scan_view {
+    fm_rows dt, B, C;     /* (T, d_inner) before bias and softplus; (T, d_state) each */
+    const float *dt_bias; /* (d_inner) or NULL */
+    fm_states h;          /* n_seq x (d_state, d_inner) */
+} fm_scan_view;
+
+typedef struct fm_scan_watcher {
+    void (*look)(void *ctx, size_t layer, const fm_scan_view *v); /* by one worker while the others wait */
+    void *ctx;
+} fm_scan_watcher;
+
 /* What a forward sees of the step: n_tokens rows, their sequences, one state pointer per sequence.  With `hold` the states stay
  * as they are; with a log what would have moved them is written there, of which a replay may take some. */
 typedef struct fm_batch {
@@ -87,12 +99,13 @@ typedef struct fm_batch {
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
     bool hold;
-    float *log;        /* (log_floats(log_tokens)) of this layer; NULL: none */
-    size_t log_tokens; /* room of the log */
-    size_t log_first;  /* where a replay begins */
+    float *log;                     /* (log_floats(log_tokens)) of this layer; NULL: none */
+    size_t log_tokens;              /* room of the log */
+    size_t log_first;               /* where a replay begins */
+    const fm_scan_watcher *watcher; /* NULL: nobody watches */
     /* Training. */
     const fm_dropout *dropout; /* of what is added to the residual stream; NULL: none */
-    size_t layer;              /* which layer runs: keys its dropout */
+    size_t layer;              /* which layer runs: keys its dropout, told to the watcher */
     fm_arena *saved;           /* where the layer that runs keeps what its backward needs; NULL: inference */
 } fm_batch;
 

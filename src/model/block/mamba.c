@@ -119,10 +119,8 @@ static fm_states states_before(const fm_batch *b, const fm_layer *l, const saved
 static fm_rows norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q, float *normed)
 {
     if (!cfg->mixer_norms) return q;
-    const size_t rank = cfg->dt_rank, n = cfg->d_state, first[] = {0, rank, rank + n}, width[] = {rank, n, n};
     const fm_rows out = fm_op_rows(c, normed, q.n, q.d);
-    for (size_t i = 0; i < 3; i++)
-        fm_op_rmsnorm(c, fm_rows_cols(out, first[i], width[i]), fm_rows_cols(q, first[i], width[i]), NULL, cfg->mixer_rms_eps);
+    fm_op_rmsnorm_three(c, out, q, (const size_t[3]){cfg->dt_rank, cfg->d_state, cfg->d_state}, cfg->mixer_rms_eps);
     return out;
 }
 
@@ -173,14 +171,20 @@ static inputs log_rows(const fm_batch *b, size_t first, size_t n)
                     fm_rows_of(b->log + 2 * plane + first * N, n, N)};
 }
 
-/* Steps 1 and 2: x and z, each worker the channels that it owns. */
-static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg, fm_rows x, fm_rows n, const fm_rows out[2])
+/* Step 1: the norm that a backward looks at again is kept in n. */
+static fm_packed norm_in(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows x, fm_rows n)
 {
-    const size_t inner = cfg->d_inner;
+    const float *w = l->w[NORM].data, eps = b->config->norm_eps;
+    if (!b->saved) return fm_op_rmsnorm_pack(c, n, x, w, eps, &l->w[IN_PROJ]);
+    fm_op_rmsnorm(c, n, x, w, eps);
+    return fm_op_pack_rows(c, n, &l->w[IN_PROJ]);
+}
+
+/* Step 2: x and z, each worker the channels that it owns. */
+static void project_in(const fm_ctx *c, const fm_layer *l, size_t inner, fm_packed packed, const fm_rows out[2])
+{
     const fm_tensor *W = &l->w[IN_PROJ];
     const float *bias = l->w[IN_BIAS].data;
-    fm_op_rmsnorm(c, n, x, l->w[NORM].data, cfg->norm_eps);
-    const fm_packed packed = fm_op_pack_rows(c, n, W);
     for (size_t half = 0; half < 2; half++) {
         const fm_tensor rows = fm_tensor_rows(W, half * inner, inner);
         fm_op_linear_channels(c, out[half], packed, &rows, bias ? bias + half * inner : NULL);
@@ -188,23 +192,23 @@ static void project_in(const fm_ctx *c, const fm_layer *l, const fm_config *cfg,
 }
 
 /* Steps 4 and 5. */
-static void convolve(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows u, fm_rows x)
+static fm_conv_args conv_args(const fm_layer *l, const fm_batch *b, fm_rows u, fm_rows x)
 {
-    fm_op_conv_silu(c, &(fm_conv_args){.out = u.p,
-                                       .out_stride = u.stride,
-                                       .state = {.list = b->state, .at = l->state_offset},
-                                       .x = x.p,
-                                       .x_stride = x.stride,
-                                       .w = l->w[CONV].data,
-                                       .bias = l->w[CONV_BIAS].data,
-                                       .ragged = b->ragged,
-                                       .d_inner = b->config->d_inner,
-                                       .d_conv = b->config->d_conv,
-                                       .hold = b->hold});
+    return (fm_conv_args){.out = u.p,
+                          .out_stride = u.stride,
+                          .state = {.list = b->state, .at = l->state_offset},
+                          .x = x.p,
+                          .x_stride = x.stride,
+                          .w = l->w[CONV].data,
+                          .bias = l->w[CONV_BIAS].data,
+                          .ragged = b->ragged,
+                          .d_inner = b->config->d_inner,
+                          .d_conv = b->config->d_conv,
+                          .hold = b->hold};
 }
 
 /* Steps 9 to 13; the bias of dt is added there. */
-static void scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_scan_args a)
+static fm_scan_args scan_args(const fm_layer *l, const fm_batch *b, fm_scan_args a)
 {
     a.h = (fm_states){.list = b->state, .at = l->state_offset + conv_floats(b->config)};
     a.dt_bias = l->w[DT_BIAS].data;
@@ -214,7 +218,17 @@ static void scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_scan_
     a.d_inner = b->config->d_inner;
     a.d_state = b->config->d_state;
     a.hold = b->hold;
-    fm_op_scan(c, &a);
+    return a;
+}
+
+static void show_scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_scan_view v)
+{
+    if (!b->watcher) return;
+    v.dt_bias = l->w[DT_BIAS].data;
+    v.h = (fm_states){.list = b->state, .at = l->state_offset + conv_floats(b->config)};
+    fm_op_meet(c);
+    if (c->run.part == 0) b->watcher->look(b->watcher->ctx, b->layer, &v);
+    fm_op_meet(c);
 }
 
 /* Step 14.  With dropout the product goes through `out` (T, d_model). */
@@ -245,26 +259,28 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const inputs log = b->log ? log_rows(b, 0, T) : (inputs){.x = {0}};
     const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : fm_rows_of(s.dt, T, inner);
 
-    project_in(c, l, cfg, x, n, (fm_rows[2]){in, z});                              /* 1, 2 */
-    convolve(c, l, b, u, in);                                                      /* 4, 5 */
-    fm_op_linear(c, raw, fm_op_pack_channels(c, u, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
-    const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                        /* 8 */
+    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){in, z});               /* 1, 2 */
+    const fm_conv_args conv = conv_args(l, b, u, in);                                   /* 4, 5 */
+    fm_op_linear(c, raw, fm_op_conv_silu_pack(c, &conv, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
+    const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                             /* 8 */
     fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
     const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
     if (b->log) fm_op_copy(c, log.B, B);
-    scan(c, l, b, /* 9 - 13 */
-         (fm_scan_args){.y = y.p,
-                        .y_stride = y.stride,
-                        .u = u.p,
-                        .u_stride = u.stride,
-                        .dt = dt.p,
-                        .dt_stride = dt.stride,
-                        .B = B.p,
-                        .C = C.p,
-                        .bc_stride = q.stride,
-                        .z = z.p,
-                        .z_stride = z.stride});
-    add_out(c, l, b, x, fm_op_pack_channels(c, y, &w[OUT_PROJ]), v.out); /* 14 */
+    const fm_scan_args scan = scan_args(l, b, /* 9 - 13 */
+                                        (fm_scan_args){.y = y.p,
+                                                       .y_stride = y.stride,
+                                                       .u = u.p,
+                                                       .u_stride = u.stride,
+                                                       .dt = dt.p,
+                                                       .dt_stride = dt.stride,
+                                                       .B = B.p,
+                                                       .C = C.p,
+                                                       .bc_stride = q.stride,
+                                                       .z = z.p,
+                                                       .z_stride = z.stride});
+    const fm_packed packed = fm_op_scan_pack(c, &scan, &w[OUT_PROJ], b->saved != NULL);
+    show_scan(c, l, b, (fm_scan_view){.dt = dt, .B = B, .C = C});
+    add_out(c, l, b, x, packed, v.out); /* 14 */
 }
 
 static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)
@@ -272,14 +288,16 @@ static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_are
     const inputs log = log_rows(b, b->log_first, b->n_tokens);
     const scratch s = place(&arena, b->config, b->n_tokens, c->run.n_parts);
     const fm_rows u = fm_rows_of(s.u, b->n_tokens, b->config->d_inner);
-    convolve(c, l, b, u, log.x);
-    scan(c, l, b,
-         (fm_scan_args){.u = u.p,
-                        .u_stride = u.stride,
-                        .dt = log.dt.p,
-                        .dt_stride = log.dt.stride,
-                        .B = log.B.p,
-                        .bc_stride = log.B.stride});
+    const fm_conv_args conv = conv_args(l, b, u, log.x);
+    const fm_scan_args scan = scan_args(l, b,
+                                        (fm_scan_args){.u = u.p,
+                                                       .u_stride = u.stride,
+                                                       .dt = log.dt.p,
+                                                       .dt_stride = log.dt.stride,
+                                                       .B = log.B.p,
+                                                       .bc_stride = log.B.stride});
+    fm_op_conv_silu(c, &conv);
+    fm_op_scan(c, &scan);
 }
 
 /* ---- Backward (spec 8), from the last step to the first ---- */
@@ -287,28 +305,25 @@ static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_are
 typedef struct back {
     const fm_config *cfg;
     saved v;
-    float *g_y;    /* (T, d_inner) of the gated output */
-    float *g_u;    /* (T, d_inner) after convolution and SiLU */
-    float *g_xz;   /* (T, 2 d_inner) */
-    float *g_dt;   /* (T, d_inner) */
-    float *g_nq;   /* (T, dt_rank + 2 d_state) after the norms */
-    float *g_q;    /* (T, dt_rank + 2 d_state) before */
-    float *g_n;    /* (T, d_model) */
-    float *rho;    /* (T) */
-    float *copies; /* transposed, of a product */
-    float *scan;   /* of its backward */
+    float *g_y;     /* (T, d_inner) of the gated output */
+    float *g_u;     /* (T, d_inner) after convolution and SiLU */
+    float *g_xz;    /* (T, 2 d_inner) */
+    float *g_dt;    /* (T, d_inner) */
+    float *g_nq;    /* (T, dt_rank + 2 d_state) after the norms */
+    float *g_q;     /* (T, dt_rank + 2 d_state) before */
+    float *g_n;     /* (T, d_model) */
+    float *rho;     /* (T) */
+    float *decoded; /* a matrix as f32 */
+    float *scan;    /* of its backward */
     fm_states conv, h, g_conv, g_h;
 } back;
 
-static size_t copies_floats(const fm_config *c, size_t T)
+/* Room for any of the matrices as f32: what they are loaded as is not known here. */
+static size_t decoded_floats(const fm_config *c)
 {
-    const size_t I = c->d_inner, q = c->dt_rank + 2 * c->d_state,
-                 shapes[][2] = {{2 * I, c->d_model}, {q, I}, {I, c->dt_rank}, {c->d_model, I}};
+    const size_t I = c->d_inner, d = c->d_model, q = c->dt_rank + 2 * c->d_state, sizes[] = {2 * I * d, q * I, I * c->dt_rank};
     size_t most = 0;
-    for (size_t i = 0; i < FM_COUNT(shapes); i++) {
-        const size_t n = fm_op_linear_back_floats(&(fm_tensor){.rows = shapes[i][0], .cols = shapes[i][1]}, T);
-        most = n > most ? n : most;
-    }
+    for (size_t i = 0; i < FM_COUNT(sizes); i++) most = sizes[i] > most ? sizes[i] : most;
     return most;
 }
 
@@ -324,7 +339,7 @@ static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, siz
     b.g_q = FM_PUSH(a, float, T *q);
     b.g_n = FM_PUSH(a, float, T * c->d_model);
     b.rho = FM_PUSH(a, float, T);
-    b.copies = FM_PUSH(a, float, copies_floats(c, T));
+    b.decoded = FM_PUSH(a, float, decoded_floats(c));
     b.scan = FM_PUSH(a, float, fm_op_scan_back_floats(k, T, I, c->d_state, n_parts));
     return b;
 }
@@ -353,8 +368,14 @@ typedef struct product {
 
 static void product_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k, product p)
 {
-    fm_op_linear_gx(c, p.g_x, p.g_y, &l->w[p.weight], p.add, k->copies);
-    if (b->g_w[p.weight]) fm_op_linear_gw(c, b->g_w[p.weight], p.bias >= 0 ? b->g_w[p.bias] : NULL, p.g_y, p.x, k->copies);
+    fm_op_linear_back(c, &(fm_linear_back){.g_x = p.g_x,
+                                           .g_y = p.g_y,
+                                           .x = p.x,
+                                           .W = &l->w[p.weight],
+                                           .g_W = b->g_w[p.weight],
+                                           .g_bias = p.bias >= 0 ? b->g_w[p.bias] : NULL,
+                                           .add = p.add,
+                                           .decoded = k->decoded});
 }
 
 static void scan_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k)

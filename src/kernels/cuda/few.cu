@@ -1,0 +1,185 @@
+// few.cu - products of the table: few columns or many; few columns of floats in f32.
+#include "kernels/cuda/few.cuh"
+
+// ---- Weights of floats and inputs that stay f32: a warp to a row, fused multiply-adds ----
+
+struct f32_args {
+    float *y;
+    size_t y_stride;
+    const float *x;
+    size_t x_stride;
+    const uint8_t *w;
+    size_t w_stride;
+    const float *bias;
+    unsigned rows, cols, n;
+    bool add;
+};
+
+template <int T> struct f32_vector; // 16 bytes of a row
+template <> struct f32_vector<FM_F32> {
+    enum { N = 4 };
+    __device__ static inline void widen(float *o, uint4 v) { *(uint4 *)o = v; }
+};
+template <> struct f32_vector<FM_F16> {
+    enum { N = 8 };
+    __device__ static inline void widen(float *o, uint4 v)
+    {
+        const __half2 *h = (const __half2 *)&v;
+#pragma unroll
+        for (int i = 0; i < 4; i++) *(float2 *)(o + 2 * i) = __half22float2(h[i]);
+    }
+};
+template <> struct f32_vector<FM_BF16> {
+    enum { N = 8 };
+    __device__ static inline void widen(float *o, uint4 v)
+    {
+        const __nv_bfloat162 *h = (const __nv_bfloat162 *)&v;
+#pragma unroll
+        for (int i = 0; i < 4; i++) *(float2 *)(o + 2 * i) = __bfloat1622float2(h[i]);
+    }
+};
+
+// Lane l takes vectors l, l + 32, ...; a column's sum runs through them, then through the lanes, whatever N is.  Inputs are padded
+// with zeros beyond a vector, and so are rows of weights.
+template <int T, int N> __global__ __launch_bounds__(256) static void f32_kernel(const f32_args p)
+{
+    using V = f32_vector<T>;
+    fm_pdl_wait();
+    fm_pdl_trigger();
+    const unsigned row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= p.rows) return;
+    const uint8_t *w = p.w + row * p.w_stride;
+    float sum[N] = {};
+#pragma unroll 4
+    for (unsigned c = lane * V::N; c < p.cols; c += 32 * V::N) {
+        float f[V::N];
+        V::widen(f, __ldcs((const uint4 *)(w + c * (16 / V::N))));
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const float *x = p.x + min(j, (int)p.n - 1) * p.x_stride + c;
+#pragma unroll
+            for (int i = 0; i < V::N; i++) sum[j] = fmaf(f[i], x[i], sum[j]);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float v = fm_warp_sum(sum[j]);
+        if (lane || j >= (int)p.n) continue;
+        float *y = p.y + j * p.y_stride + row;
+        if (p.bias) v += p.bias[row];
+        *y = p.add ? v + *y : v;
+    }
+}
+
+template <int T> static void f32_launch(fm_stream *s, const f32_args *p)
+{
+    const fm_launch l = {s, fm_blocks(p->rows, 8), 256, 0, 1};
+    if (p->n <= 1)
+        fm_cuda_launch(&l, "linear", f32_kernel<T, 1>, *p);
+    else if (p->n <= 4)
+        fm_cuda_launch(&l, "linear", f32_kernel<T, 4>, *p);
+    else
+        fm_cuda_launch(&l, "linear", f32_kernel<T, 16>, *p);
+}
+
+// ---- Groups of up to 16 columns ----
+
+static void few_f32(fm_stream *s, const fm_linear_args *a)
+{
+    f32_args p = {a->y,         a->y_stride, (const float *)a->x,  fm_cuda_x_stride(a->W->cols), (const uint8_t *)a->W->data,
+                  a->W->stride, a->bias,     (unsigned)a->W->rows, (unsigned)a->W->cols,         0,
+                  a->add};
+    for (size_t t = 0; t < a->n; t += FM_CUDA_FEW) {
+        p.n = (unsigned)(a->n - t < FM_CUDA_FEW ? a->n - t : FM_CUDA_FEW);
+        if (a->W->type == FM_F32)
+            f32_launch<FM_F32>(s, &p);
+        else if (a->W->type == FM_F16)
+            f32_launch<FM_F16>(s, &p);
+        else
+            f32_launch<FM_BF16>(s, &p);
+        p.x += FM_CUDA_FEW * p.x_stride;
+        p.y += FM_CUDA_FEW * p.y_stride;
+    }
+}
+
+// The arguments of the first group; *group: bytes of the pack from one group to the next.
+static few_args few_args_of(const fm_linear_args *a, size_t *group)
+{
+    const bool floats = fm_is_float(a->W->type);
+    const size_t cols = a->W->cols,
+                 width = !floats                ? FM_CHUNK
+                         : a->W->type == FM_F32 ? 32
+                                                : 64,
+                 chunks = (cols + width - 1) / width;
+    few_args p = {};
+    p.y = a->y, p.y_stride = a->y_stride;
+    p.x = (const uint8_t *)a->x;
+    p.w = (const uint8_t *)a->W->data, p.w_stride = a->W->stride;
+    p.bias = a->bias, p.add = a->add;
+    p.rows = (unsigned)a->W->rows, p.cols = (unsigned)cols;
+    p.chunks = (unsigned)chunks;
+    p.x_tokens = (unsigned)fm_record_tokens(a->n);
+    if (floats) {
+        p.x_stride = (unsigned)fm_cuda_x_stride(cols) * 2;
+        p.row_bytes = (unsigned)(cols * (a->W->type == FM_F32 ? 4 : 2));
+        *group = FM_CUDA_FEW * p.x_stride;
+    } else {
+        p.x_stride = (unsigned)fm_record_bytes(fm_xform_of(a->W->type) == FM_X_Q8_256, p.x_tokens);
+        *group = chunks * p.x_stride;
+    }
+    return p;
+}
+
+// Has the blocks pack for themselves where that was put off and the row is short enough; else packs now.
+static void few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
+{
+    enum { ROOM = 32 * 1024 };
+    const fm_pack_args *from = fm_cuda_pack_source(s, a->x);
+    if (!from) return;
+    if (p->x_stride > ROOM || from->n != a->n) {
+        fm_cuda_pack_now(from, fm_xform_of(a->W->type));
+        return;
+    }
+    p->x32 = from->x;
+    p->x32_aligned = (size_t)from->x % 16 == 0;
+    p->x_shared = p->x_stride;
+}
+
+void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
+{
+    const fm_dtype type = a->W->type;
+    if (a->n == 0 || a->W->rows == 0) return;
+    if (fm_is_float(type) && s->o.f32) {
+        few_f32(s, a);
+        return;
+    }
+    const fm_xform form = fm_xform_of(type);
+    few_fn *fn = form == FM_X_Q8_32    ? fm_cuda_few_32(type)
+                 : form == FM_X_Q8_256 ? fm_cuda_few_256(type)
+                                       : fm_cuda_few_float(type);
+    size_t group;
+    few_args p = few_args_of(a, &group);
+    few_pack_source(s, &p, a);
+    for (size_t t = 0; t < a->n; t += FM_CUDA_FEW) {
+        p.n = (unsigned)(a->n - t < FM_CUDA_FEW ? a->n - t : FM_CUDA_FEW);
+        fn(s, &p, a->n > 8);
+        p.x += group;
+        p.y += FM_CUDA_FEW * p.y_stride;
+    }
+}
+
+// ---- The table ----
+
+static void linear(const fm_run *run, const fm_linear_args *a)
+{
+    fm_stream *s = run->stream;
+    if (fm_cuda_is_few(s, a->n))
+        fm_cuda_linear_few(s, a);
+    else
+        fm_cuda_linear_many(s, a);
+}
+
+extern "C" void fm_cuda_fill_few(fm_kernels *k)
+{
+    for (int t = 0; t < FM_DTYPE_COUNT; t++) k->linear[t] = linear;
+}

@@ -1,0 +1,75 @@
+// few_quant.cuh - few columns, quantised weights: exact integer sums of codes and inputs, put together as floats block by block.
+#ifndef FM_KERNELS_CUDA_FEW_QUANT_CUH
+#define FM_KERNELS_CUDA_FEW_QUANT_CUH
+
+#include "kernels/cuda/few.cuh"
+
+// Where the parts of a chunk lie in a slot of the ring, each for 32 lanes.
+template <int T> struct few_slot {
+    using P = fm_planes<T>;
+    static constexpr int LO = 0, LO_LOADS = P::LO / 64, HI = LO + LO_LOADS * 512, SC = HI + P::HI * 8;
+    static constexpr int SC_LOADS = P::SC / 16, D = SC + (P::SC == 8 ? 256 : SC_LOADS * 512), BYTES = D + P::D * 32;
+};
+
+template <int T>
+__device__ static inline void few_ask_codes(unsigned to, const uint8_t *row, size_t n, unsigned chunk, const few_lane &l)
+{
+    using P = fm_planes<T>;
+    using S = few_slot<T>;
+#pragma unroll
+    for (int i = 0; i < S::LO_LOADS; i++) copy_async<16>(to + i * 512 + l.lane * 16, row + chunk * P::LO + i * 64 + l.t * 16);
+    if constexpr (P::HI == 64) copy_async<16>(to + S::HI + l.lane * 16, row + P::hi(n) + chunk * 64 + l.t * 16);
+    if constexpr (P::HI == 32) copy_async<8>(to + S::HI + l.lane * 8, row + P::hi(n) + chunk * 32 + l.t * 8);
+#pragma unroll
+    for (int i = 0; i < S::SC_LOADS; i++)
+        copy_async<16>(to + S::SC + i * 512 + l.lane * 16, row + P::sc(n) + chunk * P::SC + i * 16);
+    if constexpr (P::SC == 8) copy_async<8>(to + S::SC + l.lane * 8, row + P::sc(n) + chunk * 8);
+    if constexpr (P::D != 0) copy_async<4>(to + S::D + l.lane * 4, row + P::d(n) + chunk * 4);
+}
+
+// What a lane holds of one row's chunk.
+template <int T> struct few_codes {
+    using P = fm_planes<T>;
+    using S = few_slot<T>;
+    uint32_t lo[4 * S::LO_LOADS], hi[P::HI ? P::HI / 16 : 1], sc[P::SC / 4], d;
+
+    __device__ inline void read(const uint8_t *slot, const few_lane &l)
+    {
+#pragma unroll
+        for (int i = 0; i < S::LO_LOADS; i++) *(uint4 *)(lo + 4 * i) = *(const uint4 *)(slot + i * 512 + l.lane * 16);
+        if constexpr (P::HI == 64)
+            *(uint4 *)hi = *(const uint4 *)(slot + S::HI + l.lane * 16);
+        else if constexpr (P::HI == 32)
+            *(uint2 *)hi = *(const uint2 *)(slot + S::HI + l.lane * 8);
+        else
+            hi[0] = 0;
+#pragma unroll
+        for (int i = 0; i < S::SC_LOADS; i++) *(uint4 *)(sc + 4 * i) = *(const uint4 *)(slot + S::SC + i * 512 + l.lane * 16);
+        if constexpr (P::SC == 8) *(uint2 *)sc = *(const uint2 *)(slot + S::SC + l.lane * 8);
+        if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.lane * 4);
+    }
+    __device__ inline uint32_t quad(int b, int h) const
+    {
+        return fm_quad<T>(lo[fm_lo_word<T>(b, h)], hi[P::HI ? fm_hi_word<T>(b) : 0], b, h);
+    }
+};
+
+// The bytes that a lane multiplies of blocks 2 i and 2 i + 1 of its tokens: words 2 (b % 2) and 2 (b % 2) + 1 meet the quads of b.
+template <int NT>
+__device__ static inline void few_read_bytes(uint32_t q[NT][4], const few_args &p, const uint8_t *record, const few_lane &l,
+                                             int i)
+{
+#pragma unroll
+    for (int nt = 0; nt < NT; nt++) {
+        const uint8_t *token = record + min(8 * nt + l.g, (int)p.n - 1) * FM_CHUNK + l.t * 16;
+        *(uint4 *)q[nt] = *(const uint4 *)(token + 64 * i);
+    }
+}
+
+// A half of a word, as a float.
+__device__ static inline float few_half(const uint32_t *words, int i)
+{
+    return __half2float(__ushort_as_half((unsigned short)(words[i / 2] >> i % 2 * 16)));
+}
+
+#endif

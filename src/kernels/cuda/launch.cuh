@@ -1,0 +1,53 @@
+// launch.cuh - launches that may begin before the kernel in front of them has ended (programmatic dependent launch).
+//
+// Such a kernel calls fm_pdl_wait() before it touches anything that others wrote, and fm_pdl_trigger() after that, never before:
+// then the kernel two places in front has always ended, and what comes before the wait may read everything but what the kernel
+// directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The one
+// exception is the packing for quantised weights (pack.cu), which nothing but loading writes: a load ends with a wait.
+#ifndef FM_KERNELS_CUDA_LAUNCH_CUH
+#define FM_KERNELS_CUDA_LAUNCH_CUH
+
+#include "kernels/cuda/cuda.cuh"
+
+__device__ static inline void fm_pdl_wait()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+__device__ static inline void fm_pdl_trigger()
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+struct fm_launch {
+    fm_stream *s;
+    unsigned blocks, threads;
+    size_t shared;    // dynamic, bytes
+    unsigned cluster; // blocks that share their memories; divides `blocks`
+};
+
+#ifdef FM_CUDA_TUNE
+extern bool fm_cuda_pdl; // a check program compares with and without
+#else
+static const bool fm_cuda_pdl = true;
+#endif
+
+template <class... P, class... A>
+static void fm_cuda_launch(const fm_launch *l, const char *what, void (*kernel)(P...), A... args)
+{
+    cudaLaunchAttribute attributes[2];
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = fm_cuda_pdl;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = l->cluster;
+    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3(l->blocks);
+    c.blockDim = dim3(l->threads);
+    c.dynamicSmemBytes = l->shared;
+    c.stream = l->s->stream;
+    c.attrs = attributes;
+    c.numAttrs = l->cluster > 1 ? 2 : 1;
+    fm_cuda_note(l->s, cudaLaunchKernelEx(&c, kernel, P(args)...), what);
+}
+
+#endif

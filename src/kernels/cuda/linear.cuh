@@ -1,0 +1,38 @@
+// linear.cuh - products on a GPU: how weights and inputs lie, and the two ways to multiply them.
+//
+// Few columns (n <= FM_CUDA_FEW, or any n with o.invariant): weights are streamed once from memory through the tensor cores, few.cuh.
+// Many: cuBLASLt on bf16 (o.f32: f32) rows, many.cu; quantised weights are expanded into stream->work first.
+#ifndef FM_KERNELS_CUDA_LINEAR_CUH
+#define FM_KERNELS_CUDA_LINEAR_CUH
+
+#include "kernels/cuda/cuda.cuh"
+
+enum { FM_CUDA_FEW = 16 };
+
+// Whether a product of n columns takes the kernels of few.
+static inline bool fm_cuda_is_few(const fm_stream *s, size_t n)
+{
+    return n <= FM_CUDA_FEW || s->o.invariant;
+}
+
+// What pack_x makes for a product of many columns: n rows of bf16 (o.f32: of f32), so many elements from one to the next, zeros
+// beyond cols.  A multiple of 128 elements, so rows lie at multiples of 256 bytes.  The base is that of the pack.
+static inline size_t fm_cuda_x_stride(size_t cols)
+{
+    return (cols + 127) / 128 * 128;
+}
+
+// The rows of which `pack` is to be a pack, or NULL: it is one.  And making it one after all.
+const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack);
+void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form);
+
+// y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
+void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
+void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
+
+// Stored rows as dense ones: out is (W->rows, W->cols) of bf16 to nearest even, or of f32; rows follow each other without a gap.
+void fm_cuda_expand(fm_stream *s, void *out, const fm_tensor *W, bool f32);
+// Rows ids[i] (on the device; NULL: i) of a stored table as f32: what embed does.  out (n, W->cols) at out_stride floats.
+void fm_cuda_expand_rows(fm_stream *s, float *out, size_t out_stride, const fm_tensor *W, const int32_t *ids, size_t n);
+
+#endif

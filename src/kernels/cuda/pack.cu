@@ -1,0 +1,141 @@
+// pack.cu - rounding of product inputs: to bf16 rows, or to the int8 records of pack.cuh with the numbers of simd/pack.h.
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/pack.cuh"
+
+struct pack_args {
+    uint8_t *out;
+    const float *x;
+    size_t x_stride, n, cols;
+    bool aligned; // rows of x, to 16 bytes
+};
+
+static pack_args args_of(const fm_pack_args *p)
+{
+    return {(uint8_t *)p->out, p->x, p->x_stride, p->n, p->cols, ((size_t)p->x | p->x_stride * 4) % 16 == 0};
+}
+
+// ---- Rows ----
+
+__device__ static void put2(float *o, float a, float b)
+{
+    *(float2 *)o = make_float2(a, b);
+}
+__device__ static void put2(__nv_bfloat16 *o, float a, float b)
+{
+    *(__nv_bfloat162 *)o = __floats2bfloat162_rn(a, b);
+}
+
+// A thread takes two columns of `stride`; zeros beyond cols.
+template <class OUT> __global__ static void pack_rows_kernel(pack_args a, size_t stride)
+{
+    fm_pdl_wait();
+    fm_pdl_trigger();
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = i / (stride / 2), c = i % (stride / 2) * 2;
+    if (r >= a.n) return;
+    const float *x = a.x + r * a.x_stride;
+    put2((OUT *)a.out + r * stride + c, c < a.cols ? x[c] : 0.0f, c + 1 < a.cols ? x[c + 1] : 0.0f);
+}
+
+static void rows_now(const fm_pack_args *p)
+{
+    const pack_args a = args_of(p);
+    const size_t stride = fm_cuda_x_stride(p->cols), threads = p->n * (stride / 2);
+    const fm_launch l = {p->stream, fm_blocks(threads, 256), 256, 0, 1};
+    if (p->stream->o.f32)
+        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<float>, a, stride);
+    else
+        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<__nv_bfloat16>, a, stride);
+}
+
+// ---- Records ----
+
+template <bool WIDE> __global__ static void pack_records_kernel(pack_args a, size_t chunks, size_t tokens)
+{
+    fm_pdl_trigger(); // before the wait, against the rule of launch.cuh: no kernel writes quantised weights
+    fm_pdl_wait();
+    const size_t item = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, r = item / chunks, chunk = item % chunks;
+    if (r >= a.n) return;
+    uint8_t *record = a.out + (r / tokens * chunks + chunk) * fm_record_bytes(WIDE, tokens);
+    float v[8];
+    pack_load(v, a.x + r * a.x_stride, a.cols, chunk, a.aligned);
+    pack_record<WIDE>(record, tokens, r % tokens, v);
+}
+
+template <bool WIDE> static void records_now(const fm_pack_args *p)
+{
+    const pack_args a = args_of(p);
+    const size_t chunks = (p->cols + FM_CHUNK - 1) / FM_CHUNK, warps = p->n * chunks;
+    const fm_launch l = {p->stream, fm_blocks(warps, 2), 64, 0, 1};
+    fm_cuda_launch(&l, "pack_x", pack_records_kernel<WIDE>, a, chunks, fm_record_tokens(p->n));
+}
+
+// ---- Now, or by the product ----
+
+const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack)
+{
+    for (int i = 0; i < FM_CUDA_LAZY; i++)
+        if (s->lazy[i].out == pack && s->lazy[i].n) return &s->lazy[i];
+    return NULL;
+}
+
+// Puts `a` first in the list, in place of what was said of its memory before; n = 0 only removes that.
+static void remember(fm_stream *s, fm_pack_args a)
+{
+    int i = 0;
+    while (i < FM_CUDA_LAZY - 1 && s->lazy[i].out != a.out) i++;
+    for (; i > 0; i--) s->lazy[i] = s->lazy[i - 1];
+    s->lazy[0] = a;
+}
+
+static void forget(fm_stream *s, const void *pack)
+{
+    for (int i = 0; i < FM_CUDA_LAZY; i++)
+        if (s->lazy[i].out == pack) s->lazy[i].n = 0;
+}
+
+void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
+{
+    const fm_pack_args p = *a; // it may be the one to be forgotten
+    forget(p.stream, p.out);
+    if (form == FM_X_F32 || form == FM_X_BF16 || !fm_cuda_is_few(p.stream, p.n))
+        rows_now(&p);
+    else if (form == FM_X_Q8_256)
+        records_now<true>(&p);
+    else
+        records_now<false>(&p);
+}
+
+// Blocks of a product that pack for themselves save a launch and the wait for it: 0.9 us of 2.2 for one column of bf16.  More columns,
+// or rounding to integers, took each block longer than that.
+template <int FORM> static void pack(const fm_pack_args *a)
+{
+    const bool floats = FORM == FM_X_F32 || FORM == FM_X_BF16;
+    if (floats && a->n == 1 && !a->stream->o.f32)
+        remember(a->stream, *a);
+    else
+        fm_cuda_pack_now(a, (fm_xform)FORM);
+}
+
+// ---- The table ----
+
+// The largest of what a pack can hold whatever the stream's options: rows of f32, or records.
+static size_t pack_bytes(fm_xform form, size_t n, size_t cols)
+{
+    if (cols > SIZE_MAX / 64 || n > SIZE_MAX / 64) return 0;
+    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
+    const size_t stride = fm_cuda_x_stride(cols), tokens = fm_record_tokens(n), chunks = (cols + FM_CHUNK - 1) / FM_CHUNK;
+    size_t rows, records = 0;
+    if (__builtin_mul_overflow(stride * sizeof(float), n, &rows)) return 0;
+    const size_t each = fm_record_bytes(form == FM_X_Q8_256, tokens);
+    if (!floats && __builtin_mul_overflow((n + tokens - 1) / tokens * each, chunks, &records)) return 0;
+    return rows > records ? rows : records;
+}
+
+extern "C" void fm_cuda_fill_pack(fm_kernels *k)
+{
+    k->pack_x_bytes = pack_bytes;
+    k->pack_x[FM_X_F32] = pack<FM_X_F32>;
+    k->pack_x[FM_X_BF16] = pack<FM_X_BF16>;
+    k->pack_x[FM_X_Q8_32] = pack<FM_X_Q8_32>;
+    k->pack_x[FM_X_Q8_256] = pack<FM_X_Q8_256>;
+}

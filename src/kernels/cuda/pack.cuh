@@ -1,0 +1,116 @@
+// pack.cuh - inputs of products as the kernels of few columns read them.
+//
+// Floats: rows of bf16 or f32 (linear.cuh).  Integers: records of 256 columns for groups of up to 16 tokens.  A record holds the
+// bytes of every token, each lane's quads of two blocks in 16 bytes, and for every 8 tokens the floats that go with them, in the
+// order of an mma's output: lane t of four has tokens 2 t and 2 t + 1.
+#ifndef FM_KERNELS_CUDA_PACK_CUH
+#define FM_KERNELS_CUDA_PACK_CUH
+
+#include "kernels/cuda/format.cuh"
+
+// Tokens of a group that records have room for: a product of up to 8, and one of more, whose groups all have 16.
+__host__ __device__ static inline size_t fm_record_tokens(size_t n)
+{
+    return n <= 8 ? 8 : 16;
+}
+
+// A kernel's own records in shared memory have room for the tokens that exist, fewer than 8.
+//
+// Per 8 tokens, Q8_32: d [t][8 blocks][2], then d * sum of q likewise.  Q8_256: for each token and t the sums of groups of 16 4 t,
+// 4 t + 2, 4 t + 1 and 4 t + 3, as halves (all are exact), then d of each token.
+enum { FM_X32_FLOATS = 8 * 8 * 4, FM_X32_SIDE = 2 * FM_X32_FLOATS, FM_X256_SUMS = 8 * 32, FM_X256_SIDE = FM_X256_SUMS + 8 * 4 };
+
+__host__ __device__ static inline size_t fm_record_bytes(bool wide, size_t tokens)
+{
+    return tokens * FM_CHUNK + (tokens + 7) / 8 * (wide ? FM_X256_SIDE : FM_X32_SIDE);
+}
+
+// ---- Records: a warp takes 256 columns of a token, lane 4 b + t the two quads of block b that lane t will multiply ----
+
+// The largest of the lanes that share a block; magnitudes compare as integers, which puts Inf and NaN above every number.
+__device__ static inline uint32_t block_max(uint32_t v, bool wide)
+{
+    for (int i = 1; i < (wide ? 32 : 4); i *= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, i));
+    return v;
+}
+
+struct rounded {
+    uint32_t quad[2];
+    int sum[2]; // of a quad's bytes
+    float d;
+};
+
+__device__ static inline rounded round_block(const float v[8], bool wide)
+{
+    uint32_t top = 0;
+    for (int i = 0; i < 8; i++) top = max(top, __float_as_uint(v[i]) & 0x7fffffffu);
+    top = block_max(top, wide);
+    rounded o = {{0, 0}, {0, 0}, __uint_as_float(0x7fc00000u)};
+    float inverse = 0.0f;
+    if (top < 0x7f800000u) {
+        o.d = __fdiv_rn(__uint_as_float(top), 127.0f);
+        inverse = __fdiv_rn(1.0f, o.d);
+        if (inverse > 3.0e38f) o.d = inverse = 0.0f; // all zeros, or too small to be told from them
+    }
+    for (int i = 0; i < 8; i++) {
+        const int q = inverse == 0.0f ? 0 : __float2int_rn(__fmul_rn(v[i], inverse));
+        o.quad[i / 4] |= ((uint32_t)q & 255u) << 8 * (i % 4);
+        o.sum[i / 4] += q;
+    }
+    return o;
+}
+
+// Sum over the four lanes of a block.
+__device__ static inline int lanes4(int v)
+{
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+__device__ static inline void side_32(uint8_t *side, const rounded *o, int token, int b)
+{
+    float *d = (float *)side + token / 2 * 16 + 2 * b + token % 2;
+    d[0] = o->d;
+    d[FM_X32_FLOATS / 4] = o->d * (float)o->sum[0];
+}
+
+__device__ static inline void side_256(uint8_t *side, const rounded *o, int token, int b)
+{
+    __half *sums = (__half *)side + token * 16 + b / 2 * 4 + b % 2; // groups 2 b and 2 b + 1 of 16, in the order of pack.cuh
+    sums[0] = __int2half_rn(o->sum[0]);
+    sums[2] = __int2half_rn(o->sum[1]);
+    if (b == 0) ((float *)(side + FM_X256_SUMS))[token] = o->d;
+}
+
+// What lane 4 b + t packs of 256 columns; `aligned`: rows begin at multiples of 16 bytes.
+__device__ static inline void pack_load(float v[8], const float *x, size_t cols, size_t chunk, bool aligned)
+{
+    const size_t c = chunk * FM_CHUNK + threadIdx.x % 32 / 4 * 32 + threadIdx.x % 4 * 4;
+    if (aligned && c < cols) { // a block is whole
+        *(float4 *)v = *(const float4 *)(x + c);
+        *(float4 *)(v + 4) = *(const float4 *)(x + c + 16);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = c < cols ? x[c + i / 4 * 16 + i % 4] : 0.0f;
+}
+
+// Into a record with room for `tokens`.
+template <bool WIDE> __device__ static inline void pack_record(uint8_t *record, size_t tokens, size_t token, const float v[8])
+{
+    const int b = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    rounded o = round_block(v, WIDE);
+    *(uint2 *)(record + token * FM_CHUNK + b / 2 * 64 + t * 16 + b % 2 * 8) = make_uint2(o.quad[0], o.quad[1]);
+    o.sum[0] = lanes4(o.sum[0]);
+    o.sum[1] = lanes4(o.sum[1]);
+    uint8_t *side = record + tokens * FM_CHUNK + token / 8 * (WIDE ? FM_X256_SIDE : FM_X32_SIDE);
+    if (t) return;
+    if (WIDE)
+        side_256(side, &o, (int)token % 8, b);
+    else {
+        o.sum[0] += o.sum[1];
+        side_32(side, &o, (int)token % 8, b);
+    }
+}
+
+#endif

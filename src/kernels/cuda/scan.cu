@@ -1,0 +1,698 @@
+// scan.cu - the selective scan: time in order for each (channel, state), which is what gives a token the same bits in any batch and
+// any cut of its sequence.  Parallel are the channels and the states: 8192 channels of 16 states fill the card with one sequence.
+//
+// The limit of long sequences is the unit of exponentials (16 a clock and multiprocessor): d_state for the decays and 3 for
+// softplus and silu, a channel and token.  A block takes 32 channels, a lane each; every warp takes S states of all of them, so
+// that B and C are one broadcast and h never leaves its registers.  What is per channel (softplus, skip, gate) is done once a
+// token, for the tiles before and after the one that is scanned, through shared memory: one barrier a tile.
+//
+// The limit of one token a sequence is the memory of the states: step_one, which walks sequences with A in registers.
+//
+// Errors.  t = delta (A log2 e) has the roundings of A log2 e and of the product: |delta A| epsilon of the decay in all, beside what
+// delta brings; ex2.approx adds 2 ulp, and makes a denormal decay 0.  softplus: see softplus().
+#include "kernels/cuda/forward.cuh"
+
+namespace
+{
+
+enum { LANES = 32, QUADS = LANES / 4 }; // channels of a block, also by fours
+enum { TILE_MOST = 16, STATES_MOST = 256, WARPS_MOST = 16 };
+enum { ONE_THREADS = 64, BLOCKS_PER_SM = 9 }; // of step_one
+
+struct scan {
+    float *y;
+    fm_states h;
+    const float *u, *dt, *z;
+    size_t y_stride, u_stride, dt_stride, z_stride;
+    const float *dt_bias, *A, *skip, *B, *C;
+    size_t bc_stride;
+    const size_t *begin;
+    size_t n_seq, d_inner;
+    int d_state;
+    bool hold, bc_aligned, out;
+    __nv_bfloat16 *packed; // (n_tokens, d_inner) without a gap, or NULL
+
+    __device__ void put4(size_t row, size_t c, float4 v) const // of whole vectors
+    {
+        if (y) *(float4 *)(y + row * y_stride + c) = v;
+        if (packed) fm_store4_bf16(packed + row * d_inner + c, v);
+    }
+    __device__ void put(size_t row, size_t c, float v) const
+    {
+        if (y) y[row * y_stride + c] = v;
+        if (packed) packed[row * d_inner + c] = __float2bfloat16_rn(v);
+    }
+};
+
+// ---- Arithmetic, the same for both kernels ----
+
+__device__ float ex2(float t)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
+    return y;
+}
+
+// log(1 + e^v) = max(v, 0) + log1p(e), e = e^-|v| in [0, 1], and log1p(e) = e p(e): p is within 2.4e-8 of log1p(e) / e, and with the
+// roundings e p(e) is within 1.2 epsilon (tried at 170000 places); expf is within 1 ulp and the sum within half: 3 epsilon.
+__device__ float softplus(float v)
+{
+    const float e = expf(-fabsf(v));
+    float p = -0.004466211423277855f;
+    p = __fmaf_rn(p, e, 0.025224054232239723f);
+    p = __fmaf_rn(p, e, -0.06675772368907928f);
+    p = __fmaf_rn(p, e, 0.11561845242977142f);
+    p = __fmaf_rn(p, e, -0.15847565233707428f);
+    p = __fmaf_rn(p, e, 0.198541060090065f);
+    p = __fmaf_rn(p, e, -0.24986526370048523f);
+    p = __fmaf_rn(p, e, 0.3333284258842468f);
+    p = __fmaf_rn(p, e, -0.4999999701976776f);
+    p = __fmaf_rn(p, e, 1.0f);
+    return __fadd_rn(fmaxf(v, 0.0f), __fmul_rn(e, p));
+}
+
+// What all states of a channel share: the step and what comes in by it.
+__device__ float2 step_of(float u, float dt, float bias)
+{
+    const float delta = softplus(__fadd_rn(dt, bias));
+    return {delta, __fmul_rn(delta, u)};
+}
+
+// S states of a channel, and what the first n of them (n may be more) give to y.
+// FULL: all S exist, in every lane.
+template <int S, bool FULL> struct states {
+    float a[S], h[S]; // A log2 e
+
+    __device__ void read_decays(const float *A, size_t stride, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++) a[i] = FULL || i < n ? __fmul_rn(A[i * stride], 1.44269504f) : 0.0f;
+    }
+    __device__ void read(const float *p, size_t stride, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++) h[i] = FULL || i < n ? p[i * stride] : 0.0f;
+    }
+    __device__ void write(float *p, size_t stride, int n) const
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++)
+            if (FULL || i < n) p[i * stride] = h[i];
+    }
+    __device__ void move(float2 step, const float *B, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++)
+            if (FULL || i < n) h[i] = __fmaf_rn(ex2(__fmul_rn(step.x, a[i])), h[i], __fmul_rn(step.y, B[i]));
+    }
+    __device__ float sum(const float *C, int n) const
+    {
+        float y = __fmul_rn(C[0], h[0]); // n >= 1
+#pragma unroll
+        for (int i = 1; i < S; i++)
+            if (FULL || i < n) y = __fmaf_rn(C[i], h[i], y);
+        return y;
+    }
+};
+
+__device__ float gated(bool gate, float y, float z)
+{
+    return gate ? __fmul_rn(y, fm_silu(z)) : y;
+}
+
+// ---- Many tokens ----
+
+// Four channels of a token as they come.
+struct input {
+    float4 u, dt, z;
+};
+
+__device__ void put_steps(float2 *to, const input &in, float4 bias)
+{
+    const float2 s0 = step_of(in.u.x, in.dt.x, bias.x), s1 = step_of(in.u.y, in.dt.y, bias.y);
+    const float2 s2 = step_of(in.u.z, in.dt.z, bias.z), s3 = step_of(in.u.w, in.dt.w, bias.w);
+    ((float4 *)to)[0] = {s0.x, s0.y, s1.x, s1.y};
+    ((float4 *)to)[1] = {s2.x, s2.y, s3.x, s3.y};
+}
+
+__device__ float4 add4(float4 a, float4 b)
+{
+    return {__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w)};
+}
+
+__device__ float4 finished(bool gate, float4 y, float4 skip, const input &in)
+{
+    return {gated(gate, __fmaf_rn(skip.x, in.u.x, y.x), in.z.x), gated(gate, __fmaf_rn(skip.y, in.u.y, y.y), in.z.y),
+            gated(gate, __fmaf_rn(skip.z, in.u.z, y.z), in.z.z), gated(gate, __fmaf_rn(skip.w, in.u.w, y.w), in.z.w)};
+}
+
+// Places in shared memory, two of each: for the tile that is scanned, and for the one before or after it.
+struct places {
+    float2 *step; // (tile, LANES)
+    float *bc;    // (2, tile, states): B, then C
+    float *parts; // (warps, tile, LANES) sums of each warp's states
+};
+
+template <int S> struct layout {
+    int warps, tile, n_states; // states as shared memory has them: of all warps
+
+    __host__ __device__ explicit layout(int n_warps)
+        : warps(n_warps), tile(4 * n_warps < TILE_MOST ? 4 * n_warps : TILE_MOST), n_states(S * n_warps)
+    {
+    }
+    __host__ __device__ size_t step_floats() const { return (size_t)tile * LANES * 2; }
+    __host__ __device__ size_t bc_floats() const { return (size_t)tile * 2 * n_states; }
+    __host__ __device__ size_t parts_floats() const { return (size_t)warps * tile * LANES; }
+    __host__ __device__ size_t bytes() const { return 2 * sizeof(float) * (step_floats() + bc_floats() + parts_floats()); }
+    __device__ places at(float *p, size_t tile_index) const
+    {
+        const size_t i = tile_index % 2;
+        p += i * (step_floats() + bc_floats() + parts_floats());
+        return {(float2 *)p, p + step_floats(), p + step_floats() + bc_floats()};
+    }
+};
+
+__device__ void copy_async(float *to, const float *from, bool four)
+{
+    const unsigned p = (unsigned)__cvta_generic_to_shared(to);
+    if (four)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(p), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(p), "l"(from) : "memory");
+}
+
+__device__ void commit_copies()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// All but the last N groups.
+template <int N> __device__ void await_copies()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// One block's sequence and channels; tiles are counted from the sequence's begin.
+template <int S, bool OUT> struct walk {
+    const scan &a;
+    const layout<S> l;
+    float *shared;
+    size_t first, n_tokens, n_tiles;
+    size_t c;       // first channel of the block
+    int slot, quad; // which token of a tile, and which four channels, this thread prepares and finishes
+    float4 bias, skip;
+
+    __device__ size_t channel() const { return c + 4 * quad; }
+    __device__ ptrdiff_t left() const { return (ptrdiff_t)a.d_inner - (ptrdiff_t)channel(); }
+    __device__ bool has(size_t tile) const { return slot < l.tile && tile * l.tile + slot < n_tokens; }
+    __device__ size_t row(size_t tile) const { return first + tile * l.tile + slot; }
+
+    __device__ input load(size_t tile) const
+    {
+        input in = {};
+        if (!has(tile)) return in;
+        in.u = fm_load4<false>(a.u + row(tile) * a.u_stride + channel(), left());
+        in.dt = fm_load4<false>(a.dt + row(tile) * a.dt_stride + channel(), left());
+        if (OUT && a.z) in.z = fm_load4<false>(a.z + row(tile) * a.z_stride + channel(), left());
+        return in;
+    }
+
+    __device__ void fetch_bc(size_t tile) const
+    {
+        if (tile >= n_tiles) return;
+        const size_t at = first + tile * l.tile,
+                     n = n_tokens - tile * l.tile < (size_t)l.tile ? n_tokens - tile * l.tile : l.tile;
+        const int step = a.bc_aligned ? 4 : 1, per_row = a.d_state / step, all = (int)n * per_row;
+        float *B = l.at(shared, tile).bc, *C = B + l.tile * l.n_states;
+        for (int i = (int)threadIdx.x; i < all; i += (int)blockDim.x) {
+            const int t = i / per_row, k = i % per_row * step;
+            copy_async(B + t * l.n_states + k, a.B + (at + t) * a.bc_stride + k, step == 4);
+            if (OUT) copy_async(C + t * l.n_states + k, a.C + (at + t) * a.bc_stride + k, step == 4);
+        }
+        commit_copies();
+    }
+
+    __device__ void prepare(size_t tile, const input &in) const
+    {
+        if (!has(tile)) return;
+        float2 *to = l.at(shared, tile).step + slot * LANES + 4 * quad;
+        put_steps(to, in, bias);
+    }
+
+    // Tokens t .. t + G - 1 of a tile: what they read comes first, so that the exponentials of all of them can be under way at once.
+    template <int G, typename H> __device__ void scan_tokens(const places &p, int t, H &h, int warp, int lane) const
+    {
+        const int n = a.d_state - warp * S;
+        const float *B = p.bc + t * l.n_states + warp * S, *C = B + l.tile * l.n_states;
+        float *parts = p.parts + (warp * l.tile + t) * LANES + lane;
+        float2 step[G];
+        float b[G][S], c[G][S], y[G];
+#pragma unroll
+        for (int i = 0; i < G; i++) {
+            step[i] = p.step[(t + i) * LANES + lane];
+#pragma unroll
+            for (int j = 0; j < S; j++) {
+                b[i][j] = j < n ? B[i * l.n_states + j] : 0.0f;
+                c[i][j] = OUT && j < n ? C[i * l.n_states + j] : 0.0f;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < G; i++) {
+            h.move(step[i], b[i], n);
+            y[i] = h.sum(c[i], n);
+        }
+#pragma unroll
+        for (int i = 0; i < G && OUT; i++) parts[i * LANES] = y[i];
+    }
+
+    template <typename H> __device__ void scan_tile(size_t tile, H &h, int warp, int lane) const
+    {
+        enum { G = S <= 4 ? 8 : 2 };
+        const places p = l.at(shared, tile);
+        const size_t after = n_tokens - tile * l.tile;
+        const int tokens = after < (size_t)l.tile ? (int)after : l.tile;
+        int t = 0;
+        for (; t + G <= tokens; t += G) scan_tokens<G>(p, t, h, warp, lane);
+        for (; t < tokens; t++) scan_tokens<1>(p, t, h, warp, lane);
+    }
+
+    __device__ void finish(size_t tile, const input &in) const
+    {
+        if (!has(tile)) return;
+        const float *parts = l.at(shared, tile).parts + slot * LANES + 4 * quad;
+        float4 y = *(const float4 *)parts;
+        for (int w = 1; w < WARPS_MOST; w++) {
+            if (w >= l.warps) break;
+            y = add4(y, *(const float4 *)(parts + w * l.tile * LANES));
+        }
+        y = finished(a.z, y, skip, in);
+        const float each[4] = {y.x, y.y, y.z, y.w};
+        for (int i = 0; i < 4 && i < left(); i++) a.put(row(tile), channel() + i, each[i]);
+    }
+
+    // While tile k is scanned, k + 1 is prepared, k + 2 is read and k - 1 is finished; y may lie on u or z, since a thread reads
+    // its places long before it writes them.
+    template <typename H> __device__ void run(H &h, int warp, int lane) const
+    {
+        input now = load(0), next = load(1), before = {};
+        fetch_bc(0);
+        prepare(0, now);
+        await_copies<0>();
+        __syncthreads();
+        for (size_t k = 0; k < n_tiles; k++) {
+            const input later = load(k + 2);
+            fetch_bc(k + 1);
+            if (OUT && k > 0) finish(k - 1, before);
+            prepare(k + 1, next);
+            scan_tile(k, h, warp, lane);
+            await_copies<0>();
+            __syncthreads();
+            before = now, now = next, next = later;
+        }
+        if (OUT) finish(n_tiles - 1, before);
+    }
+};
+
+template <int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) scan_long(scan a)
+{
+    extern __shared__ __align__(16) float shared[];
+    const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+    const size_t c = (size_t)blockIdx.x * LANES;
+    const int n = c + lane < a.d_inner ? a.d_state - warp * S : 0;
+    const size_t at = (size_t)warp * S * a.d_inner + c + lane;
+    states<S, false> h;
+    h.read_decays(a.A + at, a.d_inner, n); // weights: nobody writes them just before
+    fm_begin();
+    const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
+    if (n_tokens == 0) return;
+    float *state = fm_cuda_state(a.h, blockIdx.y) + at;
+    h.read(state, a.d_inner, n);
+    walk<S, OUT> w = {a, layout<S>((int)blockDim.x / LANES), shared, first, n_tokens};
+    w.n_tiles = (n_tokens + w.l.tile - 1) / w.l.tile;
+    w.c = c;
+    w.slot = (int)threadIdx.x / QUADS;
+    w.quad = (int)threadIdx.x % QUADS;
+    w.bias = fm_load4<false>(a.dt_bias + w.channel(), a.dt_bias ? w.left() : 0);
+    w.skip = fm_load4<false>(a.skip + w.channel(), OUT ? w.left() : 0);
+    w.run(h, warp, lane);
+    if (!a.hold) h.write(state, a.d_inner, n);
+}
+
+// ---- Many tokens of whole vectors and 4 S states: the models there are ----
+
+// The same walk with its work dealt out to two kinds of warps: four scan, each S states of 64 channels, two a lane, so that B and C
+// are read from shared memory half as often (what it gives to registers, 128 bytes a clock, was the limit with one); four prepare
+// and finish.  A multiprocessor so always has both kinds at work, with one block too.
+template <int S> struct wide {
+    enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
+    enum { RING = 4 }; // tiles of inputs in hand: one finished, one scanned, one prepared, one on its way
+    enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS };
+    enum { FLOATS = 2 * STEPS + RING * BC + 2 * PARTS };
+
+    const scan &a;
+    float *shared;
+    size_t first, n_tokens, n_tiles, c;
+
+    __device__ float *steps(size_t tile) const { return shared + tile % 2 * STEPS; }
+    __device__ float *parts(size_t tile) const { return shared + 2 * STEPS + tile % 2 * PARTS; }
+    __device__ float *bc(size_t tile) const { return shared + 2 * (STEPS + PARTS) + tile % RING * BC; }
+    __device__ int tokens(size_t tile) const
+    {
+        const size_t begin = tile * TILE;
+        return begin >= n_tokens ? 0 : n_tokens - begin < TILE ? (int)(n_tokens - begin) : TILE;
+    }
+
+    // ---- Helpers: thread i has token i / 16 of a tile, and the one 8 further, of four channels ----
+
+    __device__ void load(input in[ITEMS], size_t tile, int i) const
+    {
+        const size_t row = first + tile * TILE + i / 16, at = c + i % 16 * 4;
+#pragma unroll
+        for (int j = 0; j < ITEMS; j++) {
+            if (i / 16 + 8 * j >= tokens(tile)) continue;
+            in[j].u = *(const float4 *)(a.u + (row + 8 * j) * a.u_stride + at);
+            in[j].dt = *(const float4 *)(a.dt + (row + 8 * j) * a.dt_stride + at);
+            in[j].z = *(const float4 *)(a.z + (row + 8 * j) * a.z_stride + at);
+        }
+    }
+
+    // One group of copies, which may be empty.
+    __device__ void fetch_bc(size_t tile, int i) const
+    {
+        static_assert(TILE * S <= HELPERS, "four floats of B and of C a thread");
+        if (i < tokens(tile) * S) {
+            const size_t from = (first + tile * TILE + i / S) * a.bc_stride + i % S * 4;
+            copy_async(bc(tile) + 4 * i, a.B + from, true);
+            copy_async(bc(tile) + TILE * STATES + 4 * i, a.C + from, true);
+        }
+        commit_copies();
+    }
+
+    __device__ void prepare(size_t tile, const input in[ITEMS], float4 bias, int i) const
+    {
+        float2 *to = (float2 *)steps(tile) + i / 16 * CHANNELS + i % 16 * 4;
+#pragma unroll
+        for (int j = 0; j < ITEMS; j++)
+            if (i / 16 + 8 * j < tokens(tile)) put_steps(to + 8 * j * CHANNELS, in[j], bias);
+    }
+
+    __device__ void finish(size_t tile, const input in[ITEMS], float4 skip, int i) const
+    {
+#pragma unroll
+        for (int j = 0; j < ITEMS; j++) {
+            const int slot = i / 16 + 8 * j;
+            if (slot >= tokens(tile)) continue;
+            const float *from = parts(tile) + slot * CHANNELS + i % 16 * 4;
+            float4 y = *(const float4 *)from;
+#pragma unroll
+            for (int w = 1; w < WARPS; w++) y = add4(y, *(const float4 *)(from + w * TILE * CHANNELS));
+            a.put4(first + tile * TILE + slot, c + i % 16 * 4, finished(true, y, skip, in[j]));
+        }
+    }
+
+    __device__ void help(int i) const
+    {
+        const float4 bias = fm_load4<true>(a.dt_bias + c + i % 16 * 4, a.dt_bias ? 4 : 0),
+                     skip = *(const float4 *)(a.skip + c + i % 16 * 4);
+        input in[RING][ITEMS] = {};
+#pragma unroll
+        for (int j = 0; j < RING - 1; j++) load(in[j], j, i);
+        fetch_bc(0, i);
+        fetch_bc(1, i);
+        prepare(0, in[0], bias, i);
+        await_copies<1>();
+        __syncthreads();
+        for (size_t k = 0; k < n_tiles; k += RING) {
+#pragma unroll
+            for (int j = 0; j < RING; j++) // places by number: to move what is still on its way would be to wait for it
+                if (k + j < n_tiles) help_tile(k + j, in[(j + 3) % RING], in[(j + 1) % RING], bias, skip, i);
+        }
+#pragma unroll
+        for (int j = 0; j < RING; j++)
+            if ((n_tiles - 1) % RING == j) finish(n_tiles - 1, in[j], skip, i);
+    }
+
+    // While tile k is scanned: `done` are the inputs of the tile before it, and then of the one three further.
+    __device__ void help_tile(size_t k, input done[ITEMS], const input next[ITEMS], float4 bias, float4 skip, int i) const
+    {
+        if (k > 0) finish(k - 1, done, skip, i);
+        load(done, k + RING - 1, i);
+        fetch_bc(k + 2, i);
+        prepare(k + 1, next, bias, i);
+        await_copies<1>(); // of tile k + 1
+        __syncthreads();
+    }
+
+    // ---- Scanners ----
+
+    struct token {
+        float4 step; // of two channels
+        float b[S], c[S];
+    };
+
+    __device__ token read(size_t tile, int t, int warp, int lane) const
+    {
+        token k;
+        const float *B = bc(tile) + t * STATES + warp * S;
+        k.step = ((const float4 *)steps(tile))[t * LANES + lane];
+#pragma unroll
+        for (int i = 0; i < S; i++) k.b[i] = B[i], k.c[i] = B[TILE * STATES + i];
+        return k;
+    }
+
+    typedef states<S, true> half;
+
+    __device__ float2 scan_token(half h[2], const token &k) const
+    {
+        h[0].move({k.step.x, k.step.y}, k.b, S);
+        h[1].move({k.step.z, k.step.w}, k.b, S);
+        return {h[0].sum(k.c, S), h[1].sum(k.c, S)};
+    }
+
+    // What the next tokens read comes before what these write, so that no exponential waits for shared memory.
+    __device__ void scan_tile(size_t tile, half h[2], int warp, int lane) const
+    {
+        float2 *to = (float2 *)parts(tile) + warp * TILE * LANES + lane;
+        const int n = tokens(tile);
+        if (n < TILE) {
+            for (int t = 0; t < n; t++) to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
+            return;
+        }
+        token k[2][G];
+#pragma unroll
+        for (int i = 0; i < G; i++) k[0][i] = read(tile, i, warp, lane);
+#pragma unroll
+        for (int t = 0; t < TILE; t += G) {
+            float2 y[G];
+#pragma unroll
+            for (int i = 0; i < G; i++)
+                if (t + G < TILE) k[(t / G + 1) % 2][i] = read(tile, t + G + i, warp, lane);
+#pragma unroll
+            for (int i = 0; i < G; i++) y[i] = scan_token(h, k[t / G % 2][i]);
+#pragma unroll
+            for (int i = 0; i < G; i++) to[(t + i) * LANES] = y[i];
+        }
+    }
+
+    __device__ void scan_all(half h[2], int warp, int lane) const
+    {
+        __syncthreads();
+        for (size_t k = 0; k < n_tiles; k++) {
+            scan_tile(k, h, warp, lane);
+            __syncthreads();
+        }
+    }
+};
+
+template <int S> __global__ void __launch_bounds__(wide<S>::THREADS, 2) scan_wide(scan a)
+{
+    typedef wide<S> walk;
+    extern __shared__ __align__(16) float shared[];
+    fm_begin();
+    const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
+    if (n_tokens == 0) return;
+    const walk w = {a, shared, first, n_tokens, (n_tokens + walk::TILE - 1) / walk::TILE, (size_t)blockIdx.x * walk::CHANNELS};
+    const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+    if (warp >= walk::WARPS) {
+        w.help((int)threadIdx.x - walk::HELPERS);
+        return;
+    }
+    const size_t at = (size_t)warp * S * a.d_inner + w.c + 2 * lane;
+    float *state = fm_cuda_state(a.h, blockIdx.y) + at;
+    states<S, true> h[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        h[i].read_decays(a.A + at + i, a.d_inner, S);
+        h[i].read(state + i, a.d_inner, S);
+    }
+    w.scan_all(h, warp, lane);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (!a.hold) h[i].write(state + i, a.d_inner, S);
+}
+
+// ---- One token of each sequence ----
+
+// A thread has a channel with all its states, and adds up what its warps would in scan_long.  Sequence s is row s.
+struct inputs {
+    float u, dt, z;
+};
+
+__device__ inputs inputs_of(const scan &a, size_t row, size_t c)
+{
+    return {a.u[row * a.u_stride + c], a.dt[row * a.dt_stride + c], a.out && a.z ? a.z[row * a.z_stride + c] : 0.0f};
+}
+
+// W times S states.  Threads walk every gridDim.y-th sequence with the decays in registers, and read the next one early.
+template <int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(scan a)
+{
+    const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner;
+    if (c >= d) return; // whoever returns does not hold up the next kernel
+    states<S * W, true> h, next;
+    h.read_decays(a.A + c, d, 0); // weights: nobody writes them just before
+    const float bias = a.dt_bias ? a.dt_bias[c] : 0.0f, skip = a.out ? a.skip[c] : 0.0f;
+    size_t s = blockIdx.y;
+    float *state = fm_cuda_state(a.h, s) + c; // no kernel writes the list
+#pragma unroll
+    for (int i = 0; i < S * W; i++) fm_prefetch(state + i * d);
+    fm_begin();
+    next.read(state, d, 0);
+    inputs then = inputs_of(a, s, c);
+    while (s < a.n_seq) {
+        float *const here = state, *const B = (float *)a.B + s * a.bc_stride, *const C = (float *)a.C + s * a.bc_stride;
+        const inputs now = then;
+        const size_t row = s;
+#pragma unroll
+        for (int i = 0; i < S * W; i++) h.h[i] = next.h[i];
+        s += gridDim.y;
+        if (s < a.n_seq) {
+            state = fm_cuda_state(a.h, s) + c;
+            next.read(state, d, 0);
+            then = inputs_of(a, s, c);
+        }
+        const float2 step = step_of(now.u, now.dt, bias);
+        float y = 0.0f;
+#pragma unroll
+        for (int w = 0; w < W; w++) {
+            states<S, true> part;
+#pragma unroll
+            for (int i = 0; i < S; i++) part.a[i] = h.a[w * S + i], part.h[i] = h.h[w * S + i];
+            part.move(step, B + w * S, 0);
+            if (a.out) y = w == 0 ? part.sum(C, 0) : __fadd_rn(y, part.sum(C + w * S, 0));
+            if (!a.hold) part.write(here + w * S * d, d, 0);
+        }
+        if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(skip, now.u, y), now.z));
+    }
+}
+
+// The same for any number of states: a sequence each blockIdx.y.
+template <int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan a)
+{
+    const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner, row = blockIdx.y;
+    if (c >= d) return;
+    fm_begin();
+    const inputs now = inputs_of(a, row, c);
+    const float2 step = step_of(now.u, now.dt, a.dt_bias ? a.dt_bias[c] : 0.0f);
+    float *state = fm_cuda_state(a.h, row) + c;
+    const float *B = a.B + row * a.bc_stride, *C = a.C + row * a.bc_stride;
+    float y = 0.0f;
+    for (int n0 = 0; n0 < a.d_state; n0 += S) {
+        const int n = a.d_state - n0;
+        states<S, false> part;
+        part.read_decays(a.A + n0 * d + c, d, n);
+        part.read(state + n0 * d, d, n);
+        part.move(step, B + n0, n);
+        if (a.out) y = n0 == 0 ? part.sum(C, n) : __fadd_rn(y, part.sum(C + n0, n));
+        if (!a.hold) part.write(state + n0 * d, d, n);
+    }
+    if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(a.skip[c], now.u, y), now.z));
+}
+
+// ---- Launches ----
+
+template <int S> void launch_one(fm_stream *s, const scan &a)
+{
+    const unsigned blocks = fm_blocks(a.d_inner, ONE_THREADS);
+    const size_t fit = (size_t)s->n_sm * BLOCKS_PER_SM / blocks;
+    const size_t groups = fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq;
+    if (S <= 4 && a.d_state == 4 * S)
+        fm_queue(s, "scan", step_one < S <= 4 ? S : 1, 4 >, dim3(blocks, (unsigned)groups), ONE_THREADS, a);
+    else
+        fm_queue(s, "scan", step_any<S>, dim3(blocks, (unsigned)a.n_seq), ONE_THREADS, a);
+}
+
+template <typename K> void launch_tiles(fm_stream *s, const scan &a, K kernel, unsigned blocks, unsigned threads, size_t bytes)
+{
+    if (bytes > 48 << 10) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    fm_queue_shared(s, "scan", kernel, dim3(blocks, (unsigned)a.n_seq), threads, bytes, a);
+}
+
+template <int S> void launch(fm_stream *s, const scan &a, bool one_each, bool aligned)
+{
+    enum { WIDE = S <= 4 ? S : 1 };
+    typedef wide<WIDE> w;
+    const unsigned blocks = fm_blocks(a.d_inner, LANES), warps = fm_blocks((size_t)a.d_state, S);
+    if (one_each)
+        launch_one<S>(s, a);
+    else if (WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % w::CHANNELS == 0)
+        launch_tiles(s, a, scan_wide<WIDE>, fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, w::FLOATS * sizeof(float));
+    else
+        launch_tiles(s, a, a.out ? scan_long<S, true> : scan_long<S, false>, blocks, warps * 32, layout<S>((int)warps).bytes());
+}
+
+// Whole vectors of everything, with a gate.
+bool all_aligned(const fm_scan_args *g)
+{
+    return (g->y || g->packed) && g->z && fm_aligned(g->y, g->y_stride) && fm_aligned(g->z, g->z_stride) &&
+           fm_aligned(g->u, g->u_stride) && fm_aligned(g->dt, g->dt_stride) && fm_aligned(g->dt_bias, 0) &&
+           fm_aligned(g->skip, 0);
+}
+
+// States a warp: fixed by d_state, as the order of sums is.
+void scan_entry(const fm_run *run, const fm_scan_args *g)
+{
+    const fm_ragged *r = g->ragged;
+    fm_stream *s = run->stream;
+    const bool out = g->y || g->packed,
+               bc_aligned = g->d_state % 4 == 0 && fm_aligned(g->B, g->bc_stride) && (!out || fm_aligned(g->C, 0));
+    const scan a = {g->y,
+                    g->h,
+                    g->u,
+                    g->dt,
+                    g->z,
+                    g->y_stride,
+                    g->u_stride,
+                    g->dt_stride,
+                    g->z_stride,
+                    g->dt_bias,
+                    g->A,
+                    g->skip,
+                    g->B,
+                    g->C,
+                    g->bc_stride,
+                    r->begin,
+                    r->n_seq,
+                    g->d_inner,
+                    (int)g->d_state,
+                    g->hold,
+                    bc_aligned,
+                    out,
+                    (__nv_bfloat16 *)g->packed};
+    const bool one_each = r->longest == 1 && r->n_tokens == r->n_seq, aligned = bc_aligned && all_aligned(g);
+    if (r->n_tokens == 0 || g->d_inner == 0) return;
+    if (g->d_state > STATES_MOST || r->n_seq > 65535)
+        fm_cuda_note(s, cudaErrorInvalidValue, "scan: expected at most 256 states a channel and 65535 sequences a step");
+    else if (g->d_state <= 8)
+        launch<2>(s, a, one_each, aligned);
+    else if (g->d_state <= 64)
+        launch<4>(s, a, one_each, aligned);
+    else
+        launch<16>(s, a, one_each, aligned);
+}
+
+} // namespace
+
+extern "C" void fm_cuda_fill_scan(fm_kernels *k)
+{
+    k->scan = scan_entry;
+}

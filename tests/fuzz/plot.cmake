@@ -1,0 +1,1 @@
+fm_fuzz(fuzz_plot LINKS plot)

@@ -1,0 +1,505 @@
+/* bench_device.c - times the kernels of a device's table on the shapes of the 7B model, in the device's memory.
+ *
+ * A recording of many calls is put on the queue at once: what is timed is kernels and the gaps between them, as in a step.
+ * Calls take turns on copies of their memory that together are larger than L2, so that numbers come from memory as they do in a
+ * model of 64 layers.  Rates count each input read and each output written once, and are judged by a copy measured first. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/rng.h"
+#include "tests/kernelcheck/kernelcheck.h"
+
+enum { D_MODEL = 4096, D_INNER = 8192, D_CONV = 4, D_STATE = 16, WIDTH_Q = 288, VOCAB = 65024 };
+enum { NOISE = 1 << 20, BUFFERS_MAX = 32, REPLAYS = 7, TURNS_MAX = 64 };
+static const double TURN_BYTES = 300e6; /* what all turns together touch, at least */
+
+typedef struct bench {
+    fm_stream *s;
+    const fm_kernels *k;
+    double copy_rate; /* bytes read and written a second */
+    float *noise;     /* (NOISE) on the host */
+    void *buffers[BUFFERS_MAX];
+    size_t n_buffers, turns;
+    double bytes, flops; /* of a call; no flops: judged by its bytes */
+    size_t tokens;
+    char what[64];
+    const char *op;
+} bench;
+
+static void stop(const char *why)
+{
+    fprintf(stderr, "kernelcheck --bench: %s\n", why ? why : "out of the device's memory");
+    exit(2);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void await(const bench *b)
+{
+    const char *why = NULL;
+    if (!fm_stream_wait(b->s, &why)) stop(why);
+}
+
+/* ---- Memory ---- */
+
+static void *place(bench *b, size_t bytes)
+{
+    void *p = b->n_buffers < BUFFERS_MAX ? fm_stream_alloc(b->s, bytes) : NULL;
+    if (!p) stop(NULL);
+    return b->buffers[b->n_buffers++] = p;
+}
+
+/* n floats of noise: scale * normal + shift. */
+static float *noise(bench *b, size_t n, float scale, float shift)
+{
+    float *p = place(b, n * sizeof(float)), *block = malloc(NOISE * sizeof(float));
+    if (!block) stop("out of memory");
+    for (size_t i = 0; i < NOISE; i++) block[i] = scale * b->noise[i] + shift;
+    for (size_t i = 0; i < n; i += NOISE) fm_stream_upload(b->s, p + i, block, (n - i < NOISE ? n - i : NOISE) * sizeof(float));
+    await(b);
+    free(block);
+    return p;
+}
+
+static void *uploaded(bench *b, const void *from, size_t bytes)
+{
+    void *p = place(b, bytes);
+    fm_stream_upload(b->s, p, from, bytes);
+    await(b);
+    return p;
+}
+
+static void release(bench *b)
+{
+    while (b->n_buffers > 0) fm_stream_free(b->s, b->buffers[--b->n_buffers]);
+}
+
+/* ---- Time ---- */
+
+typedef void (*turn_call)(bench *b, void *ctx, size_t turn);
+
+static void turns_for(bench *b, double bytes)
+{
+    const double n = TURN_BYTES / bytes + 1;
+    b->bytes = bytes;
+    b->turns = n > TURNS_MAX ? TURNS_MAX : (size_t)n;
+}
+
+static double replay(bench *b, turn_call call, void *ctx, size_t n)
+{
+    double best = INFINITY;
+    fm_stream_record_begin(b->s);
+    for (size_t i = 0; i < n; i++) call(b, ctx, i % b->turns);
+    fm_graph *g = fm_stream_record_end(b->s);
+    if (!g) await(b);
+    if (!g) stop("a recording failed");
+    for (int i = 0; i < REPLAYS; i++) {
+        const double begin = seconds();
+        fm_graph_launch(b->s, g);
+        await(b);
+        if (i > 0) best = fmin(best, seconds() - begin);
+    }
+    fm_graph_free(g);
+    return best / (double)n;
+}
+
+/* The time of a long recording less that of a short one, so that putting it on the queue does not count. */
+static void report(bench *b, turn_call call, void *ctx)
+{
+    for (size_t i = 0; i < 2; i++) call(b, ctx, i % b->turns);
+    await(b);
+    const double once = replay(b, call, ctx, 4), fit = 4e-3 / once;
+    const size_t n = fit < 4 ? 4 : fit > 400 ? 400 : (size_t)fit;
+    const double many = replay(b, call, ctx, 2 * n) * (double)(2 * n), few = replay(b, call, ctx, n) * (double)n;
+    const double t = (many - few) / (double)n;
+    printf("%-11s %-26s %9.2f us", b->op, b->what, t * 1e6);
+    if (b->flops > 0)
+        printf(" %8.0f TFLOP/s", b->flops / t * 1e-12);
+    else
+        printf(" %8.0f GB/s %5.1f %%", b->bytes / t * 1e-9, 100.0 * b->bytes / t / b->copy_rate);
+    if (b->tokens > 1) printf(" %8.2f ns a token", t * 1e9 / (double)b->tokens);
+    putchar('\n');
+    fflush(stdout);
+    b->flops = 0;
+    release(b);
+}
+
+/* ---- Kernels ---- */
+
+static fm_run run_of(const bench *b)
+{
+    return (fm_run){.n_parts = 1, .stream = b->s};
+}
+
+typedef struct norm_bench {
+    float *x, *out, *w;
+    size_t n, d, stride;
+} norm_bench;
+
+static void norm_turn(bench *b, void *ctx, size_t turn)
+{
+    const norm_bench *c = ctx;
+    const fm_run run = run_of(b);
+    const size_t at = turn * c->n * c->stride;
+    b->k->rmsnorm(&run, c->out + at, c->stride, c->x + at, c->stride, c->w, c->n, c->d, 1e-5f);
+}
+
+static void three_turn(bench *b, void *ctx, size_t turn)
+{
+    const norm_bench *c = ctx;
+    const fm_run run = run_of(b);
+    const size_t at = turn * c->n * c->stride, d[3] = {256, D_STATE, D_STATE};
+    b->k->rmsnorm_three(&run, c->out + at, c->stride, c->x + at, c->stride, d, c->n, 1e-5f);
+}
+
+static void bench_three(bench *b, size_t n)
+{
+    norm_bench c = {.n = n, .stride = WIDTH_Q};
+    turns_for(b, 8.0 * (double)(n * WIDTH_Q));
+    c.x = noise(b, b->turns * n * WIDTH_Q, 1.0f, 0.0f);
+    c.out = noise(b, b->turns * n * WIDTH_Q, 1.0f, 0.0f);
+    b->tokens = n;
+    snprintf(b->what, sizeof b->what, "%zu x 256 + 16 + 16", n);
+    report(b, three_turn, &c);
+}
+
+static void bench_norm(bench *b, size_t n, size_t d, size_t stride)
+{
+    norm_bench c = {.n = n, .d = d, .stride = stride};
+    turns_for(b, 8.0 * (double)(n * d));
+    c.x = noise(b, b->turns * n * stride, 1.0f, 0.0f);
+    c.out = noise(b, b->turns * n * stride, 1.0f, 0.0f);
+    c.w = stride == d ? noise(b, d, 1.0f, 0.0f) : NULL;
+    b->tokens = n;
+    snprintf(b->what, sizeof b->what, "%zu x %zu", n, d);
+    report(b, norm_turn, &c);
+}
+
+/* A step of n_seq sequences of n tokens each. */
+static fm_ragged step_of(bench *b, size_t n_seq, size_t n)
+{
+    size_t *begin = malloc((n_seq + 1) * sizeof *begin);
+    if (!begin) stop("out of memory");
+    for (size_t s = 0; s <= n_seq; s++) begin[s] = s * n;
+    const fm_ragged r = {n_seq, uploaded(b, begin, (n_seq + 1) * sizeof *begin), n_seq * n, n};
+    free(begin);
+    return r;
+}
+
+typedef struct conv_bench {
+    fm_conv_args a;
+    fm_ragged r;
+    size_t state; /* floats of all sequences */
+} conv_bench;
+
+static void conv_turn(bench *b, void *ctx, size_t turn)
+{
+    const conv_bench *c = ctx;
+    const fm_run run = run_of(b);
+    fm_conv_args a = c->a;
+    a.ragged = &c->r;
+    a.state.rows += turn * c->state;
+    a.x += turn * c->r.n_tokens * a.x_stride;
+    a.out += turn * c->r.n_tokens * a.out_stride;
+    b->k->conv_silu(&run, &a);
+}
+
+static void *pack_place(bench *b, size_t n, bool packed)
+{
+    const fm_run run = run_of(b);
+    return packed && b->k->packs && b->k->packs(&run, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
+}
+
+static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)
+{
+    const size_t T = n_seq * n, state = (D_CONV - 1) * D_INNER;
+    conv_bench c = {.state = n_seq * state};
+    turns_for(b, 4.0 * (double)(2 * T * D_INNER + 2 * n_seq * state));
+    c.a = (fm_conv_args){.out_stride = D_INNER, .x_stride = 2 * D_INNER, .d_inner = D_INNER, .d_conv = D_CONV};
+    c.a.x = noise(b, b->turns * T * c.a.x_stride, 1.0f, 0.0f);
+    c.a.out = noise(b, b->turns * T * D_INNER, 1.0f, 0.0f);
+    c.a.w = noise(b, D_CONV * D_INNER, 1.0f, 0.0f);
+    c.a.bias = noise(b, D_INNER, 1.0f, 0.0f);
+    c.a.state = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
+    c.a.packed = pack_place(b, T, packed);
+    c.r = step_of(b, n_seq, n);
+    b->tokens = T;
+    snprintf(b->what, sizeof b->what, "%zu x %zu tokens%s", n_seq, n, packed ? " + pack" : "");
+    report(b, conv_turn, &c);
+}
+
+typedef struct scan_bench {
+    fm_scan_args a;
+    fm_ragged r;
+    size_t state; /* floats of all sequences */
+} scan_bench;
+
+static void scan_turn(bench *b, void *ctx, size_t turn)
+{
+    const scan_bench *c = ctx;
+    const fm_run run = run_of(b);
+    const size_t T = c->r.n_tokens;
+    fm_scan_args a = c->a;
+    a.ragged = &c->r;
+    a.h.rows += turn * c->state;
+    a.A += turn * a.d_state * D_INNER;
+    if (a.y) a.y += turn * T * a.y_stride;
+    a.u += turn * T * a.u_stride, a.dt += turn * T * a.dt_stride, a.z += turn * T * a.z_stride;
+    a.B += turn * T * a.bc_stride, a.C += turn * T * a.bc_stride;
+    b->k->scan(&run, &a);
+}
+
+/* Packed: the pack in the place of y. */
+static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, bool packed)
+{
+    const size_t T = n_seq * n, D = D_INNER, state = d_state * D;
+    scan_bench c = {.state = n_seq * state};
+    turns_for(b, 4.0 * (double)(4 * T * D + state + 2 * n_seq * state + 2 * d_state * T));
+    c.a = (fm_scan_args){.y_stride = D, .u_stride = D, .dt_stride = D, .z_stride = 2 * D, .bc_stride = WIDTH_Q, .d_inner = D};
+    c.a.d_state = d_state;
+    c.a.u = noise(b, b->turns * T * D, 1.0f, 0.0f);
+    c.a.y = noise(b, b->turns * T * D, 1.0f, 0.0f);
+    c.a.dt = noise(b, b->turns * T * D, 1.0f, -4.0f);
+    c.a.z = noise(b, b->turns * T * 2 * D, 1.0f, 0.0f);
+    c.a.dt_bias = noise(b, D, 0.1f, 0.0f);
+    c.a.skip = noise(b, D, 1.0f, 0.0f);
+    c.a.A = noise(b, b->turns * state, 1.0f, -8.0f);
+    c.a.B = noise(b, b->turns * T * WIDTH_Q, 1.0f, 0.0f);
+    c.a.C = c.a.B + d_state;
+    c.a.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
+    c.a.packed = pack_place(b, T, packed);
+    if (c.a.packed) c.a.y = NULL;
+    c.r = step_of(b, n_seq, n);
+    b->tokens = T;
+    snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, packed ? " pack" : "");
+    report(b, scan_turn, &c);
+}
+
+typedef struct rows_bench {
+    float *x, *out, *lse;
+    size_t n, d;
+} rows_bench;
+
+static void softmax_turn(bench *b, void *ctx, size_t turn)
+{
+    const rows_bench *c = ctx;
+    const fm_run run = run_of(b);
+    b->k->softmax(&run, c->out + turn * c->n * c->d, c->lse, c->x + turn * c->n * c->d, c->d, c->n, c->d);
+}
+
+static void gather_turn(bench *b, void *ctx, size_t turn)
+{
+    const rows_bench *c = ctx;
+    const fm_run run = run_of(b);
+    b->k->gather(&run, c->out + turn * c->n * c->d, c->d, c->x + turn * c->n * c->d, c->d, NULL, c->n, c->d);
+}
+
+static void copy_states_turn(bench *b, void *ctx, size_t turn)
+{
+    const rows_bench *c = ctx;
+    const fm_run run = run_of(b);
+    const fm_states to = {.rows = c->out + turn * c->n * c->d, .stride = c->d};
+    const fm_states from = {.rows = c->x + turn * c->n * c->d, .stride = c->d};
+    b->k->copy_states(&run, &to, &from, c->n, c->d);
+}
+
+static void bench_rows(bench *b, turn_call call, size_t n, size_t d)
+{
+    rows_bench c = {.n = n, .d = d};
+    turns_for(b, 8.0 * (double)(n * d));
+    c.x = noise(b, b->turns * n * d, 1.0f, 0.0f);
+    c.out = noise(b, b->turns * n * d, 1.0f, 0.0f);
+    c.lse = noise(b, n, 1.0f, 0.0f);
+    b->tokens = n;
+    snprintf(b->what, sizeof b->what, "%zu x %zu", n, d);
+    report(b, call, &c);
+}
+
+/* ---- Products of many tokens ---- */
+
+typedef struct many_bench {
+    fm_linear_args a;
+    fm_tensor W; /* the first turn's */
+    fm_pack_args pack;
+    size_t weight_bytes;
+} many_bench;
+
+static void many_turn(bench *b, void *ctx, size_t turn)
+{
+    const many_bench *c = ctx;
+    const fm_run run = run_of(b);
+    fm_linear_args a = c->a;
+    fm_tensor W = c->W;
+    W.data = (const char *)W.data + turn * c->weight_bytes;
+    a.W = &W;
+    b->k->linear[W.type](&run, &a);
+}
+
+static void pack_turn(bench *b, void *ctx, size_t turn)
+{
+    const many_bench *c = ctx;
+    (void)turn;
+    b->k->pack_x[fm_xform_of(c->W.type)](&c->pack);
+}
+
+/* A matrix as it lies in a file: some rows of noise, again and again. */
+static void *raw_weights(bench *b, fm_dtype type, size_t rows, size_t cols)
+{
+    enum { DIFFERENT = 16 };
+    size_t bytes = 0;
+    fm_dtype_bytes(type, 1, cols, &bytes);
+    unsigned char *block = malloc(DIFFERENT * bytes), *p = place(b, rows * bytes);
+    if (!block) stop("out of memory");
+    for (size_t r = 0; r < DIFFERENT; r++) fm_dtype_get(type)->encode(block + r * bytes, b->noise + r * 999, NULL, cols);
+    for (size_t r = 0; r < rows; r += DIFFERENT)
+        fm_stream_upload(b->s, p + r * bytes, block, (rows - r < DIFFERENT ? rows - r : DIFFERENT) * bytes);
+    await(b);
+    free(block);
+    return p;
+}
+
+static void bench_many(bench *b, fm_dtype type, size_t rows, size_t cols, size_t n)
+{
+    const size_t stored = fm_cuda_row_bytes(type, cols);
+    const fm_xform form = fm_xform_of(type);
+    many_bench c = {.weight_bytes = rows * stored};
+    turns_for(b, (double)c.weight_bytes);
+    if (b->turns > 6) b->turns = 6;
+    void *raw = raw_weights(b, type, rows, cols);
+    unsigned char *W = place(b, b->turns * c.weight_bytes);
+    for (size_t i = 0; i < b->turns; i++) fm_cuda_store(b->s, W + i * c.weight_bytes, raw, type, rows, cols);
+    c.W = (fm_tensor){W, type, rows, cols, stored};
+    if (!fm_stream_reserve(b->s, fm_cuda_work_bytes(b->s, &c.W, n))) stop(NULL);
+    c.pack = (fm_pack_args){
+        .out = place(b, b->k->pack_x_bytes(form, n, cols)), .x = noise(b, n * cols, 1.0f, 0.0f), .x_stride = cols};
+    c.pack.n = c.pack.row_end = n;
+    c.pack.cols = c.pack.col_end = cols;
+    c.pack.stream = b->s;
+    c.a = (fm_linear_args){.y = noise(b, n * rows, 1.0f, 0.0f), .y_stride = rows, .x = c.pack.out, .n = n};
+    pack_turn(b, &c, 0);
+    b->tokens = n;
+    b->flops = 2.0 * (double)rows * (double)cols * (double)n;
+    snprintf(b->what, sizeof b->what, "%s %zu x %zu, %zu", fm_dtype_get(type)->name, rows, cols, n);
+    report(b, many_turn, &c);
+}
+
+static void bench_pack(bench *b, fm_dtype type, size_t cols, size_t n)
+{
+    const fm_xform form = fm_xform_of(type);
+    many_bench c = {.W.type = type};
+    b->bytes = (double)n * (double)cols * 6.0;
+    b->turns = 1;
+    c.pack = (fm_pack_args){
+        .out = place(b, b->k->pack_x_bytes(form, n, cols)), .x = noise(b, n * cols, 1.0f, 0.0f), .x_stride = cols};
+    c.pack.n = c.pack.row_end = n;
+    c.pack.cols = c.pack.col_end = cols;
+    c.pack.stream = b->s;
+    b->tokens = n;
+    snprintf(b->what, sizeof b->what, "pack for %s, %zu x %zu", fm_dtype_get(type)->name, n, cols);
+    report(b, pack_turn, &c);
+}
+
+static void all_narrow(bench *b)
+{
+    bench_many(b, FM_BF16, WIDTH_Q, D_INNER, 512);
+    bench_many(b, FM_BF16, WIDTH_Q, D_INNER, 2048);
+    bench_many(b, FM_BF16, WIDTH_Q, D_INNER, 8192);
+}
+
+static void all_many(bench *b)
+{
+    static const size_t shapes[][2] = {{D_INNER, D_MODEL}, {WIDTH_Q, D_INNER}, {D_INNER, 256}, {D_MODEL, D_INNER}},
+                        n[] = {64, 256, 512, 2048, 8192};
+    for (size_t i = 0; i < FM_COUNT(shapes); i++)
+        for (size_t j = 0; j < FM_COUNT(n); j++) bench_many(b, FM_BF16, shapes[i][0], shapes[i][1], n[j]);
+    bench_many(b, FM_BF16, 8192, 8192, 8192);
+    bench_many(b, FM_Q4_K, D_INNER, D_MODEL, 2048);
+    bench_many(b, FM_Q4_K, D_INNER, D_MODEL, 64);
+    bench_many(b, FM_F32, D_INNER, D_MODEL, 2048);
+    bench_pack(b, FM_BF16, D_MODEL, 2048);
+    bench_pack(b, FM_BF16, D_INNER, 2048);
+}
+
+/* The limit that rates are judged by: a plain copy of 1 GiB by the device's kernel. */
+static void measure_copy(bench *b)
+{
+    rows_bench c = {.n = 65536, .d = D_MODEL};
+    b->turns = 1;
+    c.x = noise(b, c.n * c.d, 1.0f, 0.0f);
+    c.out = noise(b, c.n * c.d, 1.0f, 0.0f);
+    b->copy_rate = 8.0 * (double)(c.n * c.d) / replay(b, gather_turn, &c, 4);
+    printf("a copy: %.0f GB/s read and written\n", b->copy_rate * 1e-9);
+    release(b);
+}
+
+/* ---- All ---- */
+
+static void all_norms(bench *b)
+{
+    static const size_t n[] = {1, 16, 64, 512, 2048, 8192};
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_norm(b, n[i], D_MODEL, D_MODEL);
+    bench_norm(b, 1, 256, WIDTH_Q);
+    bench_norm(b, 2048, 256, WIDTH_Q);
+    bench_norm(b, 2048, D_STATE, WIDTH_Q);
+    bench_three(b, 1);
+    bench_three(b, 2048);
+}
+
+static void all_convs(bench *b)
+{
+    static const size_t n_seq[] = {1, 4, 16, 64, 256}, n[] = {16, 512, 2048, 8192};
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_conv(b, n_seq[i], 1, false);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_conv(b, 1, n[i], false);
+    bench_conv(b, 16, 128, false);
+    bench_conv(b, 1, 2048, true);
+}
+
+static void all_scans(bench *b)
+{
+    static const size_t n_seq[] = {1, 4, 16, 64, 256}, n[] = {16, 512, 2048, 8192};
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, false);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, false);
+    bench_scan(b, 4, 512, D_STATE, false);
+    bench_scan(b, 16, 128, D_STATE, false);
+    bench_scan(b, 1, 2048, D_STATE, true);
+    bench_scan(b, 1, 2048, 8, false);
+    bench_scan(b, 1, 2048, 64, false);
+}
+
+static void all_rows(bench *b)
+{
+    b->op = "softmax";
+    bench_rows(b, softmax_turn, 16, VOCAB);
+    b->op = "gather";
+    bench_rows(b, gather_turn, 2048, D_MODEL);
+    b->op = "copy_states";
+    bench_rows(b, copy_states_turn, 64, (D_CONV - 1 + D_STATE) * D_INNER);
+}
+
+void kc_bench_device(fm_stream *s, const fm_kernels *k, const char *only)
+{
+    static const struct {
+        const char *name;
+        void (*run)(bench *b);
+    } all[] = {{"rmsnorm", all_norms}, {"conv", all_convs}, {"scan", all_scans},
+               {"rows", all_rows},     {"many", all_many},  {"narrow", all_narrow}};
+    bench *b = calloc(1, sizeof *b);
+    if (!b || !(b->noise = malloc(NOISE * sizeof(float)))) stop("out of memory");
+    b->s = s;
+    b->k = k;
+    for (size_t i = 0; i < NOISE; i++) b->noise[i] = fm_rng_normal(1, 2, i);
+    measure_copy(b);
+    for (size_t i = 0; i < FM_COUNT(all); i++) {
+        b->op = all[i].name;
+        if (!only || strcmp(only, all[i].name) == 0) all[i].run(b);
+    }
+    free(b->noise);
+    free(b);
+}
