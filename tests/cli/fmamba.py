@@ -9,7 +9,7 @@ import unittest
 
 PROGRAM = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "fmamba"
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
-TALES = str(SOURCE / "models/tales.gguf")
+TALES = str(SOURCE / "tests/data/tales/tales.gguf")
 GOLDEN = SOURCE / "tests/data/golden"
 
 

@@ -5,7 +5,7 @@
 #include "convert/convert.h"
 #include "golden/golden.h"
 
-#define MODEL FM_SOURCE_DIR "/models/tales.gguf"
+#define MODEL FM_SOURCE_DIR "/tests/data/tales/tales.gguf"
 #define DATA  FM_SOURCE_DIR "/tests/data/tales/"
 
 enum { LAST = 64 };

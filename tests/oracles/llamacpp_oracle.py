@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What llama.cpp computes for the model that ships, quantised by fmamba.
+"""What llama.cpp computes for the tales' reference model, quantised by fmamba.
 
 usage: llamacpp_oracle.py PROGRAM FOLDER
 
-PROGRAM (build/fmamba) writes models/tales.gguf in each recorded type into FOLDER, llama.cpp loads the files, and its logits of
-the passage's last 64 positions are compared with tests/data/tales/llamacpp-TYPE.safetensors.  llama.cpp rounds differently on
-different processors, so a file is only written again when its logits moved by more than TOLERANCE (relative L2).
+PROGRAM (build/fmamba) writes tests/data/tales/tales.gguf in each recorded type into FOLDER, llama.cpp loads the files, and its
+logits of the passage's last 64 positions are compared with tests/data/tales/llamacpp-TYPE.safetensors.  llama.cpp rounds
+differently on different processors, so a file is only written again when its logits moved by more than TOLERANCE (relative L2).
 Needs numpy, safetensors and llama-cpp-python.
 """
 import pathlib
@@ -40,7 +40,8 @@ def main():
     for path in sorted((ROOT / "tests/data/tales").glob("llamacpp-*.safetensors")):
         kind = path.stem.removeprefix("llamacpp-")
         recorded, ours = load_file(path), pathlib.Path(sys.argv[2], f"{kind}.gguf")
-        subprocess.run([sys.argv[1], "quantize", ROOT / "models/tales.gguf", ours, kind], check=True, stderr=subprocess.DEVNULL)
+        source = ROOT / "tests/data/tales/tales.gguf"
+        subprocess.run([sys.argv[1], "quantize", source, ours, kind], check=True, stderr=subprocess.DEVNULL)
         now = ask(ours, recorded["input_ids"])
         old, new = recorded["logits"].astype(np.float64), now["logits"].astype(np.float64)
         far = np.linalg.norm(new - old) / np.linalg.norm(old)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What transformers computes for the golden models and for the model that ships.
 
-usage: transformers_oracle.py TALES       (models/tales.gguf as a directory: fmamba convert models/tales.gguf TALES)
+usage: transformers_oracle.py TALES       (tests/data/tales/tales.gguf as a directory: fmamba convert models/tales.gguf TALES)
 
 Opens each checkpoint below tests/data/golden with transformers, in float32 on its slow path, and asks again for everything
 that its golden.safetensors records: logits, hidden states, greedy ids, loss and gradients; likewise tests/data/tales. Sums of

@@ -24,7 +24,7 @@ COUNTS = pathlib.Path(__file__).with_name("counts.json")
 TOLERANCE = 0.03
 SKIPPED = 77
 
-MODEL = "models/tales.gguf"
+MODEL = "tests/data/tales/tales.gguf"
 # 64 ids whose values do not matter, 1 .. 64: text would count the tokenizer too.
 PROMPT = ",".join(str(i) for i in range(1, 65))
 ENGINE = ["-m", MODEL, "-t", "1", "--cpu", "avx2"]

@@ -6,7 +6,7 @@
 #include "runtime/state.h"
 #include "unit/tiny_model.h"
 
-#define TALES FM_SOURCE_DIR "/models/tales.gguf"
+#define TALES FM_SOURCE_DIR "/tests/data/tales/tales.gguf"
 
 enum { N = 96, SAMPLERS = 8 };
 

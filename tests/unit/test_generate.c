@@ -5,7 +5,7 @@
 #include "text/tokenizer.h"
 #include "unit/tiny_model.h"
 
-#define TALES FM_SOURCE_DIR "/models/tales.gguf"
+#define TALES FM_SOURCE_DIR "/tests/data/tales/tales.gguf"
 
 enum { IDS = 64 };
 
