@@ -12,7 +12,9 @@ endif()
 # What nvcc made is no object of the kernels' target, and CUDA's runtime is taken in as well (src/kernels/cuda.cmake).
 get_property(fm_cuda_objects GLOBAL PROPERTY FM_CUDA_OBJECTS)
 get_property(fm_cuda_libraries GLOBAL PROPERTY FM_CUDA_LIBRARIES)
-set_source_files_properties(${fm_cuda_objects} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+if(fm_cuda_objects)
+    set_source_files_properties(${fm_cuda_objects} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
+endif()
 
 add_library(fmamba_shared SHARED ${fm_objects} ${fm_cuda_objects})
 set_target_properties(fmamba_shared PROPERTIES OUTPUT_NAME fmamba EXPORT_NAME fmamba

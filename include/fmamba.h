@@ -205,7 +205,9 @@ FM_API uint64_t fm_seq_tokens(const fm_session *s, fm_seq seq);          /* toke
 typedef enum fm_want {
     FM_WANT_LAST = 0, /* logits of the span's last token, read with fm_seq_logits() */
     FM_WANT_NONE,     /* only the state moves; the sequence has no logits afterwards */
-    FM_WANT_ALL       /* logits of every token, delivered to on_logits; the last token's are kept too */
+    FM_WANT_ALL,      /* logits of every token, delivered to on_logits; the last token's are kept too */
+    FM_WANT_LIKELIEST /* only the id with the largest logit after the last token, the lowest of equals; on a device the logits
+                       * stay there, nobody looks whether they are finite, and the sequence has none afterwards */
 } fm_want;
 
 /* One sequence's part of a step: n tokens to append to it.  A sequence may appear once per step. */
@@ -222,6 +224,7 @@ typedef struct fm_span {
      * n_layer + 1 is after the final norm.  (transformers' output_hidden_states of Mamba models are layers 1 .. n_layer + 1.) */
     void (*on_hidden)(void *ctx, size_t layer, size_t first, size_t n_rows, const float *rows);
     void *ctx;
+    int32_t *likeliest; /* FM_WANT_LIKELIEST: where the id goes */
 } fm_span;
 
 /* Runs one step: each span appends its tokens to its sequence and yields what it asks for.  Ragged: spans may differ in length,

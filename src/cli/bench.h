@@ -58,7 +58,7 @@ void fm_bench_roofline_free(fm_bench_roofline *r);
 fm_bench_machine fm_bench_roofline_measure(fm_bench_roofline *r);
 /* Bytes/s of reading the model's file as it is mapped; 0 when it is none, or so small that it lies in the cache. */
 fm_status fm_bench_roofline_mapped(fm_bench_roofline *r, const char *path, double *read, fm_error *err);
-const fm_peaks *fm_bench_roofline_peaks(const fm_bench_roofline *r);
+const fm_peaks *fm_bench_roofline_peaks(const fm_bench_roofline *r); /* NULL: it measures a GPU */
 /* What a test can reach at most on such a machine. */
 fm_bench_limit fm_bench_roofline_limit(const fm_bench_roofline *r, const fm_bench_machine *machine, const fm_bench_test *t);
 

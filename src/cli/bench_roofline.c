@@ -19,6 +19,7 @@
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
 struct fm_bench_roofline {
+    fm_device *device; /* whose limits count; NULL: the CPU's */
     fm_pool *pool;
     fm_peaks peaks;
     bool amx; /* the session's kernels use it */
@@ -87,8 +88,17 @@ double fm_bench_peak_rate(fm_pool *pool, const fm_peaks *peaks, fm_peak_kind kin
     return peak->ops * (double)j.rounds * fm_pool_threads(pool) / best;
 }
 
+/* On a GPU every product of many tokens is one of bf16, and few tokens are limited by memory whatever their arithmetic. */
+static fm_bench_machine measure_device(const fm_bench_roofline *r)
+{
+    fm_bench_machine machine = {0};
+    fm_device_peaks(r->device, &machine.read, &machine.peak[FM_PEAK_BF16]);
+    return machine;
+}
+
 fm_bench_machine fm_bench_roofline_measure(fm_bench_roofline *r)
 {
+    if (r->device) return measure_device(r);
     fm_bench_machine machine = {.read = read_rate(r, r->buffer, r->bytes)};
     for (int kind = 0; kind < FM_PEAK_COUNT; kind++)
         machine.peak[kind] = fm_bench_peak_rate(r->pool, &r->peaks, (fm_peak_kind)kind);
@@ -99,7 +109,7 @@ fm_status fm_bench_roofline_mapped(fm_bench_roofline *r, const char *path, doubl
 {
     fm_map map = {0};
     *read = 0;
-    if (fm_path_is_dir(path)) return FM_OK;
+    if (r->device || fm_path_is_dir(path)) return FM_OK;
     FM_TRY(fm_map_open(&map, path, FM_MAP_SHARED, err));
     if (map.n >= r->bytes) *read = read_rate(r, map.p, r->bytes);
     fm_map_close(&map);
@@ -108,6 +118,7 @@ fm_status fm_bench_roofline_mapped(fm_bench_roofline *r, const char *path, doubl
 
 const fm_peaks *fm_bench_roofline_peaks(const fm_bench_roofline *r)
 {
+    if (r->device) return NULL;
     return &r->peaks;
 }
 
@@ -123,7 +134,8 @@ static void count_work(fm_bench_roofline *r, const fm_model *m)
         r->weight_bytes += (double)w.loaded->rows * (double)w.loaded->stride;
         if (w.def->kind != FM_WEIGHT_MATRIX) continue;
         double *ops = w.global && i == FM_GLOBAL_HEAD ? r->head_ops : r->ops;
-        ops[fm_peak_of(&r->peaks, w.loaded->type)] += 2.0 * (double)w.loaded->rows * (double)w.loaded->cols;
+        const fm_peak_kind kind = r->device ? FM_PEAK_BF16 : fm_peak_of(&r->peaks, w.loaded->type);
+        ops[kind] += 2.0 * (double)w.loaded->rows * (double)w.loaded->cols;
     }
 }
 
@@ -184,6 +196,18 @@ static fm_status take_buffer(fm_bench_roofline *r, fm_error *err)
     return FM_OK;
 }
 
+/* A limit that is not known must not be printed as one. */
+static fm_status refuse_unmeasured(fm_bench_roofline *r, fm_error *err)
+{
+    const fm_bench_machine machine = measure_device(r);
+    FM_TRY(fm_device_wait(r->device, err));
+    if (machine.read > 0 && machine.peak[FM_PEAK_BF16] > 0) return FM_OK;
+    return fm_fail(err, FM_ERR_MEMORY,
+                   "--roofline: %s has no 512 MiB left to measure its limits in: fewer sequences (--batch), a smaller chunk "
+                   "(-b) or a smaller model would leave them",
+                   fm_device_name(r->device));
+}
+
 fm_status fm_bench_roofline_open(fm_bench_roofline **out, const fm_cli *c, const fm_model *m, const fm_session *s,
                                  fm_error *err)
 {
@@ -193,7 +217,9 @@ fm_status fm_bench_roofline_open(fm_bench_roofline **out, const fm_cli *c, const
     fm_bench_roofline *r = *out;
     r->amx = strstr(fm_session_kernels(s), "amx") != NULL;
     fm_peaks_for(&r->peaks, features);
+    r->device = m->device;
     count_work(r, m);
+    if (r->device) return refuse_unmeasured(r, err);
     FM_TRY(fm_pool_open(&r->pool, fm_session_threads(s), NULL, err));
     return take_buffer(r, err);
 }

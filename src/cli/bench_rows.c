@@ -96,6 +96,11 @@ static void put_columns(fm_bench_rows *r, const fm_bench_row *row, bool header)
 static void print_machine(const fm_bench_rows *r, const fm_bench_machine *machine, double mapped)
 {
     const fm_peaks *peaks = fm_bench_roofline_peaks(r->roofline);
+    if (!peaks) {
+        printf("%s: reads %.0f GB/s; bf16 %.0f G/s (8192 x 8192 x 8192, cuBLASLt)\n", fm_model_device(r->m),
+               machine->read * 1e-9, machine->peak[FM_PEAK_BF16] * 1e-9);
+        return;
+    }
     printf("this machine, %u threads: reads %.1f GB/s", fm_session_threads(r->s), machine->read * 1e-9);
     if (mapped > 0) printf(", the mapped file %.1f", mapped * 1e-9);
     for (int k = 0; k < FM_PEAK_COUNT; k++)

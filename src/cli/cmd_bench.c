@@ -20,6 +20,7 @@ typedef struct job {
     fm_seq *seqs;    /* (batch_max) */
     fm_span *spans;  /* (batch_max) */
     int32_t *tokens; /* (longest) any ids do: the work does not depend on them */
+    int32_t *chosen; /* (batch_max) what decoding would go on with */
     size_t prompts[LENGTHS_MAX], gens[LENGTHS_MAX], batches[LENGTHS_MAX], n_prompts, n_gens, n_batches, batch_max, repeats;
     double *series;              /* (N_SERIES, repeats) */
     fm_bench_peer *peer;         /* NULL: none */
@@ -29,7 +30,8 @@ typedef struct job {
 
 /* ---- One round ---- */
 
-/* One pass: prefill appends `length` tokens to each sequence at once and wants the last logits; decode appends one at a time. */
+/* One pass: prefill appends `length` tokens to each sequence at once and wants the last logits; decode appends one at a time
+ * and wants the likeliest next. */
 static fm_status pass(job *j, const fm_bench_test *t, double *rate, fm_error *err)
 {
     const size_t steps = t->prefill ? 1 : t->length;
@@ -37,8 +39,11 @@ static fm_status pass(job *j, const fm_bench_test *t, double *rate, fm_error *er
     const double begun = fm_cli_now();
     for (size_t k = 0; k < steps; k++) {
         for (size_t i = 0; i < t->batch; i++)
-            j->spans[i] =
-                (fm_span){.seq = j->seqs[i], .tokens = j->tokens + (t->prefill ? 0 : k), .n = t->prefill ? t->length : 1};
+            j->spans[i] = (fm_span){.seq = j->seqs[i],
+                                    .tokens = j->tokens + (t->prefill ? 0 : k),
+                                    .n = t->prefill ? t->length : 1,
+                                    .want = t->prefill ? FM_WANT_LAST : FM_WANT_LIKELIEST,
+                                    .likeliest = &j->chosen[i]};
         FM_TRY(fm_step(j->s, j->spans, t->batch, err));
     }
     *rate = (double)(t->length * t->batch) / (fm_cli_now() - begun);
@@ -208,6 +213,7 @@ static fm_status open_job(job *j, fm_error *err)
     FM_TRY(fm_cli_session_open(&j->s, j->m, j->c, j->batch_max, err));
     FM_TRY(fm_alloc((void **)&j->seqs, NULL, j->batch_max, sizeof *j->seqs, "the sequences", err));
     FM_TRY(fm_alloc((void **)&j->spans, NULL, j->batch_max, sizeof *j->spans, "the sequences", err));
+    FM_TRY(fm_alloc((void **)&j->chosen, NULL, j->batch_max, sizeof *j->chosen, "the chosen tokens", err));
     FM_TRY(fm_alloc((void **)&j->tokens, NULL, n, sizeof *j->tokens, "the tokens", err));
     FM_TRY(fm_alloc((void **)&j->series, NULL, N_SERIES * j->repeats, sizeof *j->series, "the results", err));
     for (size_t i = 0; i < n; i++) j->tokens[i] = (int32_t)((i * 7919 + 13) % fm_model_get_info(j->m).vocab);
@@ -223,6 +229,7 @@ static void close_job(job *j)
     fm_bench_peer_free(j->peer);
     fm_free(NULL, j->series);
     fm_free(NULL, j->tokens);
+    fm_free(NULL, j->chosen);
     fm_free(NULL, j->spans);
     fm_free(NULL, j->seqs);
     fm_session_free(j->s);
@@ -258,7 +265,7 @@ const fm_command fm_command_bench = {
              "[--spec-replay FILE] [--json | --csv]",
     .details =
         "ppN is the prefill of N tokens, of which only the last position's logits are computed; tgN decodes N tokens "
-        "one by one; "
+        "one by one, the likeliest of each; "
         "with a batch, in that many sequences at once.  tok_s is the median of -r runs after a short one that warms up.\n\n"
         "--peer and --peer-batched take llama.cpp's llama-bench and llama-batched-bench, or what speaks like them.  In each "
         "round of a row fmamba runs first, then CMD with that one test, and the ratio is taken round by round, so that a "

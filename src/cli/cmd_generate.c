@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/common.h"
+#include "runtime/session.h"
 
 #define N_DEFAULT 128
 
@@ -256,6 +257,8 @@ static void print_timings(const job *j)
     fprintf(stderr, "prompt: %zu tokens, %.1f tok/s; first token after %.0f ms; generated: %zu tokens, %.2f tok/s\n", j->in.n,
             prompt > 0 ? (double)j->in.n / prompt : 0.0, n ? 1e3 * (j->first - j->begun) : 0.0, n,
             rest > 0 ? (double)n / rest : 0.0);
+    const size_t launches = fm_session_launches(j->e.session);
+    if (launches) fprintf(stderr, "kernel launches per token: %zu\n", launches);
     if (j->draft.draft) fm_cli_print_drafts(&all);
     fm_cli_style(j->c, stderr, "0");
 }

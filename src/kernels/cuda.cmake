@@ -3,6 +3,7 @@
 # nvcc is called by itself, so that configuring stays instant and the program is linked as C.  Kernels are for Hopper.
 set(FM_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO, ON or OFF")
 set(FM_CUDA_SOURCES "")
+set(FM_CUDA_OBJECTS "")
 set(fm_cuda_wanted ${FM_CUDA})
 if(FM_CUDA STREQUAL AUTO AND (FM_SANITIZE OR FM_FUZZ OR NOT CMAKE_C_COMPILER_ID STREQUAL GNU OR CMAKE_CROSSCOMPILING))
     set(fm_cuda_wanted OFF)
@@ -39,8 +40,9 @@ foreach(file IN LISTS fm_cu_files)
     add_custom_command(OUTPUT ${object}
         COMMAND ${FM_NVCC} ${fm_nvcc_flags} -MD -MF ${object}.d -c ${file} -o ${object}
         DEPENDS ${file} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)
-    list(APPEND FM_CUDA_SOURCES ${object})
+    list(APPEND FM_CUDA_OBJECTS ${object})
 endforeach()
+set(FM_CUDA_SOURCES ${FM_CUDA_OBJECTS})
 set_source_files_properties(${FM_CUDA_SOURCES} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
 set(FM_CUDA_LIBRARIES ${FM_CUDART} dl rt)
 set_property(GLOBAL PROPERTY FM_CUDA_OBJECTS ${FM_CUDA_SOURCES})

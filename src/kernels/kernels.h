@@ -308,9 +308,9 @@ typedef struct fm_kernels {
     void (*linear_gw)(const fm_run *run, const fm_linear_gw_args *a);
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
-    /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs themselves, which saves reading the rows again: the bits of
-     * pack_x, and the same for every form.  NULL: they never do. */
-    bool (*packs)(const fm_run *run, size_t n, size_t cols);
+    /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs of this form themselves, which saves reading the rows again:
+     * the bits of pack_x.  NULL: they never do.  Where it says yes, that memory holds no other pack any more. */
+    bool (*packs)(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols);
     /* rmsnorm of rows of which only the pack is wanted; where the table packs. */
     void (*rmsnorm_pack)(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
                          float eps);

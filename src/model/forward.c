@@ -20,6 +20,7 @@ typedef struct space {
     float *x;      /* (T, d_model) the residual stream */
     float *normed; /* (T, d_model) after the final norm, when somebody watches; else the rows that want logits */
     float *logits; /* (logit_rows, vocab) */
+    int32_t *ids;  /* (logit_rows) the likeliest of each, on a device */
     tables t;
     void *packed;
     size_t packed_bytes;
@@ -27,6 +28,7 @@ typedef struct space {
     /* The host's side: the same as t on the CPU, and no rows. */
     tables host;
     float *rows; /* room for logits or hidden states on their way to the caller */
+    int32_t *host_ids;
 } space;
 
 typedef struct job {
@@ -110,6 +112,7 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
     s.x = FM_PUSH(a, float, T * m->config.d_model);
     s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), e.n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, rows * m->config.vocab);
+    s.ids = m->device ? FM_PUSH(a, int32_t, rows) : NULL;
     s.t = place_tables(a, T, e.n_seq);
     s.packed_bytes = packed_bytes(m, e.k, T, e.n_parts);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
@@ -117,6 +120,7 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
     s.host = m->device ? place_tables(host, T, e.n_seq) : s.t;
     s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
+    s.host_ids = m->device ? FM_PUSH(host, int32_t, rows) : NULL;
     return s;
 }
 
@@ -214,18 +218,32 @@ static void head_rows(const fm_ctx *c, const job *j, size_t first, size_t n)
     fm_op_linear(c, fm_rows_of(j->s.logits, n, m->config.vocab), packed, &m->globals[FM_GLOBAL_HEAD], NULL);
 }
 
+/* What is wanted of n rows of logits goes to the host; `now`: the caller is to have it at once. */
+static void bring_rows(const fm_ctx *c, const job *j, size_t first, size_t n, bool now)
+{
+    const fm_forward *f = j->f;
+    const size_t vocab = f->m->config.vocab;
+    if (f->on_ids) {
+        fm_device_likeliest(c->device, j->s.ids, j->s.logits, n, vocab);
+        fm_device_download(c->device, j->s.host_ids, j->s.ids, n * sizeof *j->s.ids);
+        if (now) fm_device_wait(c->device, NULL);
+        if (now) f->on_ids(f->ctx, first, n, j->s.host_ids);
+    } else if (now) {
+        f->on_logits(f->ctx, first, n, fm_op_fetch(c, j->s.rows, j->s.logits, n * vocab));
+    } else {
+        fm_device_download(c->device, j->s.rows, j->s.logits, n * vocab * sizeof(float));
+    }
+}
+
 /* A few rows at a time. */
 static void head(const fm_ctx *c, const job *j)
 {
     const fm_forward *f = j->f;
-    const size_t vocab = f->m->config.vocab, most = logit_rows(f->m, j->T);
+    const size_t most = logit_rows(f->m, j->T);
     for (size_t first = 0; first < f->n_out; first += most) {
         const size_t n = f->n_out - first < most ? f->n_out - first : most;
         head_rows(c, j, first, n);
-        if (j->queued)
-            fm_device_download(c->device, j->s.rows, j->s.logits, n * vocab * sizeof(float));
-        else if (c->run.part == 0)
-            f->on_logits(f->ctx, first, n, fm_op_fetch(c, j->s.rows, j->s.logits, n * vocab));
+        if (c->run.part == 0) bring_rows(c, j, first, n, !j->queued);
         fm_op_meet(c);
     }
 }
@@ -330,7 +348,7 @@ static bool repeats(const job *j)
 static void run_queued(job *j)
 {
     const fm_forward *f = j->f;
-    fm_graph **g = fm_graphs_find(f->graphs, j->T, f->n_out);
+    fm_graph **g = fm_graphs_find(f->graphs, j->T, f->n_out, f->on_ids != NULL);
     j->queued = true;
     if (g && !*g) {
         fm_device_record_begin(f->m->device);
@@ -353,7 +371,10 @@ fm_status fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_byte
     else
         fm_pool_run(f->pool, work, &j);
     FM_TRY(fm_device_wait(f->m->device, err));
-    if (j.queued && f->n_out) f->on_logits(f->ctx, 0, f->n_out, j.s.rows);
+    if (j.queued && f->n_out && f->on_ids)
+        f->on_ids(f->ctx, 0, f->n_out, j.s.host_ids);
+    else if (j.queued && f->n_out)
+        f->on_logits(f->ctx, 0, f->n_out, j.s.rows);
     return j.cancelled ? FM_ERR_CANCELLED : FM_OK;
 }
 

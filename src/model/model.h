@@ -82,17 +82,18 @@ typedef struct fm_piece {
 #define FM_LOGIT_ROWS        ((size_t)32) /* rows of logits computed at once */
 #define FM_LOGIT_ROWS_DEVICE ((size_t)256)
 
-/* Recorded steps of a session (ops/device.h), by tokens and rows of logits. */
+/* Recorded steps of a session (ops/device.h), by tokens, rows of logits, and whether only ids of those are wanted. */
 typedef struct fm_graphs {
     struct {
         size_t n_tokens, n_out, steps;
+        bool ids;
         fm_graph *graph;
     } slots[16];
     size_t next; /* to be thrown out */
 } fm_graphs;
 
 /* The place of such a step's graph from its second time on; NULL at the first. */
-fm_graph **fm_graphs_find(fm_graphs *g, size_t n_tokens, size_t n_out);
+fm_graph **fm_graphs_find(fm_graphs *g, size_t n_tokens, size_t n_out, bool ids);
 void fm_graphs_free(fm_graphs *g);
 
 /* Everything one pass over the layers needs.  The caller owns all pointers. */
@@ -106,6 +107,8 @@ typedef struct fm_forward {
     size_t n_out;
     /* Called by one worker while the others wait: rows (n, vocab) of logits of out_rows[first ...]. */
     void (*on_logits)(void *ctx, size_t first, size_t n, const float *rows);
+    /* On a device, instead: only the likeliest id of each row comes to the host.  NULL: logits do. */
+    void (*on_ids)(void *ctx, size_t first, size_t n, const int32_t *ids);
     /* All rows (n_tokens, d_model): 0 the embedding, k after k blocks, n_layer + 1 after the final norm; NULL when not wanted. */
     void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
     const fm_scan_watcher *watcher; /* of every layer's scan, on the CPU; NULL: none */

@@ -259,6 +259,18 @@ void fm_device_record_begin(fm_device *d)
     fm_stream_record_begin(d->stream);
 }
 
+void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab)
+{
+    fm_cuda_argmax(d->stream, ids, logits, vocab, n, vocab);
+}
+
+void fm_device_peaks(fm_device *d, double *read, double *bf16)
+{
+    const fm_gpu_peaks peaks = fm_cuda_peaks(d->stream);
+    *read = peaks.read;
+    *bf16 = peaks.bf16;
+}
+
 fm_graph *fm_device_record_end(fm_device *d)
 {
     return fm_stream_record_end(d->stream);
@@ -267,6 +279,11 @@ fm_graph *fm_device_record_end(fm_device *d)
 void fm_device_launch(fm_device *d, fm_graph *g)
 {
     fm_graph_launch(d->stream, g);
+}
+
+size_t fm_device_graph_launches(const fm_graph *g)
+{
+    return g ? fm_graph_launches(g) : 0;
 }
 
 void fm_device_graph_free(fm_graph *g)

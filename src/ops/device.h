@@ -46,11 +46,16 @@ void fm_device_zero(fm_device *d, void *p, size_t bytes);
 void fm_device_download(fm_device *d, void *to, const void *from, size_t bytes);
 fm_status fm_device_wait(fm_device *d, fm_error *err);
 
+/* The likeliest of each of n rows of logits, queued; on a device only. */
+void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab);
+
 /* A matrix as it lies in a file, on the host, to the device in the form its kernels want; *out shares no memory with W. */
 size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W); /* 0: no kernel for its type */
 fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err);
 /* Scratch for products of n rows with W, before the first of them. */
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err);
+/* Bytes/s of reading and operations/s of bf16 products, at most; 0 where there is no memory to measure them in. */
+void fm_device_peaks(fm_device *d, double *read, double *bf16);
 fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err); /* and for their backward */
 
 /* Steps that repeat are recorded once and put on the queue at once: between begin and end nothing runs. */
@@ -58,6 +63,7 @@ typedef struct fm_graph fm_graph;
 void fm_device_record_begin(fm_device *d);
 fm_graph *fm_device_record_end(fm_device *d);
 void fm_device_launch(fm_device *d, fm_graph *g);
+size_t fm_device_graph_launches(const fm_graph *g); /* kernels in it */
 void fm_device_graph_free(fm_graph *g);
 
 #endif

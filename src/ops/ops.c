@@ -214,16 +214,16 @@ void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a)
     c->k->conv_silu(&run, a);
 }
 
-/* Whether kernels write packs of such rows themselves. */
-static bool packs(const fm_ctx *c, size_t n, size_t cols)
+/* Whether kernels write packs of such rows, for a product with W, themselves. */
+static bool packs(const fm_ctx *c, const void *packed, const fm_tensor *W, size_t n)
 {
-    return c->k->packs && c->k->packs(&c->run, n, cols);
+    return c->k->packs && c->k->packs(&c->run, fm_xform_of(W->type), packed, n, W->cols);
 }
 
 fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W)
 {
     FM_ASSERT(out.n == x.n && out.d == x.d && x.d == W->cols);
-    if (packs(c, x.n, x.d)) {
+    if (packs(c, c->packed, W, x.n)) {
         c->k->rmsnorm_pack(&c->run, c->packed, x.p, x.stride, w, x.n, x.d, eps);
         return (fm_packed){c->packed, x.n, x.d, fm_xform_of(W->type)};
     }
@@ -236,7 +236,7 @@ fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_
     const fm_rows out = {a->out, a->ragged->n_tokens, a->d_inner, a->out_stride};
     fm_conv_args b = *a;
     FM_ASSERT(out.d == W->cols);
-    b.packed = packs(c, out.n, out.d) ? channels_place(c) : NULL;
+    b.packed = packs(c, channels_place(c), W, out.n) ? channels_place(c) : NULL;
     fm_op_conv_silu(c, &b);
     return b.packed ? (fm_packed){b.packed, out.n, out.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, out, W);
 }
@@ -246,7 +246,7 @@ fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tenso
     const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride};
     fm_scan_args b = *a;
     FM_ASSERT(y.d == W->cols);
-    b.packed = packs(c, y.n, y.d) ? channels_place(c) : NULL;
+    b.packed = packs(c, channels_place(c), W, y.n) ? channels_place(c) : NULL;
     if (b.packed && !keep) b.y = NULL;
     fm_op_scan(c, &b);
     return b.packed ? (fm_packed){b.packed, y.n, y.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, y, W);

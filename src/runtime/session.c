@@ -172,6 +172,13 @@ FM_API const char *fm_session_kernels(const fm_session *s)
     return s->k.name;
 }
 
+size_t fm_session_launches(const fm_session *s)
+{
+    for (size_t i = 0; i < FM_COUNT(s->graphs.slots); i++)
+        if (s->graphs.slots[i].n_tokens == 1) return fm_device_graph_launches(s->graphs.slots[i].graph);
+    return 0;
+}
+
 FM_API unsigned fm_session_threads(const fm_session *s)
 {
     return fm_pool_threads(s->pool);

@@ -67,6 +67,8 @@ fm_sequence *fm_session_read(fm_session *s, fm_seq seq, fm_error *err);
 fm_sequence *fm_session_change(fm_session *s, fm_seq seq, fm_error *err);
 void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from);
 void fm_point_clear(const fm_session *s, fm_point *p);
+/* Kernels that one token of one sequence takes on a device; 0: on the CPU, or before the second such step. */
+size_t fm_session_launches(const fm_session *s);
 
 /* ---- Steps that may be taken back (trial.c) ---- */
 

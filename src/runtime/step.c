@@ -1,5 +1,4 @@
 /* step.c - a step: spans are cut into chunks, each chunk is one pass over the layers, results go back span by span. */
-#include <math.h>
 #include <string.h>
 
 #include "runtime/session.h"
@@ -8,6 +7,7 @@ typedef struct step {
     fm_session *s;
     const fm_span *spans;
     size_t n_spans, n_pieces, n_tokens, n_out;
+    size_t n_ids; /* of n_out: rows of which only the likeliest is wanted */
     bool watched; /* somebody wants hidden states */
     bool held;    /* a trial: the sequence stays where it is */
     bool not_finite;
@@ -30,6 +30,8 @@ static fm_status check_span(const fm_session *s, const fm_span *p, size_t i, fm_
     if (!p->tokens == !p->embeddings) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: expected either tokens or embeddings", i);
     if (p->want == FM_WANT_ALL && !p->on_logits)
         return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants all logits: it must bring on_logits to receive them", i);
+    if (p->want == FM_WANT_LIKELIEST && !p->likeliest)
+        return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants the likeliest id: it must bring a place for it", i);
     fm_sequence *q = fm_session_find(s, p->seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     if (q->in_step) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: its sequence appears twice in one step", i);
@@ -80,7 +82,8 @@ static void want_rows(step *t, uint32_t span, size_t begin, size_t n)
     for (size_t i = 0; i < n; i++) {
         const size_t at = s->done[span] + i;
         const bool last = at + 1 == p->n;
-        if (p->want == FM_WANT_NONE || (p->want == FM_WANT_LAST && !last)) continue;
+        if (p->want == FM_WANT_NONE || (p->want != FM_WANT_ALL && !last)) continue;
+        t->n_ids += p->want == FM_WANT_LIKELIEST;
         s->out_rows[t->n_out] = begin + i;
         s->owners[t->n_out++] = (fm_row_owner){span, last, at};
     }
@@ -90,7 +93,7 @@ static void want_rows(step *t, uint32_t span, size_t begin, size_t n)
 static bool fill_chunk(step *t)
 {
     fm_session *s = t->s;
-    t->n_pieces = t->n_tokens = t->n_out = 0;
+    t->n_pieces = t->n_tokens = t->n_out = t->n_ids = 0;
     for (uint32_t i = 0; i < t->n_spans && t->n_tokens < s->chunk; i++) {
         const fm_span *p = &t->spans[i];
         const size_t left = p->n - s->done[i], room = s->chunk - t->n_tokens, n = left < room ? left : room;
@@ -108,11 +111,34 @@ static bool fill_chunk(step *t)
     return t->n_tokens > 0;
 }
 
+/* Whether every number of the row is one: the exponent of infinities and NaNs is all ones. */
 static bool finite_row(const float *row, size_t n)
 {
-    float sum = 0; /* 0 * x is 0 for every number and NaN for NaN and infinity */
-    for (size_t i = 0; i < n; i++) sum += 0.0f * row[i];
-    return sum == 0.0f;
+    uint32_t bad = 0;
+    for (size_t i = 0; i < n; i++) { /* without a branch: the compiler takes many at once */
+        uint32_t bits;
+        memcpy(&bits, row + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !bad;
+}
+
+/* As the sampler sees them: nothing is infinite, and what is no number comes last. */
+static int32_t likeliest(const float *row, size_t n)
+{
+    size_t best = 0;
+    float most = -1e30f;
+    for (size_t i = 0; i < n; i++) {
+        const float v = row[i] < 1e30f ? row[i] : row[i] >= 1e30f ? 1e30f : -1e30f;
+        if (v > most) most = v, best = i;
+    }
+    return (int32_t)best;
+}
+
+static void take_ids(void *ctx, size_t first, size_t n, const int32_t *ids)
+{
+    const step *t = ctx;
+    for (size_t i = 0; i < n; i++) *t->spans[t->s->owners[first + i].span].likeliest = ids[i];
 }
 
 static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
@@ -124,7 +150,9 @@ static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
         const fm_span *p = &t->spans[o[i].span];
         for (run = 1; i + run < n && o[i + run].span == o[i].span;) run++;
         if (p->want == FM_WANT_ALL) p->on_logits(p->ctx, o[i].i, run, rows + i * vocab);
-        if (o[i + run - 1].last && !t->held)
+        if (p->want == FM_WANT_LIKELIEST)
+            *p->likeliest = likeliest(rows + i * vocab, vocab);
+        else if (o[i + run - 1].last && !t->held)
             memcpy(fm_session_find(t->s, p->seq, NULL)->live.logits, rows + (i + run - 1) * vocab, vocab * sizeof(float));
     }
     for (size_t i = 0; i < n && !t->held; i++) t->not_finite |= !finite_row(rows + i * vocab, vocab);
@@ -165,7 +193,7 @@ static void finish_chunk(const step *t)
         t->s->done[span] += t->s->pieces[i].n;
         if (t->held) continue;
         q->live.tokens += t->s->pieces[i].n;
-        q->live.has_logits = p->want != FM_WANT_NONE && t->s->done[span] == p->n;
+        q->live.has_logits = (p->want == FM_WANT_LAST || p->want == FM_WANT_ALL) && t->s->done[span] == p->n;
     }
 }
 
@@ -201,6 +229,7 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .out_rows = s->out_rows,
                           .n_out = t->n_out,
                           .on_logits = take_logits,
+                          .on_ids = s->m->device && t->n_ids == t->n_out ? take_ids : NULL,
                           .on_hidden = t->watched ? take_hidden : NULL,
                           .cancel = cancellable(t) ? ask : NULL,
                           .ctx = t,

@@ -214,7 +214,7 @@ static void conv_turn(bench *b, void *ctx, size_t turn)
 static void *pack_place(bench *b, size_t n, bool packed)
 {
     const fm_run run = run_of(b);
-    return packed && b->k->packs && b->k->packs(&run, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
+    return packed && b->k->packs && b->k->packs(&run, FM_X_BF16, NULL, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
 }
 
 static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)

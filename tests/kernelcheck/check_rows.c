@@ -134,7 +134,7 @@ static void check_packs(kc *t, const size_t *begin, size_t n_seq, size_t d_state
     const fm_ragged r = kc_ragged(begin, n_seq);
     const size_t N = PACK_N, D = PACK_D, bytes = 2 * N * D;
     const char *why = NULL;
-    if (!t->k.packs || !t->k.packs(&run, N, D)) return;
+    if (!t->k.packs || !t->k.packs(&run, FM_X_BF16, NULL, N, D)) return;
     const float *x = kc_input(t, N * D, KC_SPECIAL), *w = kc_input(t, 4 * D, KC_NORMAL), *A = kc_input(t, d_state * D, KC_ZERO);
     float *states = kc_input(t, n_seq * (3 + d_state) * D, KC_NORMAL), *out[3];
     void *packed[4];

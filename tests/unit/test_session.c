@@ -96,6 +96,8 @@ static void wrong_steps_change_nothing(void **state)
     assert_fails(fm_step(s, twice, 2, &err), FM_ERR_ARGUMENT, err, "twice");
     const fm_span deaf = {.seq = a, .tokens = text, .n = 1, .want = FM_WANT_ALL};
     assert_fails(fm_step(s, &deaf, 1, &err), FM_ERR_ARGUMENT, err, "on_logits");
+    const fm_span placeless = {.seq = a, .tokens = text, .n = 1, .want = FM_WANT_LIKELIEST};
+    assert_fails(fm_step(s, &placeless, 1, &err), FM_ERR_ARGUMENT, err, "a place for it");
     assert_fails(fm_step(s, twice, 0, &err), FM_ERR_ARGUMENT, err, "0 spans");
     assert_fails(fm_step(s, twice, 3, &err), FM_ERR_ARGUMENT, err, "3 spans");
     assert_int_equal(fm_seq_tokens(s, a), N);
@@ -157,6 +159,27 @@ static void documents_begin_anew(void **state)
     assert_memory_equal(fm_seq_logits(s, a), fresh, sizeof fresh);
     assert_ok(fm_step(s, &(fm_span){.seq = a, .tokens = text, .n = 1, .want = FM_WANT_NONE}, 1, NULL));
     assert_null(fm_seq_logits(s, a));
+    fm_session_free(s);
+}
+
+/* Each of two sequences gets the id that its logits, asked for at the same place, have as their largest. */
+static void the_likeliest_comes_alone(void **state)
+{
+    const fm_session_options o = {.n_seq = 2, .threads = 1};
+    fm_session *s = open_session(*state, &o);
+    const fm_seq a = new_seq(s), b = new_seq(s);
+    int32_t id[2] = {-1, -1};
+    const fm_span spans[] = {{.seq = a, .tokens = text, .n = N, .want = FM_WANT_LIKELIEST, .likeliest = &id[0]},
+                             {.seq = b, .tokens = text, .n = 3, .want = FM_WANT_LIKELIEST, .likeliest = &id[1]}};
+    assert_ok(fm_step(s, spans, 2, NULL));
+    assert_null(fm_seq_logits(s, a));
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(fm_step(s, &(fm_span){.seq = a, .tokens = text, .n = spans[i].n, .reset = true}, 1, NULL));
+        const float *logits = fm_seq_logits(s, a);
+        assert_in_range(id[i], 0, TINY_VOCAB - 1);
+        for (int32_t k = 0; k < TINY_VOCAB; k++)
+            assert_true(k < id[i] ? logits[k] < logits[id[i]] : logits[k] <= logits[id[i]]);
+    }
     fm_session_free(s);
 }
 
@@ -296,6 +319,7 @@ int main(void)
                                        cmocka_unit_test(wrong_sessions_do_not_open),
                                        cmocka_unit_test(mark_rewind_reset),
                                        cmocka_unit_test(documents_begin_anew),
+                                       cmocka_unit_test(the_likeliest_comes_alone),
                                        cmocka_unit_test(embeddings_stand_for_tokens),
                                        cmocka_unit_test(cancelled_steps_stand_behind_whole_chunks),
                                        cmocka_unit_test(sessions_allocate_what_they_say_and_steps_nothing),

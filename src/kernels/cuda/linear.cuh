@@ -25,6 +25,7 @@ static inline size_t fm_cuda_x_stride(size_t cols)
 // The rows of which `pack` is to be a pack, or NULL: it is one.  And making it one after all.
 const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack);
 void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form);
+void fm_cuda_pack_forget(fm_stream *s, const void *pack); // whoever writes one himself
 
 // y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);

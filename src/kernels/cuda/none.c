@@ -144,6 +144,12 @@ void fm_stream_unregister(fm_stream *s, void *p)
     NEVER;
 }
 
+fm_gpu_peaks fm_cuda_peaks(fm_stream *s)
+{
+    NEVER;
+    return (fm_gpu_peaks){0};
+}
+
 void fm_cuda_argmax(fm_stream *s, int32_t *ids, const float *logits, size_t stride, size_t n, size_t vocab)
 {
     NEVER;

@@ -158,10 +158,13 @@ void rmsnorm_three(const fm_run *run, float *out, size_t out_stride, const float
     }
 }
 
-// Packs of bf16 rows that follow each other without a gap: products of many tokens, but in f32.
-bool packs(const fm_run *run, size_t n, size_t cols)
+// Packs of bf16 rows that follow each other without a gap: products of many tokens, and of few with weights of floats; not in f32.
+bool packs(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols)
 {
-    return !fm_cuda_is_few(run->stream, n) && !run->stream->o.f32 && fm_cuda_x_stride(cols) == cols;
+    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
+    if ((!floats && fm_cuda_is_few(run->stream, n)) || run->stream->o.f32 || fm_cuda_x_stride(cols) != cols) return false;
+    fm_cuda_pack_forget(run->stream, packed);
+    return true;
 }
 
 } // namespace

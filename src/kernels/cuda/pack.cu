@@ -87,7 +87,7 @@ static void remember(fm_stream *s, fm_pack_args a)
     s->lazy[0] = a;
 }
 
-static void forget(fm_stream *s, const void *pack)
+void fm_cuda_pack_forget(fm_stream *s, const void *pack)
 {
     for (int i = 0; i < FM_CUDA_LAZY; i++)
         if (s->lazy[i].out == pack) s->lazy[i].n = 0;
@@ -96,7 +96,7 @@ static void forget(fm_stream *s, const void *pack)
 void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
 {
     const fm_pack_args p = *a; // it may be the one to be forgotten
-    forget(p.stream, p.out);
+    fm_cuda_pack_forget(p.stream, p.out);
     if (form == FM_X_F32 || form == FM_X_BF16 || !fm_cuda_is_few(p.stream, p.n))
         rows_now(&p);
     else if (form == FM_X_Q8_256)

@@ -181,15 +181,9 @@ __device__ void copy_async(float *to, const float *from, bool four)
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(p), "l"(from) : "memory");
 }
 
-__device__ void commit_copies()
+__device__ void await_copies()
 {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-// All but the last N groups.
-template <int N> __device__ void await_copies()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 // One block's sequence and channels; tiles are counted from the sequence's begin.
@@ -229,7 +223,6 @@ template <int S, bool OUT> struct walk {
             copy_async(B + t * l.n_states + k, a.B + (at + t) * a.bc_stride + k, step == 4);
             if (OUT) copy_async(C + t * l.n_states + k, a.C + (at + t) * a.bc_stride + k, step == 4);
         }
-        commit_copies();
     }
 
     __device__ void prepare(size_t tile, const input &in) const
@@ -297,7 +290,7 @@ template <int S, bool OUT> struct walk {
         input now = load(0), next = load(1), before = {};
         fetch_bc(0);
         prepare(0, now);
-        await_copies<0>();
+        await_copies();
         __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
             const input later = load(k + 2);
@@ -305,7 +298,7 @@ template <int S, bool OUT> struct walk {
             if (OUT && k > 0) finish(k - 1, before);
             prepare(k + 1, next);
             scan_tile(k, h, warp, lane);
-            await_copies<0>();
+            await_copies();
             __syncthreads();
             before = now, now = next, next = later;
         }
@@ -345,17 +338,15 @@ template <int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) sc
 // and finish.  A multiprocessor so always has both kinds at work, with one block too.
 template <int S> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
-    enum { RING = 4 }; // tiles of inputs in hand: one finished, one scanned, one prepared, one on its way
-    enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS };
-    enum { FLOATS = 2 * STEPS + RING * BC + 2 * PARTS };
+    enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
     const scan &a;
     float *shared;
     size_t first, n_tokens, n_tiles, c;
 
-    __device__ float *steps(size_t tile) const { return shared + tile % 2 * STEPS; }
-    __device__ float *parts(size_t tile) const { return shared + 2 * STEPS + tile % 2 * PARTS; }
-    __device__ float *bc(size_t tile) const { return shared + 2 * (STEPS + PARTS) + tile % RING * BC; }
+    __device__ float *steps(size_t tile) const { return shared + tile % 2 * BUFFER; }
+    __device__ float *bc(size_t tile) const { return steps(tile) + STEPS; }
+    __device__ float *parts(size_t tile) const { return bc(tile) + BC; }
     __device__ int tokens(size_t tile) const
     {
         const size_t begin = tile * TILE;
@@ -376,16 +367,13 @@ template <int S> struct wide {
         }
     }
 
-    // One group of copies, which may be empty.
     __device__ void fetch_bc(size_t tile, int i) const
     {
         static_assert(TILE * S <= HELPERS, "four floats of B and of C a thread");
-        if (i < tokens(tile) * S) {
-            const size_t from = (first + tile * TILE + i / S) * a.bc_stride + i % S * 4;
-            copy_async(bc(tile) + 4 * i, a.B + from, true);
-            copy_async(bc(tile) + TILE * STATES + 4 * i, a.C + from, true);
-        }
-        commit_copies();
+        if (i >= tokens(tile) * S) return;
+        const size_t from = (first + tile * TILE + i / S) * a.bc_stride + i % S * 4;
+        copy_async(bc(tile) + 4 * i, a.B + from, true);
+        copy_async(bc(tile) + TILE * STATES + 4 * i, a.C + from, true);
     }
 
     __device__ void prepare(size_t tile, const input in[ITEMS], float4 bias, int i) const
@@ -414,33 +402,25 @@ template <int S> struct wide {
     {
         const float4 bias = fm_load4<true>(a.dt_bias + c + i % 16 * 4, a.dt_bias ? 4 : 0),
                      skip = *(const float4 *)(a.skip + c + i % 16 * 4);
-        input in[RING][ITEMS] = {};
-#pragma unroll
-        for (int j = 0; j < RING - 1; j++) load(in[j], j, i);
+        input before[ITEMS] = {}, now[ITEMS] = {}, next[ITEMS] = {};
+        load(now, 0, i);
+        load(next, 1, i);
         fetch_bc(0, i);
-        fetch_bc(1, i);
-        prepare(0, in[0], bias, i);
-        await_copies<1>();
+        prepare(0, now, bias, i);
+        await_copies();
         __syncthreads();
-        for (size_t k = 0; k < n_tiles; k += RING) {
+        for (size_t k = 0; k < n_tiles; k++) {
+            input later[ITEMS] = {};
+            load(later, k + 2, i);
+            fetch_bc(k + 1, i);
+            prepare(k + 1, next, bias, i);
+            if (k > 0) finish(k - 1, before, skip, i);
+            await_copies();
+            __syncthreads();
 #pragma unroll
-            for (int j = 0; j < RING; j++) // places by number: to move what is still on its way would be to wait for it
-                if (k + j < n_tiles) help_tile(k + j, in[(j + 3) % RING], in[(j + 1) % RING], bias, skip, i);
+            for (int j = 0; j < ITEMS; j++) before[j] = now[j], now[j] = next[j], next[j] = later[j];
         }
-#pragma unroll
-        for (int j = 0; j < RING; j++)
-            if ((n_tiles - 1) % RING == j) finish(n_tiles - 1, in[j], skip, i);
-    }
-
-    // While tile k is scanned: `done` are the inputs of the tile before it, and then of the one three further.
-    __device__ void help_tile(size_t k, input done[ITEMS], const input next[ITEMS], float4 bias, float4 skip, int i) const
-    {
-        if (k > 0) finish(k - 1, done, skip, i);
-        load(done, k + RING - 1, i);
-        fetch_bc(k + 2, i);
-        prepare(k + 1, next, bias, i);
-        await_copies<1>(); // of tile k + 1
-        __syncthreads();
+        finish(n_tiles - 1, before, skip, i);
     }
 
     // ---- Scanners ----
@@ -635,7 +615,7 @@ template <int S> void launch(fm_stream *s, const scan &a, bool one_each, bool al
     if (one_each)
         launch_one<S>(s, a);
     else if (WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % w::CHANNELS == 0)
-        launch_tiles(s, a, scan_wide<WIDE>, fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, w::FLOATS * sizeof(float));
+        launch_tiles(s, a, scan_wide<WIDE>, fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, 2 * w::BUFFER * sizeof(float));
     else
         launch_tiles(s, a, a.out ? scan_long<S, true> : scan_long<S, false>, blocks, warps * 32, layout<S>((int)warps).bytes());
 }

@@ -89,6 +89,13 @@ void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, size_t stri
 /* The table: the entries of kernels.h, launched on fm_run.stream with pointers to the device. */
 void fm_kernels_fill_cuda(fm_kernels *k);
 
+/* What the device can do at most: bytes/s of reading, operations/s of a large bf16 product; 0 where it could not be measured.
+ * These wait. */
+typedef struct fm_gpu_peaks {
+    double read, bf16;
+} fm_gpu_peaks;
+fm_gpu_peaks fm_cuda_peaks(fm_stream *s);
+
 #ifdef __cplusplus
 }
 #endif

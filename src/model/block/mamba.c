@@ -180,11 +180,15 @@ static fm_packed norm_in(const fm_ctx *c, const fm_layer *l, const fm_batch *b, 
     return fm_op_pack_rows(c, n, &l->w[IN_PROJ]);
 }
 
-/* Step 2: x and z, each worker the channels that it owns. */
+/* Step 2: x and z, each worker the channels that it owns.  A device makes both at once where they lie side by side. */
 static void project_in(const fm_ctx *c, const fm_layer *l, size_t inner, fm_packed packed, const fm_rows out[2])
 {
     const fm_tensor *W = &l->w[IN_PROJ];
     const float *bias = l->w[IN_BIAS].data;
+    if (c->device && out[1].p == out[0].p + inner && out[1].stride == out[0].stride) {
+        fm_op_linear_channels(c, (fm_rows){out[0].p, out[0].n, 2 * inner, out[0].stride}, packed, W, bias);
+        return;
+    }
     for (size_t half = 0; half < 2; half++) {
         const fm_tensor rows = fm_tensor_rows(W, half * inner, inner);
         fm_op_linear_channels(c, out[half], packed, &rows, bias ? bias + half * inner : NULL);
