@@ -16,12 +16,19 @@
 
 /* ---- Opening ---- */
 
-/* Multiplications and additions in f32 that these threads can do a second, measured in a few hundredths of one. */
-static fm_status measure_peak(double *peak, const fm_cli *c, fm_error *err)
+/* Multiplications and additions in f32 that these threads can do a second, measured in a few hundredths of one; of a device, its
+ * products in bf16. */
+static fm_status measure_peak(double *peak, const fm_train_job *j, fm_error *err)
 {
+    const fm_cli *c = j->c;
+    double read;
     unsigned features;
     fm_peaks peaks;
     fm_pool *pool;
+    if (j->m->device) {
+        fm_device_peaks(j->m->device, &read, peak);
+        return FM_OK;
+    }
     FM_TRY(fm_cpu_cap(&features, fm_opt_str(&c->options, FM_OPT_CPU), err));
     fm_peaks_for(&peaks, features);
     FM_TRY(fm_pool_open(&pool, (unsigned)fm_opt_int(&c->options, FM_OPT_THREADS), NULL, err));
@@ -47,7 +54,7 @@ fm_status fm_train_watch_open(fm_train_job *j, fm_error *err)
     w->flops = 3 * fm_forward_flops(&j->m->config); /* forward and backward */
     FM_TRY(open_log(j, err));
     w->peak = j->o.peak * 1e9;
-    if (!(w->peak > 0.0)) FM_TRY(measure_peak(&w->peak, j->c, err));
+    if (!(w->peak > 0.0)) FM_TRY(measure_peak(&w->peak, j, err));
     w->begun = fm_cli_now();
     w->begun_tokens = fm_trainer_tokens(j->t);
     return FM_OK;

@@ -99,7 +99,8 @@ static const row rows[] = {
     ROW("run.sample_every", COUNT, sample_every, "0", "tokens between samples; 0: as run.eval_every"),
     ROW("run.sample_tokens", COUNT, sample_tokens, "100", "length of a sample"),
     ROW("run.stats_every", COUNT, stats_every, "0", "tokens between tables of each layer's dt, B, C and h; 0: none"),
-    ROW("run.peak_gflops", NUMBER, peak, "0", "what the machine can do, for the MFU; 0: f32 arithmetic as measured"),
+    ROW("run.peak_gflops", NUMBER, peak, "0",
+        "what the machine can do, for the MFU; 0: as measured, f32 arithmetic or, on a device, bf16"),
 };
 
 bool fm_train_config_key(size_t i, fm_train_key *out)
