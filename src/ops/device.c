@@ -115,6 +115,13 @@ void fm_device_memory(const fm_device *d, size_t *bytes_free, size_t *bytes)
     *bytes = info.memory;
 }
 
+void fm_device_peaks(fm_device *d, double *read, double *bf16)
+{
+    const fm_gpu_peaks peaks = fm_cuda_peaks(d->stream);
+    *read = peaks.read;
+    *bf16 = peaks.bf16;
+}
+
 /* ---- Memory ---- */
 
 static fm_status too_much(const fm_device *d, size_t bytes, const char *what, fm_error *err)
@@ -204,6 +211,11 @@ void fm_device_download(fm_device *d, void *to, const void *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab)
+{
+    fm_cuda_argmax(d->stream, ids, logits, vocab, n, vocab);
+}
+
 /* ---- Weights ---- */
 
 size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W)
@@ -237,19 +249,20 @@ fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_te
     return status;
 }
 
+static fm_status reserve(fm_device *d, size_t bytes, fm_error *err)
+{
+    return fm_stream_reserve(d->stream, bytes) ? FM_OK : too_much(d, bytes, "scratch of products", err);
+}
+
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)
 {
-    if (!d) return FM_OK;
-    const size_t bytes = fm_cuda_work_bytes(d->stream, W, n);
-    return fm_stream_reserve(d->stream, bytes) ? FM_OK : too_much(d, bytes, "scratch of products", err);
+    return d ? reserve(d, fm_cuda_work_bytes(d->stream, W, n), err) : FM_OK;
 }
 
 fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)
 {
     FM_TRY(fm_device_reserve(d, W, n, err));
-    if (!d) return FM_OK;
-    const size_t bytes = fm_cuda_back_work_bytes(d->stream, W->type, n, W->rows, W->cols);
-    return fm_stream_reserve(d->stream, bytes) ? FM_OK : too_much(d, bytes, "scratch of products", err);
+    return d ? reserve(d, fm_cuda_back_work_bytes(d->stream, W->type, n, W->rows, W->cols), err) : FM_OK;
 }
 
 /* ---- Recording ---- */
@@ -257,18 +270,6 @@ fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_
 void fm_device_record_begin(fm_device *d)
 {
     fm_stream_record_begin(d->stream);
-}
-
-void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab)
-{
-    fm_cuda_argmax(d->stream, ids, logits, vocab, n, vocab);
-}
-
-void fm_device_peaks(fm_device *d, double *read, double *bf16)
-{
-    const fm_gpu_peaks peaks = fm_cuda_peaks(d->stream);
-    *read = peaks.read;
-    *bf16 = peaks.bf16;
 }
 
 fm_graph *fm_device_record_end(fm_device *d)
