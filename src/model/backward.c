@@ -1,15 +1,14 @@
 /* backward.c - forward with everything kept, the loss, and the layers from the last to the first, run by all workers together. */
 #include <string.h>
 
-#include "model/model.h"
+#include "model/pass.h"
 
 /* The lists that kernels read. */
 typedef struct tables {
-    int32_t *ids, *targets; /* (T) */
-    size_t *begin;          /* (n_pieces + 1) */
-    float **state;          /* (n_pieces) */
-    float **g_state;        /* (n_pieces) */
-    size_t bytes;           /* of all, from `ids` on */
+    fm_lists in;
+    int32_t *targets; /* (T) */
+    float **g_state;  /* (n_pieces) */
+    size_t bytes;     /* of all, from in.ids on */
 } tables;
 
 /* Memory of a pass, shared between the workers. */
@@ -57,20 +56,11 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
+/* For the forward's product and for the backward's. */
+static size_t product_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts)
 {
-    const size_t forward = fm_op_packed_bytes(k, W, T, n_parts), back = fm_op_linear_back_packed(k, W, T, n_parts);
-    return forward && back ? max_size(forward, back) : SIZE_MAX;
-}
-
-static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
-{
-    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, least(T, loss_rows(m)), n_parts);
-    for (size_t l = 0; l < m->config.n_layer; l++)
-        for (size_t i = 0; i < m->layers[l].block->n_weights; i++)
-            if (m->layers[l].block->weights[i].kind == FM_WEIGHT_MATRIX)
-                most = max_size(most, product_bytes(&m->layers[l].w[i], k, T, n_parts));
-    return most;
+    const size_t forward = fm_op_packed_bytes(k, W, n, n_parts), back = fm_op_linear_back_packed(k, W, n, n_parts);
+    return forward && back ? max_size(forward, back) : 0;
 }
 
 /* The most that any layer needs of what its block measures. */
@@ -104,11 +94,8 @@ static fm_arena push_arena(fm_arena *a, size_t count, size_t bytes)
 static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
 {
     const size_t before = a->used;
-    tables t;
-    t.ids = FM_PUSH(a, int32_t, T);
+    tables t = {.in = fm_lists_place(a, T, n_seq)};
     t.targets = FM_PUSH(a, int32_t, T);
-    t.begin = FM_PUSH(a, size_t, n_seq + 1);
-    t.state = FM_PUSH(a, float *, n_seq);
     t.g_state = FM_PUSH(a, float *, n_seq);
     t.bytes = a->used - before;
     return t;
@@ -132,7 +119,7 @@ static space place(fm_arena *a, fm_arena *host, const fm_backward *b, size_t T, 
     s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
     s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
     s.befores = FM_PUSH(a, float, b->recompute && !b->forget ? n_layer * b->n_pieces * needs.state_floats : 0);
-    s.packed_bytes = packed_bytes(m, b->k, T, n_parts);
+    s.packed_bytes = fm_packed_most(m, &(fm_extent){b->k, T, b->n_pieces, n_parts}, least(T, loss_rows(m)), product_bytes);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     s.saved = push_arena(a, b->recompute ? 1 : n_layer, needs.saved);
     s.blocks = push_arena(a, 1, needs.scratch);
@@ -158,7 +145,7 @@ static void keep_layer(const fm_ctx *c, const job *j, size_t layer, bool restore
     const size_t n = j->b->n_pieces, floats = l->block->state_floats(&j->b->m->config);
     const fm_rows input = rows_of(j, j->s.inputs + layer * j->T * j->b->m->config.d_model);
     const fm_states before = {.rows = j->s.befores + layer * n * floats, .stride = floats},
-                    live = {.list = j->s.t.state, .at = l->state_offset};
+                    live = {.list = j->s.t.in.state, .at = l->state_offset};
     fm_op_copy(c, restore ? rows_of(j, j->s.last) : input, restore ? input : rows_of(j, j->s.x));
     if (!j->b->forget) fm_op_copy_states(c, restore ? &live : &before, restore ? &before : &live, n, floats);
     fm_op_meet(c);
@@ -168,7 +155,7 @@ static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
 {
     return (fm_batch){.config = &j->b->m->config,
                       .ragged = &j->ragged,
-                      .state = j->s.t.state,
+                      .state = j->s.t.in.state,
                       .n_tokens = j->T,
                       .hold = j->b->forget,
                       .dropout = j->b->dropout,
@@ -205,7 +192,7 @@ static void drop_embedding(const fm_ctx *c, const job *j)
 static void forward(const fm_ctx *c, const job *j)
 {
     const fm_model *m = j->b->m;
-    fm_op_embed(c, rows_of(j, j->s.x), &m->globals[FM_GLOBAL_EMBED], j->s.t.ids);
+    fm_op_embed(c, rows_of(j, j->s.x), &m->globals[FM_GLOBAL_EMBED], j->s.t.in.ids);
     drop_embedding(c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (j->b->recompute) keep_layer(c, j, l, false);
@@ -272,7 +259,7 @@ static void backward(const fm_ctx *c, const job *j)
         layer->block->backward(c, layer, &b, rows_of(j, j->s.x));
     }
     drop_embedding(c, j);
-    if (j->b->g[FM_GLOBAL_EMBED]) fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED], rows_of(j, j->s.x), j->s.t.ids);
+    if (j->b->g[FM_GLOBAL_EMBED]) fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED], rows_of(j, j->s.x), j->s.t.in.ids);
 }
 
 static void work(void *ctx, unsigned part, unsigned n_parts)
@@ -285,7 +272,7 @@ static void work(void *ctx, unsigned part, unsigned n_parts)
                       .run = {.part = part, .n_parts = n_parts, .stream = fm_device_stream(device)},
                       .packed = j->s.packed,
                       .packed_bytes = j->s.packed_bytes};
-    fm_device_upload(device, j->s.t.ids, j->s.host.ids, device ? j->s.t.bytes : 0);
+    fm_device_upload(device, j->s.t.in.ids, j->s.host.in.ids, device ? j->s.t.bytes : 0);
     forward(&c, j);
     if (j->b->states_only) return;
     head(&c, j);
@@ -296,18 +283,10 @@ static void fill_tables(job *j)
 {
     const fm_backward *b = j->b;
     const tables *t = &j->s.host;
-    size_t at = 0;
-    for (size_t i = 0; i < b->n_pieces; i++) {
-        const fm_piece *p = &b->pieces[i];
-        t->begin[i] = at;
-        t->state[i] = b->forget ? j->s.zeros : p->state;
-        if (b->g_state) t->g_state[i] = b->g_state[i];
-        memcpy(t->ids + at, p->tokens, p->n * sizeof *p->tokens);
-        j->ragged.longest = max_size(j->ragged.longest, p->n);
-        at += p->n;
-    }
-    t->begin[b->n_pieces] = at;
-    if (b->targets) memcpy(t->targets, b->targets, at * sizeof *t->targets);
+    j->ragged = fm_lists_fill(&t->in, &j->s.t.in, b->pieces, b->n_pieces);
+    for (size_t i = 0; i < b->n_pieces && b->forget; i++) t->in.state[i] = j->s.zeros;
+    if (b->g_state) memcpy(t->g_state, b->g_state, b->n_pieces * sizeof *b->g_state);
+    if (b->targets) memcpy(t->targets, b->targets, j->T * sizeof *t->targets);
 }
 
 /* ---- Passes ---- */
@@ -369,10 +348,8 @@ void fm_pass_free(fm_pass *p)
 fm_status fm_pass_run(fm_pass *p, const fm_backward *b, fm_error *err)
 {
     fm_arena a = {.base = p->scratch, .size = p->scratch_bytes}, host = {.base = p->host, .size = p->host_bytes};
-    job j = {.b = b};
-    for (size_t i = 0; i < b->n_pieces; i++) j.T += b->pieces[i].n;
+    job j = {.b = b, .T = fm_pieces_tokens(b->pieces, b->n_pieces)};
     j.s = place(&a, &host, b, j.T, fm_pool_threads(b->pool));
-    j.ragged = (fm_ragged){.n_seq = b->n_pieces, .begin = j.s.t.begin, .n_tokens = j.T};
     fill_tables(&j);
     if (b->forget) fm_device_zero(p->device, j.s.zeros, b->m->state_floats * sizeof(float));
     fm_pool_run(b->pool, work, &j);

@@ -4,15 +4,13 @@
  * pass can be watched or cancelled. */
 #include <string.h>
 
-#include "model/model.h"
+#include "model/pass.h"
 
 /* The lists that kernels read. */
 typedef struct tables {
-    int32_t *ids;     /* (T) */
-    size_t *begin;    /* (n_pieces + 1) */
-    float **state;    /* (n_pieces) */
+    fm_lists in;
     size_t *out_rows; /* (T) */
-    size_t bytes;     /* of all, from `ids` on */
+    size_t bytes;     /* of all, from in.ids on */
 } tables;
 
 /* Memory of a pass.  Everything is shared between the workers. */
@@ -55,25 +53,6 @@ static size_t logit_rows(const fm_model *m, size_t T)
     return m->device ? (T < FM_LOGIT_ROWS_DEVICE ? T : FM_LOGIT_ROWS_DEVICE) : FM_LOGIT_ROWS;
 }
 
-static size_t product_bytes(const fm_tensor *W, const fm_kernels *k, size_t T, unsigned n_parts)
-{
-    const size_t bytes = fm_op_packed_bytes(k, W, T, n_parts);
-    return bytes ? bytes : SIZE_MAX;
-}
-
-/* Packed inputs of any product; saturates on overflow. */
-static size_t packed_bytes(const fm_model *m, const fm_kernels *k, size_t T, unsigned n_parts)
-{
-    size_t most = product_bytes(&m->globals[FM_GLOBAL_HEAD], k, logit_rows(m, T), n_parts);
-    for (size_t l = 0; l < m->config.n_layer; l++) {
-        const fm_layer *layer = &m->layers[l];
-        for (size_t i = 0; i < layer->block->n_weights; i++)
-            if (layer->block->weights[i].kind == FM_WEIGHT_MATRIX)
-                most = max_size(most, product_bytes(&layer->w[i], k, T, n_parts));
-    }
-    return most;
-}
-
 static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
 {
     size_t most = 0;
@@ -88,24 +67,14 @@ static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
 static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
 {
     const size_t before = a->used;
-    tables t;
-    t.ids = FM_PUSH(a, int32_t, T);
-    t.begin = FM_PUSH(a, size_t, n_seq + 1);
-    t.state = FM_PUSH(a, float *, n_seq);
+    tables t = {.in = fm_lists_place(a, T, n_seq)};
     t.out_rows = FM_PUSH(a, size_t, T);
     t.bytes = a->used - before;
     return t;
 }
 
-/* What a pass is measured by. */
-typedef struct extent {
-    const fm_kernels *k;
-    size_t T, n_seq;
-    unsigned n_parts;
-} extent;
-
 /* `host` is where the host's side goes, for a pass on a device. */
-static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
+static space place(fm_arena *a, fm_arena *host, const fm_model *m, fm_extent e)
 {
     const size_t T = e.T, rows = logit_rows(m, T);
     space s;
@@ -113,12 +82,12 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
     s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), e.n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, rows * m->config.vocab);
     s.ids = m->device ? FM_PUSH(a, int32_t, rows) : NULL;
-    s.t = place_tables(a, T, e.n_seq);
-    s.packed_bytes = packed_bytes(m, e.k, T, e.n_parts);
+    s.t = place_tables(a, T, e.n_pieces);
+    s.packed_bytes = fm_packed_most(m, &e, rows, fm_op_packed_bytes);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     const size_t bytes = block_bytes(m, T, e.n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
-    s.host = m->device ? place_tables(host, T, e.n_seq) : s.t;
+    s.host = m->device ? place_tables(host, T, e.n_pieces) : s.t;
     s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
     s.host_ids = m->device ? FM_PUSH(host, int32_t, rows) : NULL;
     return s;
@@ -127,14 +96,14 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, extent e)
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads)
 {
     fm_arena a = {0}, host = {0};
-    place(&a, &host, m, (extent){k, n_tokens, n_seq, n_threads});
+    place(&a, &host, m, (fm_extent){k, n_tokens, n_seq, n_threads});
     return a.used == SIZE_MAX ? 0 : a.used;
 }
 
 size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq)
 {
     fm_arena a = {0}, host = {0};
-    place(&a, &host, m, (extent){k, n_tokens, n_seq, 1});
+    place(&a, &host, m, (fm_extent){k, n_tokens, n_seq, 1});
     return host.used == SIZE_MAX ? 0 : host.used;
 }
 
@@ -176,12 +145,12 @@ static void embed(const fm_ctx *c, const job *j)
     const fm_model *m = j->f->m;
     const size_t d = m->config.d_model;
     const fm_tensor *table = &m->globals[FM_GLOBAL_EMBED];
-    if (!j->embeddings) fm_op_embed(c, fm_rows_of(j->s.x, j->T, d), table, j->s.t.ids);
+    if (!j->embeddings) fm_op_embed(c, fm_rows_of(j->s.x, j->T, d), table, j->s.t.in.ids);
     for (size_t i = 0; i < j->f->n_pieces && j->embeddings; i++) {
         const fm_piece *p = &j->f->pieces[i];
-        const size_t at = j->s.host.begin[i];
+        const size_t at = j->s.host.in.begin[i];
         if (p->tokens)
-            fm_op_embed(c, fm_rows_of(j->s.x + at * d, p->n, d), table, j->s.t.ids + at);
+            fm_op_embed(c, fm_rows_of(j->s.x + at * d, p->n, d), table, j->s.t.in.ids + at);
         else
             fm_op_put(c, j->s.x + at * d, p->embeddings, p->n * d);
     }
@@ -218,21 +187,26 @@ static void head_rows(const fm_ctx *c, const job *j, size_t first, size_t n)
     fm_op_linear(c, fm_rows_of(j->s.logits, n, m->config.vocab), packed, &m->globals[FM_GLOBAL_HEAD], NULL);
 }
 
-/* What is wanted of n rows of logits goes to the host; `now`: the caller is to have it at once. */
-static void bring_rows(const fm_ctx *c, const job *j, size_t first, size_t n, bool now)
+/* What is wanted of n rows of logits is put on its way to the host. */
+static void bring_rows(const fm_ctx *c, const job *j, size_t n)
 {
-    const fm_forward *f = j->f;
-    const size_t vocab = f->m->config.vocab;
-    if (f->on_ids) {
+    const size_t vocab = j->f->m->config.vocab;
+    if (j->f->on_ids) {
         fm_device_likeliest(c->device, j->s.ids, j->s.logits, n, vocab);
         fm_device_download(c->device, j->s.host_ids, j->s.ids, n * sizeof *j->s.ids);
-        if (now) fm_device_wait(c->device, NULL);
-        if (now) f->on_ids(f->ctx, first, n, j->s.host_ids);
-    } else if (now) {
-        f->on_logits(f->ctx, first, n, fm_op_fetch(c, j->s.rows, j->s.logits, n * vocab));
-    } else {
+    } else if (c->device) {
         fm_device_download(c->device, j->s.rows, j->s.logits, n * vocab * sizeof(float));
     }
+}
+
+/* The caller gets them, once the device was waited for. */
+static void give_rows(const job *j, size_t first, size_t n)
+{
+    const fm_forward *f = j->f;
+    if (f->on_ids)
+        f->on_ids(f->ctx, first, n, j->s.host_ids);
+    else
+        f->on_logits(f->ctx, first, n, f->m->device ? j->s.rows : j->s.logits);
 }
 
 /* A few rows at a time. */
@@ -243,7 +217,11 @@ static void head(const fm_ctx *c, const job *j)
     for (size_t first = 0; first < f->n_out; first += most) {
         const size_t n = f->n_out - first < most ? f->n_out - first : most;
         head_rows(c, j, first, n);
-        if (c->run.part == 0) bring_rows(c, j, first, n, !j->queued);
+        if (c->run.part == 0) {
+            bring_rows(c, j, n);
+            if (!j->queued) fm_device_wait(c->device, NULL);
+            if (!j->queued) give_rows(j, first, n);
+        }
         fm_op_meet(c);
     }
 }
@@ -277,7 +255,7 @@ static void work(void *ctx, unsigned part, unsigned n_parts)
     const fm_ctx c = context(j, part, n_parts);
     const fm_rows x = fm_rows_of(j->s.x, j->T, m->config.d_model);
     float *log = j->f->log;
-    fm_device_upload(c.device, j->s.t.ids, j->s.host.ids, c.device ? j->s.t.bytes : 0);
+    fm_device_upload(c.device, j->s.t.in.ids, j->s.host.in.ids, c.device ? j->s.t.bytes : 0);
     embed(&c, j);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         if (cancelled(&c, j)) return;
@@ -296,7 +274,7 @@ static void work_replay(void *ctx, unsigned part, unsigned n_parts)
     const fm_model *m = j->f->m;
     const fm_ctx c = context(j, part, n_parts);
     float *log = j->f->log;
-    fm_device_upload(c.device, j->s.t.ids, j->s.host.ids, c.device ? j->s.t.bytes : 0);
+    fm_device_upload(c.device, j->s.t.in.ids, j->s.host.in.ids, c.device ? j->s.t.bytes : 0);
     for (size_t l = 0; l < m->config.n_layer; l++) {
         const fm_batch batch = layer_batch(j, l, &log);
         m->layers[l].block->replay(&c, &m->layers[l], &batch, j->s.blocks);
@@ -306,17 +284,8 @@ static void work_replay(void *ctx, unsigned part, unsigned n_parts)
 static void fill_tables(job *j)
 {
     const fm_forward *f = j->f;
-    size_t at = 0;
-    for (size_t i = 0; i < f->n_pieces; i++) {
-        const fm_piece *p = &f->pieces[i];
-        j->s.host.begin[i] = at;
-        j->s.host.state[i] = p->state;
-        if (p->tokens) memcpy(j->s.host.ids + at, p->tokens, p->n * sizeof *p->tokens);
-        j->embeddings |= p->embeddings != NULL;
-        j->ragged.longest = max_size(j->ragged.longest, p->n);
-        at += p->n;
-    }
-    j->s.host.begin[f->n_pieces] = at;
+    j->ragged = fm_lists_fill(&j->s.host.in, &j->s.t.in, f->pieces, f->n_pieces);
+    for (size_t i = 0; i < f->n_pieces; i++) j->embeddings |= f->pieces[i].embeddings != NULL;
     if (f->n_out) memcpy(j->s.host.out_rows, f->out_rows, f->n_out * sizeof *f->out_rows);
 }
 
@@ -324,14 +293,12 @@ static void fill_tables(job *j)
 static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_bytes)
 {
     fm_arena a = {.base = scratch, .size = scratch_bytes}, host = {.base = f->host, .size = f->host_bytes};
-    *j = (job){.f = f};
-    for (size_t i = 0; i < f->n_pieces; i++) j->T += f->pieces[i].n;
-    j->s = place(&a, &host, f->m, (extent){f->k, j->T, f->n_pieces, fm_pool_threads(f->pool)});
-    j->ragged = (fm_ragged){.n_seq = f->n_pieces, .begin = j->s.t.begin, .n_tokens = j->T};
+    *j = (job){.f = f, .T = fm_pieces_tokens(f->pieces, f->n_pieces)};
+    j->s = place(&a, &host, f->m, (fm_extent){f->k, j->T, f->n_pieces, fm_pool_threads(f->pool)});
     fill_tables(j);
     j->batch = (fm_batch){.config = &f->m->config,
                           .ragged = &j->ragged,
-                          .state = j->s.t.state,
+                          .state = j->s.t.in.state,
                           .n_tokens = j->T,
                           .log_tokens = f->log_tokens,
                           .watcher = f->watcher};
@@ -371,10 +338,7 @@ fm_status fm_forward_run(const fm_forward *f, void *scratch, size_t scratch_byte
     else
         fm_pool_run(f->pool, work, &j);
     FM_TRY(fm_device_wait(f->m->device, err));
-    if (j.queued && f->n_out && f->on_ids)
-        f->on_ids(f->ctx, 0, f->n_out, j.s.host_ids);
-    else if (j.queued && f->n_out)
-        f->on_logits(f->ctx, 0, f->n_out, j.s.rows);
+    if (j.queued && f->n_out) give_rows(&j, 0, f->n_out);
     return j.cancelled ? FM_ERR_CANCELLED : FM_OK;
 }
 
