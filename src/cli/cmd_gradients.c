@@ -1,20 +1,15 @@
 /* cmd_gradients.c - gradients of the next-token loss of some tokens, for checks from outside. */
-#include "base/cpu.h"
 #include "cli/common.h"
 #include "train/gradients.h"
 
 static fm_status compute(fm_gradients *g, double *loss, const fm_cli *c, const fm_cli_input *in, fm_error *err)
 {
     const fm_session_options o = fm_cli_session_options(c, 1);
-    unsigned features;
+    unsigned threads = o.threads;
     fm_kernels k;
     fm_pool *pool;
-    FM_TRY(fm_cpu_cap(&features, o.cpu, err));
-    if (g->m->device)
-        fm_device_kernels(g->m->device, &k);
-    else
-        fm_kernels_for(&k, features);
-    FM_TRY(fm_pool_open(&pool, g->m->device ? 1 : o.threads, NULL, err));
+    FM_TRY(fm_model_kernels(g->m, o.cpu, &k, &threads, err));
+    FM_TRY(fm_pool_open(&pool, threads, NULL, err));
     const fm_status status = fm_gradients_of(g, loss, &k, pool, in->ids, in->n, err);
     fm_pool_free(pool);
     return status;

@@ -1,6 +1,7 @@
 /* device.c - a loaded model's weights go to a GPU, once; what lay in the file stays mapped for whoever asks the source. */
 #include <string.h>
 
+#include "base/cpu.h"
 #include "model/model.h"
 
 enum { ALIGN = 256 };
@@ -97,4 +98,18 @@ fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *e
     FM_TRY(check_room(m, bytes, err));
     FM_TRY(fm_device_alloc((fm_where){m->device, m->a}, &m->device_memory, bytes, 1, "the weights", err));
     return move_weights(m, bytes, o, err);
+}
+
+fm_status fm_model_kernels(const fm_model *m, const char *cpu, fm_kernels *k, unsigned *threads, fm_error *err)
+{
+    unsigned features;
+    FM_TRY(fm_cpu_cap(&features, cpu, err));
+    if (m->device) {
+        fm_device_kernels(m->device, k);
+        *threads = 1;
+        return FM_OK;
+    }
+    fm_kernels_for(k, features);
+    if (!*threads) *threads = fm_cpu_count();
+    return FM_OK;
 }

@@ -49,6 +49,10 @@ void fm_model_unload(fm_model *m); /* without the runtime's parts */
 /* Opens o->device and takes the weights there; nothing to do for the CPU. */
 fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *err);
 
+/* What passes over a model run with: the kernels of its device and the one thread that launches them, else those of a CPU as far
+ * as `cpu` lets it (fm_cpu_cap()) and so many threads, 0 becoming all. */
+fm_status fm_model_kernels(const fm_model *m, const char *cpu, fm_kernels *k, unsigned *threads, fm_error *err);
+
 fm_status fm_model_list_tensors(fm_model *m, fm_error *err); /* tensors.c: fills m->tensors */
 
 /* Every weight of the model in the order of its tables: globals, then layer by layer. */

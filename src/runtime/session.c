@@ -1,7 +1,6 @@
 /* session.c - opening sessions and moving sequences between points in time; the steps themselves are in step.c. */
 #include <string.h>
 
-#include "base/cpu.h"
 #include "runtime/session.h"
 
 #define CHUNK_DEFAULT ((size_t)512)
@@ -70,9 +69,8 @@ static void measure(fm_session *s, unsigned n_threads, size_t *host_bytes, size_
     *device_bytes = device.used;
 }
 
-static fm_status configure(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
+static fm_status configure(fm_session *s, const fm_model *m, const fm_session_options *o, unsigned *threads, fm_error *err)
 {
-    unsigned features;
     s->m = m;
     s->n_seq = o->n_seq ? o->n_seq : 1;
     s->chunk = o->chunk ? o->chunk : CHUNK_DEFAULT;
@@ -85,17 +83,8 @@ static fm_status configure(fm_session *s, const fm_model *m, const fm_session_op
                        s->chunk, SEQ_MAX, CHUNK_MAX);
     if (s->draft_max > DRAFT_LIMIT)
         return fm_fail(err, FM_ERR_LIMIT, "drafts of %zu tokens: at most %zu are possible", s->draft_max, DRAFT_LIMIT);
-    FM_TRY(fm_cpu_cap(&features, o->cpu, err));
-    if (m->device)
-        fm_device_kernels(m->device, &s->k);
-    else
-        fm_kernels_for(&s->k, features);
-    return FM_OK;
-}
-
-static unsigned n_threads(const fm_model *m, const fm_session_options *o)
-{
-    return m->device ? 1 : o->threads ? o->threads : fm_cpu_count();
+    *threads = o->threads;
+    return fm_model_kernels(m, o->cpu, &s->k, threads, err);
 }
 
 FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *options)
@@ -103,9 +92,9 @@ FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *opti
     static const fm_session_options none = {0};
     const fm_session_options *o = options ? options : &none;
     fm_session s = {0};
-    if (configure(&s, m, o, NULL) != FM_OK) return 0;
+    unsigned threads;
+    if (configure(&s, m, o, &threads, NULL) != FM_OK) return 0;
     size_t host, device;
-    const unsigned threads = n_threads(m, o);
     measure(&s, threads, &host, &device);
     size_t bytes = fm_alloc_bytes(host);
     if (host == SIZE_MAX || device == SIZE_MAX || !bytes) return 0;
@@ -123,14 +112,15 @@ static fm_status open_on_device(fm_session *s, size_t bytes, fm_error *err)
 
 static fm_status open_session(fm_session *s, const fm_model *m, const fm_session_options *o, fm_error *err)
 {
-    FM_TRY(configure(s, m, o, err));
-    FM_TRY(fm_pool_open(&s->pool, m->device ? 1 : o->threads, s->a, err));
+    unsigned threads;
+    FM_TRY(configure(s, m, o, &threads, err));
+    FM_TRY(fm_pool_open(&s->pool, threads, s->a, err));
     size_t host_bytes, device_bytes;
-    measure(s, fm_pool_threads(s->pool), &host_bytes, &device_bytes);
+    measure(s, threads, &host_bytes, &device_bytes);
     FM_TRY(fm_alloc(&s->memory, s->a, host_bytes, 1, "a session", err));
     if (m->device) FM_TRY(open_on_device(s, device_bytes, err));
     fm_arena host = {.base = s->memory, .size = host_bytes}, device = {.base = s->device_memory, .size = device_bytes};
-    place((places){&host, m->device ? &device : &host}, s, fm_pool_threads(s->pool));
+    place((places){&host, m->device ? &device : &host}, s, threads);
     return FM_OK;
 }
 

@@ -1,7 +1,6 @@
 /* estimate.c - see estimate.h.  A model is laid out with the sizes of its tensors and no data, and asked what a pass takes. */
 #include "train/estimate.h"
 
-#include "base/cpu.h"
 #include "train/internal.h"
 
 enum { CHUNK = 256 }; /* where the options name none */
@@ -133,12 +132,11 @@ size_t fm_estimate_total(const fm_estimate *e, fm_train_mode mode)
 
 static fm_status estimate(fm_estimate *e, const fm_model *m, const fm_train_options *o, const fm_allocator *a, fm_error *err)
 {
-    unsigned features;
+    unsigned threads = o->threads;
     fm_kernels k;
     fm_pool *pool;
-    FM_TRY(fm_cpu_cap(&features, o->cpu, err));
-    fm_kernels_for(&k, features);
-    FM_TRY(fm_pool_open(&pool, o->threads, a, err));
+    FM_TRY(fm_model_kernels(m, o->cpu, &k, &threads, err));
+    FM_TRY(fm_pool_open(&pool, threads, a, err));
     const fm_backward b = {.m = m, .k = &k, .pool = pool, .forget = true};
     const bool fits = count_weights_bytes(e, m->arch, &m->config, matrices_of(o)) && count_passes(e, &b, o);
     fm_pool_free(pool);

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/cpu.h"
 #include "train/internal.h"
 
 fm_train_options fm_train_defaults(void)
@@ -100,20 +99,18 @@ static fm_status open_device(fm_trainer *t, fm_model *m, fm_error *err)
     if (m->device)
         return fm_fail(err, FM_ERR_ARGUMENT, "%s is on a device already: training takes it there itself", m->source.path);
     FM_TRY(fm_device_open(&m->device, t->o.device, &o, NULL, err));
-    if (m->device) fm_device_kernels(m->device, &t->k);
     return FM_OK;
 }
 
 static fm_status open_trainer(fm_trainer *t, fm_model *m, fm_error *err)
 {
-    unsigned features;
+    unsigned threads = t->o.threads;
     const double limits[] = {t->o.loss_z, t->o.norm_z};
     FM_TRY(fm_data_check(t->data, t->o.schedule.batch_end, err));
     FM_TRY(fm_outliers_open(&t->outliers, t->o.outlier_window, limits, t->a, err));
-    FM_TRY(fm_cpu_cap(&features, t->o.cpu, err));
-    fm_kernels_for(&t->k, features);
     FM_TRY(open_device(t, m, err));
-    FM_TRY(fm_pool_open(&t->pool, m->device ? 1 : t->o.threads, t->a, err));
+    FM_TRY(fm_model_kernels(m, t->o.cpu, &t->k, &threads, err));
+    FM_TRY(fm_pool_open(&t->pool, threads, t->a, err));
     FM_TRY(fm_gradients_open(&t->g, m, t->a, err));
     FM_TRY(fm_params_open(&t->p, m, &t->g, t->o.weights, t->o.seed, err));
     fm_params_settle(&t->p, &t->k, t->pool, 0);
