@@ -49,14 +49,26 @@ void fm_gradients_free(fm_gradients *g)
     *g = (fm_gradients){0};
 }
 
-/* dA / d(A_log) = A. */
-void fm_gradients_settle(fm_gradients *g, const fm_kernels *k)
+typedef struct settling {
+    const fm_gradients *g;
+    const fm_kernels *k;
+} settling;
+
+/* dA / d(A_log) = A, each worker a range of each. */
+static void settle_share(void *ctx, unsigned part, unsigned n_parts)
 {
-    const fm_run run = {.n_parts = 1, .stream = fm_device_stream(g->m->device)};
+    const settling *s = ctx;
+    const fm_gradients *g = s->g;
+    const fm_run run = {.part = part, .n_parts = n_parts, .stream = fm_device_stream(g->m->device)};
     for (size_t i = 0; i < g->n; i++) {
         const fm_model_weight w = fm_model_weight_at(g->m, i);
-        if (w.def->map == FM_MAP_A && g->g[i]) k->decays_back(&run, g->g[i], w.loaded->data, g->counts[i]);
+        if (w.def->map == FM_MAP_A && g->g[i]) s->k->decays_back(&run, g->g[i], w.loaded->data, g->counts[i]);
     }
+}
+
+void fm_gradients_settle(fm_gradients *g, const fm_kernels *k, fm_pool *pool)
+{
+    fm_pool_run(pool, settle_share, &(settling){g, k});
 }
 
 /* ---- One sequence ---- */
@@ -121,7 +133,7 @@ fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm
     fm_status status = open_sequence(&q, g, k, pool, n, err);
     if (status == FM_OK) status = run_sequence(&q, g, k, pool, ids, n, err);
     if (status == FM_OK) {
-        fm_gradients_settle(g, k);
+        fm_gradients_settle(g, k, pool);
         double sum = 0.0;
         for (size_t i = 0; i + 1 < n; i++) sum += (double)q.loss[i];
         *loss = sum / (double)(n - 1);

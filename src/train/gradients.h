@@ -21,7 +21,7 @@ fm_status fm_gradients_open(fm_gradients *g, const fm_model *m, const fm_allocat
 void fm_gradients_free(fm_gradients *g);
 
 /* After the backward passes of a step: what they left of A becomes the gradient of A_log. */
-void fm_gradients_settle(fm_gradients *g, const fm_kernels *k);
+void fm_gradients_settle(fm_gradients *g, const fm_kernels *k, fm_pool *pool);
 
 /* Mean next-token cross entropy of ids (n >= 2) from the zero state, and its gradients added to g.  Runs on `pool`. */
 fm_status fm_gradients_of(fm_gradients *g, double *loss, const fm_kernels *k, fm_pool *pool, const int32_t *ids, size_t n,

@@ -178,29 +178,34 @@ static void round_weight(const fm_params *p, size_t i, size_t begin, size_t end)
     }
 }
 
-/* Each worker a range of each matrix, in whole draws. */
-static void round_share(void *ctx, unsigned part, unsigned n_parts)
+typedef struct settling {
+    const fm_params *p;
+    const fm_kernels *k;
+} settling;
+
+/* Each worker a range of each weight that follows its master: matrices in whole draws. */
+static void settle_share(void *ctx, unsigned part, unsigned n_parts)
 {
-    const fm_params *p = ctx;
+    const settling *s = ctx;
+    const fm_params *p = s->p;
+    const fm_run run = {.part = part, .n_parts = n_parts, .stream = fm_device_stream(p->m->device)};
     for (size_t i = 0; i < p->n; i++) {
+        const fm_model_weight w = fm_model_weight_at(p->m, i);
+        const size_t count = w.loaded->rows * w.loaded->cols;
         size_t begin, end;
-        if (!p->halves[i]) continue;
-        const fm_tensor *t = fm_model_weight_at(p->m, i).loaded;
-        fm_run_range(&(fm_run){.part = part, .n_parts = n_parts}, t->rows * t->cols, 8 * ROUND_BLOCK, &begin, &end);
-        round_weight(p, i, begin, end);
+        if (p->halves && p->halves[i]) {
+            fm_run_range(&run, count, 8 * ROUND_BLOCK, &begin, &end);
+            round_weight(p, i, begin, end);
+        } else if (is_decay(&w) && p->w[i]) {
+            s->k->decays(&run, (float *)(uintptr_t)w.loaded->data, p->w[i], count);
+        }
     }
 }
 
 void fm_params_settle(fm_params *p, const fm_kernels *k, fm_pool *pool, uint64_t step)
 {
-    const fm_run run = {.n_parts = 1, .stream = fm_device_stream(p->m->device)};
     p->rounded = step;
-    if (p->halves) fm_pool_run(pool, round_share, p);
-    for (size_t i = 0; i < p->n; i++) {
-        const fm_model_weight w = fm_model_weight_at(p->m, i);
-        if (is_decay(&w) && p->w[i])
-            k->decays(&run, (float *)(uintptr_t)w.loaded->data, p->w[i], w.loaded->rows * w.loaded->cols);
-    }
+    fm_pool_run(pool, settle_share, &(settling){p, k});
 }
 
 fm_status fm_params_write(const fm_params *p, const char *path, fm_error *err)

@@ -302,7 +302,7 @@ static fm_status run_batch(fm_trainer *t, fm_train_step *s, fm_error *err)
         n = s->batch - done < t->o.micro_batch ? s->batch - done : t->o.micro_batch;
         FM_TRY(micro_batch(t, n, done, scored ? 1.0f / (float)scored : 0.0f, &sum, err));
     }
-    fm_gradients_settle(&t->g, &t->k);
+    fm_gradients_settle(&t->g, &t->k, t->pool);
     s->loss = scored ? sum / (double)scored : 0.0;
     return gradient_norm(t, &s->grad_norm, err);
 }

@@ -89,7 +89,7 @@ static void compute(result *r, world *w, way how, bool recompute, unsigned threa
         assert_ok(fm_bptt_run(&p, &b, NULL));
         fm_bptt_free(&p);
     }
-    fm_gradients_settle(&r->g, &w->k);
+    fm_gradients_settle(&r->g, &w->k, w->pool);
     fm_pool_free(w->pool);
 }
 

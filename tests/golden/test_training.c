@@ -119,7 +119,7 @@ static double pass(const world *w, pieces *p, bool forget, bool recompute)
     double sum = 0.0;
     if (fm_pass_open(&memory, &b, p->T, NULL, &err) != FM_OK || fm_pass_run(&memory, &b, &err) != FM_OK)
         fail_msg("%s", err.text);
-    fm_gradients_settle(&p->g, &w->k);
+    fm_gradients_settle(&p->g, &w->k, w->pool);
     fm_pass_free(&memory);
     for (size_t i = 0; i < p->T; i++) sum += (double)p->loss[i];
     return sum / (double)p->n_scored;
