@@ -105,7 +105,7 @@ static bool count_weights_bytes(fm_estimate *e, const fm_arch *arch, const fm_co
 
 static bool count_passes(fm_estimate *e, const fm_backward *like, const fm_train_options *o)
 {
-    size_t n, batch;
+    size_t n, batch, step;
     if (!fm_mul(o->length, o->micro_batch, &n) || !n) return false;
     fm_backward b = *like;
     b.n_pieces = n;
@@ -121,7 +121,8 @@ static bool count_passes(fm_estimate *e, const fm_backward *like, const fm_train
     }
     e->mode = o->chunk && o->chunk < n ? (o->truncate ? FM_TRAIN_TRUNCATED : FM_TRAIN_CHUNKS)
                                        : (o->recompute ? FM_TRAIN_RECOMPUTE : FM_TRAIN_KEEP);
-    return fm_mul(n, 3 * sizeof(int32_t) + sizeof(fm_piece), &batch) && fm_add(e->rest, batch, &e->rest);
+    return fm_mul(n, 3 * sizeof(int32_t) + sizeof(fm_piece), &batch) && fm_add(e->rest, batch, &e->rest) &&
+           fm_mul(fm_schedule_most(&o->schedule), (o->length + 1) * sizeof(int32_t), &step) && fm_add(e->rest, step, &e->rest);
 }
 
 size_t fm_estimate_total(const fm_estimate *e, fm_train_mode mode)

@@ -100,10 +100,10 @@ static fm_status run_window(const fm_trainer *t, look *l, float *state, void *sc
 {
     const size_t length = fm_data_length(t->data, &t->cursor);
     const fm_scan_watcher watcher = {look_at, l};
-    fm_data_window(t->data, &t->cursor, 0, t->window);
+    fm_data_window(t->data, &t->cursor, 0, t->windows);
     for (size_t at = 0, n; at < length; at += n) {
         n = length - at < FM_SPREAD_TOKENS ? length - at : FM_SPREAD_TOKENS;
-        const fm_piece piece = {.tokens = t->window + at, .n = n, .state = state};
+        const fm_piece piece = {.tokens = t->windows + at, .n = n, .state = state};
         const fm_forward f = {.m = t->g.m, .k = &t->k, .pool = t->pool, .pieces = &piece, .n_pieces = 1, .watcher = &watcher};
         FM_TRY(fm_forward_run(&f, scratch, bytes, err));
     }

@@ -27,8 +27,8 @@ struct fm_trainer {
     size_t bytes;
     fm_error error; /* of the last step */
 
-    /* A micro batch: up to micro_batch windows, cut at document ends. */
-    int32_t *window;        /* (length + 1) */
+    int32_t *windows; /* (fm_schedule_most(), length + 1) of a step */
+    /* A micro batch: up to micro_batch of them, cut at document ends. */
     int32_t *ids, *targets; /* (micro_batch, length) */
     float *loss;            /* (micro_batch, length) */
     fm_piece *pieces;       /* (micro_batch, length) at most one a token */

@@ -38,6 +38,12 @@ uint32_t fm_schedule_batch(const fm_schedule *s, uint64_t tokens)
     return batch < 1.0 ? 1 : (uint32_t)(batch + 0.5);
 }
 
+uint32_t fm_schedule_most(const fm_schedule *s)
+{
+    const uint32_t most = s->ramp > 0 && s->batch_begin > s->batch_end ? s->batch_begin : s->batch_end;
+    return most ? most : 1;
+}
+
 double fm_schedule_rate(const fm_schedule *s, uint64_t tokens, uint32_t batch)
 {
     double f = 1.0;

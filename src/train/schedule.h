@@ -31,6 +31,7 @@ typedef struct fm_schedule {
 } fm_schedule;
 
 uint32_t fm_schedule_batch(const fm_schedule *s, uint64_t tokens); /* samples of the step that begins here, >= 1 */
+uint32_t fm_schedule_most(const fm_schedule *s);                   /* samples of the largest step */
 /* Rate of the step that begins at `tokens` and takes `batch` samples. */
 double fm_schedule_rate(const fm_schedule *s, uint64_t tokens, uint32_t batch);
 /* As above; "1-sqrt" is sqrt too. */

@@ -71,11 +71,12 @@ static fm_status open_moments(fm_trainer *t, fm_error *err)
 
 static fm_status open_batch(fm_trainer *t, fm_error *err)
 {
-    size_t n;
+    size_t n, step;
     if (!fm_mul(t->o.length, t->o.micro_batch, &n) || !n)
         return fm_fail(err, FM_ERR_ARGUMENT, "a micro batch of %zu windows of %zu tokens: expected at least one token",
                        t->o.micro_batch, t->o.length);
-    FM_TRY(get(t, (void **)&t->window, t->o.length + 1, sizeof *t->window, "a window", err));
+    if (!fm_mul(t->o.length + 1, fm_schedule_most(&t->o.schedule), &step)) step = SIZE_MAX;
+    FM_TRY(get(t, (void **)&t->windows, step, sizeof *t->windows, "the windows of a step", err));
     FM_TRY(get(t, (void **)&t->ids, n, sizeof *t->ids, "a batch", err));
     FM_TRY(get(t, (void **)&t->targets, n, sizeof *t->targets, "a batch", err));
     FM_TRY(get(t, (void **)&t->loss, n, sizeof *t->loss, "a batch", err));
@@ -106,7 +107,7 @@ static fm_status open_trainer(fm_trainer *t, fm_model *m, fm_error *err)
 {
     unsigned threads = t->o.threads;
     const double limits[] = {t->o.loss_z, t->o.norm_z};
-    FM_TRY(fm_data_check(t->data, t->o.schedule.batch_end, err));
+    FM_TRY(fm_data_check(t->data, fm_schedule_most(&t->o.schedule), err));
     FM_TRY(fm_outliers_open(&t->outliers, t->o.outlier_window, limits, t->a, err));
     FM_TRY(open_device(t, m, err));
     FM_TRY(fm_model_kernels(m, t->o.cpu, &t->k, &threads, err));
@@ -139,7 +140,7 @@ fm_status fm_trainer_open(fm_trainer **out, fm_model *m, const fm_data *data, co
 void fm_trainer_free(fm_trainer *t)
 {
     if (!t) return;
-    void *const owned[] = {t->pieces, t->loss, t->targets, t->ids, t->window, t->squares, t->m2, t->m1};
+    void *const owned[] = {t->pieces, t->loss, t->targets, t->ids, t->windows, t->squares, t->m2, t->m1};
     for (size_t i = 0; i < FM_COUNT(owned); i++) fm_free(t->a, owned[i]);
     fm_outliers_free(&t->outliers);
     fm_device_release(where(t), t->moments);
@@ -170,12 +171,29 @@ static bool is_scored(const fm_trainer *t, int32_t id)
     return t->o.carry || id != t->o.eos;
 }
 
-/* Puts a window of the step behind the n tokens there are. */
-static void add_window(fm_trainer *t, uint64_t index, size_t *n, size_t *n_pieces)
+static int32_t *window_of(const fm_trainer *t, size_t index)
+{
+    return t->windows + index * (t->o.length + 1);
+}
+
+/* Reads the windows of a step, and counts their tokens that are scored. */
+static size_t read_windows(fm_trainer *t, uint32_t batch)
 {
     const size_t length = fm_data_length(t->data, &t->cursor);
-    const int32_t *window = t->window;
-    fm_data_window(t->data, &t->cursor, index, t->window);
+    size_t scored = 0;
+    for (uint32_t b = 0; b < batch; b++) {
+        int32_t *window = window_of(t, b);
+        fm_data_window(t->data, &t->cursor, b, window);
+        for (size_t i = 0; i < length; i++) scored += is_scored(t, window[i]);
+    }
+    return scored;
+}
+
+/* Puts a window of the step behind the n tokens there are. */
+static void add_window(fm_trainer *t, size_t index, size_t *n, size_t *n_pieces)
+{
+    const size_t length = fm_data_length(t->data, &t->cursor);
+    const int32_t *window = window_of(t, index);
     for (size_t i = 0; i < length; i++, ++*n) {
         const bool begins = i == 0 || !is_scored(t, window[i - 1]);
         t->ids[*n] = window[i];
@@ -183,18 +201,6 @@ static void add_window(fm_trainer *t, uint64_t index, size_t *n, size_t *n_piece
         if (begins) t->pieces[(*n_pieces)++] = (fm_piece){.tokens = t->ids + *n};
         t->pieces[*n_pieces - 1].n++;
     }
-}
-
-/* How many tokens of the batch are scored. */
-static size_t count_scored(fm_trainer *t, uint32_t batch)
-{
-    const size_t length = fm_data_length(t->data, &t->cursor);
-    size_t scored = 0;
-    for (uint32_t b = 0; b < batch; b++) {
-        fm_data_window(t->data, &t->cursor, b, t->window);
-        for (size_t i = 0; i < length; i++) scored += is_scored(t, t->window[i]);
-    }
-    return scored;
 }
 
 /* Sum of the losses of `windows` windows, the first of which is number `done` of the step; their gradients are added. */
@@ -295,7 +301,7 @@ static bool judge(fm_trainer *t, fm_train_step *s)
 /* Loss and gradients of the batch. */
 static fm_status run_batch(fm_trainer *t, fm_train_step *s, fm_error *err)
 {
-    const size_t scored = count_scored(t, s->batch);
+    const size_t scored = read_windows(t, s->batch);
     double sum = 0.0;
     fm_device_zero(device_of(t), t->g.memory, t->g.floats * sizeof(float));
     for (size_t done = 0, n; done < s->batch; done += n) {

@@ -51,8 +51,12 @@ static void test_ramp(void **state)
     assert_int_equal(fm_schedule_batch(&s, 0), 128);
     assert_int_equal(fm_schedule_batch(&s, 500), 1088);
     assert_int_equal(fm_schedule_batch(&s, 1000), 2048);
+    assert_int_equal(fm_schedule_most(&s), 2048);
     check(fm_schedule_rate(&s, 0, 128), 1.6e-4); /* spec 1.2: 128 -> 1.6e-4, 512 -> 3.2e-4 */
     check(fm_schedule_rate(&s, 0, 512), 3.2e-4);
+    const fm_schedule down = {.batch_begin = 9, .batch_end = 2, .ramp = 100}, flat = {.batch_begin = 9, .batch_end = 2};
+    assert_int_equal(fm_schedule_most(&down), 9);
+    assert_int_equal(fm_schedule_most(&flat), 2);
 }
 
 /* Every number once, for sizes around powers of two, and in another order for another key. */

@@ -49,6 +49,28 @@ static void bits_do_not_depend_on_how(void **state)
     }
 }
 
+/* The room for a step's windows is that of the largest, which may be the first. */
+static void a_batch_may_shrink(void **state)
+{
+    (void)state;
+    world w;
+    fm_error err = {0};
+    fm_trainer *t;
+    fm_train_options o = options();
+    o.schedule.batch_begin = 7, o.schedule.batch_end = 2, o.schedule.ramp = 10 * LENGTH;
+    world_open(&w, true);
+    run r = run_open(&w, &o);
+    assert_int_equal(fm_trainer_step(r.t).batch, 7);
+    assert_int_equal(fm_trainer_step(r.t).batch, 4);
+    assert_int_equal(fm_trainer_step(r.t).batch, 2);
+    run_close(&r);
+    o.schedule.batch_begin = 100;
+    assert_ok(fm_model_open(&r.m, w.f.path, NULL, &err));
+    assert_fails(fm_trainer_open(&t, r.m, &w.data, &o, NULL, &err), FM_ERR_ARGUMENT, err, "100");
+    fm_model_free(r.m);
+    test_folder_remove(&w.f);
+}
+
 static void a_batch_is_learnt_by_heart(void **state)
 {
     (void)state;
@@ -202,9 +224,9 @@ static void a_step_is_saved_twice(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(bits_do_not_depend_on_how),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bits_do_not_depend_on_how),  cmocka_unit_test(a_batch_may_shrink),
                                        cmocka_unit_test(a_batch_is_learnt_by_heart), cmocka_unit_test(resuming_changes_no_bit),
-                                       cmocka_unit_test(resuming_finds_its_stage), cmocka_unit_test(chunks_change_no_loss),
+                                       cmocka_unit_test(resuming_finds_its_stage),   cmocka_unit_test(chunks_change_no_loss),
                                        cmocka_unit_test(a_step_is_saved_twice)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
