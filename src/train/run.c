@@ -137,15 +137,18 @@ static bool is_milestone(const char *dir, const fm_allocator *a)
     return yes;
 }
 
-/* All but the newest f->keep + 1 that are neither milestones nor the anchor. */
+/* All but the newest f->keep + 1 that are neither milestones nor the anchor.  The one before the newest stays in any case: no
+ * step has tried the newest's weights yet, and if their loss is no number, that one is what the run goes back to. */
 static void remove_old(const fm_run_folder *f, uint64_t anchor)
 {
     enum { ROOM = 4096 };
     uint64_t steps[ROOM];
+    const size_t n = list_steps(f->out, steps, ROOM);
     size_t plain = 0;
-    for (size_t i = list_steps(f->out, steps, ROOM); i-- > 0;) {
+    for (size_t i = n; i-- > 0;) {
         char *path = step_path(f, steps[i], "", NULL);
-        if (path && !is_milestone(path, f->a) && plain++ > f->keep && steps[i] != anchor) remove_folder(path, f->a);
+        const bool old = path && !is_milestone(path, f->a) && plain++ > f->keep;
+        if (old && i + 2 < n && steps[i] != anchor) remove_folder(path, f->a);
         fm_free(f->a, path);
     }
 }

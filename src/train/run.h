@@ -7,7 +7,7 @@
 typedef struct fm_run_folder {
     const char *out;       /* exists or is made */
     const char *tokenizer; /* folder whose tokenizer files go into each checkpoint, or NULL */
-    size_t keep;           /* older checkpoints that stay */
+    size_t keep;           /* older checkpoints that stay; the one before the newest always does */
     bool milestone;        /* what is saved now stays for good: a file named "keep" in it says so, which anyone may put there */
     const fm_allocator *a;
 } fm_run_folder;

@@ -180,10 +180,12 @@ class TrainLog(Case):
     def test_not_finite(self):
         """The first step throws the weights out of all bounds, and its checkpoint is not called good."""
         self.train("nan", "schedule.tokens=128")
-        said, _ = self.train("nan", "optimizer.rate=1e30", "optimizer.clip=0", "schedule.warmup=0", "run.save_every=64", code=1)
+        said, _ = self.train("nan", "optimizer.rate=1e30", "optimizer.clip=0", "schedule.warmup=0", "run.save_every=64",
+                             "run.keep=0", code=1)
         for word in ("step 4: the loss is ", "last good checkpoint is", "nan/step-00000002;", "not finite is the"):
             self.assertIn(word, said)
         self.assertTrue(pathlib.Path(self.d, "nan/step-00000003").is_dir())
+        self.assertTrue(pathlib.Path(self.d, "nan/step-00000002").is_dir())
         self.assertNotIn("NaN", pathlib.Path(self.d, "nan/log.jsonl").read_text())
 
     def test_pictures(self):
