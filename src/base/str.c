@@ -204,6 +204,22 @@ bool fm_parse_f64(fm_view v, double *out)
     return ok;
 }
 
+/* ---- Words ---- */
+
+bool fm_word_find(fm_view word, const char *list, char separator, size_t *at)
+{
+    for (size_t i = 0; list && *list; i++) {
+        const char *end = strchr(list, separator);
+        const size_t n = end ? (size_t)(end - list) : strlen(list);
+        if (fm_view_eq(word, (fm_view){list, n})) {
+            if (at) *at = i;
+            return true;
+        }
+        list += n + (end ? 1 : 0);
+    }
+    return false;
+}
+
 /* ---- Suggestions ---- */
 
 enum { WORD_MAX = 48 }; /* longer words get none */

@@ -49,6 +49,9 @@ bool fm_parse_u64(fm_view v, uint64_t *out);
 bool fm_parse_i64(fm_view v, int64_t *out);
 bool fm_parse_f64(fm_view v, double *out); /* locale-independent; no inf, nan or hex */
 
+/* Is `word` in a list as "note|skip|rewind", and as which of them?  *at (may be NULL) is left alone otherwise. */
+bool fm_word_find(fm_view word, const char *list, char separator, size_t *at);
+
 /* The nearest of n words to `word` (what somebody may have meant), or NULL when none is near. */
 const char *fm_nearest(const char *word, const char *const *words, size_t n);
 

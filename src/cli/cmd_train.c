@@ -59,8 +59,8 @@ static int explain(void)
     fm_train_key k;
     fm_str out = {0};
     for (size_t i = 0; fm_train_config_key(i, &k); i++)
-        fm_str_printf(&out, "%-26s %-14s %s%s%s%s\n", k.key, k.type, k.help, k.fallback ? " (" : "",
-                      k.fallback ? k.fallback : "", k.fallback ? ")" : "");
+        fm_str_printf(&out, "%-26s %-14s %s%s%s%s%s%s\n", k.key, k.type, k.words ? k.words : "", k.words ? ": " : "", k.help,
+                      k.fallback ? " (" : "", k.fallback ? k.fallback : "", k.fallback ? ")" : "");
     return fm_cli_put(&out);
 }
 
@@ -88,10 +88,10 @@ static void change(size_t *field, uint64_t value)
 }
 
 /* Falcon Mamba is Mamba with norms on dt, B and C; they have no weights. */
-static void choose_norms(const char *norms, const fm_arch **arch, fm_config *c)
+static void choose_norms(fm_norms norms, const fm_arch **arch, fm_config *c)
 {
-    if (strcmp(norms, "shape") == 0) return;
-    c->mixer_norms = strcmp(norms, "true") == 0;
+    if (norms == FM_NORMS_SHAPE) return;
+    c->mixer_norms = norms == FM_NORMS_ON;
     if (c->mixer_norms && !(c->mixer_rms_eps > 0)) c->mixer_rms_eps = 1e-6f;
     *arch = fm_arch_by_name(c->mixer_norms ? "falcon_mamba" : "mamba");
 }
@@ -215,11 +215,11 @@ static fm_train_options options_of(const fm_train_job *j)
                                .warmup = o->warmup,
                                .decay_begin = o->tokens - o->decay_tokens,
                                .total = o->tokens,
+                               .decay = o->decay,
                                .batch_begin = (uint32_t)(o->batch_begin ? o->batch_begin : o->batch),
                                .batch_end = (uint32_t)o->batch,
                                .ramp = o->batch_ramp,
                                .scale_with_batch = o->scale_with_batch};
-    fm_decay_from_name(o->decay, &t.schedule.decay);
     t.length = fm_data_longest(&j->data); /* before there are stages: data.length */
     t.micro_batch = (size_t)o->micro_batch;
     t.chunk = (size_t)o->chunk;
@@ -232,10 +232,10 @@ static fm_train_options options_of(const fm_train_job *j)
     t.z_loss = (float)o->z_loss;
     t.dropout = (float)o->dropout;
     t.recompute = o->recompute;
-    fm_params_kind_from_name(o->weights, &t.weights);
+    t.weights = o->weights;
     t.outlier_window = o->loss_z > 0.0 || o->norm_z > 0.0 ? (size_t)o->outlier_window : 0;
     t.loss_z = o->loss_z, t.norm_z = o->norm_z;
-    fm_outlier_action_from_name(o->outlier_action, &t.outlier_action);
+    t.outlier_action = o->outlier_action;
     t.seed = o->seed;
     t.threads = (unsigned)fm_opt_int(&j->c->options, FM_OPT_THREADS);
     t.cpu = fm_opt_str(&j->c->options, FM_OPT_CPU);

@@ -11,29 +11,14 @@
 
 /* ---- Words ---------------------------------------------------------------------------------------------------------- */
 
-/* Is `word` one of the blank-separated words of `list`?  Underscores count as dashes, as llama.cpp's users write them. */
-static bool word_is(const char *word, size_t n, const char *name, size_t m)
-{
-    if (n != m) return false;
-    for (size_t i = 0; i < n; i++)
-        if ((word[i] == '_' ? '-' : word[i]) != name[i]) return false;
-    return true;
-}
-
-static bool word_among(const char *word, size_t n, const char *list, char separator)
-{
-    while (list && *list) {
-        const char *end = strchr(list, separator);
-        const size_t m = end ? (size_t)(end - list) : strlen(list);
-        if (word_is(word, n, list, m)) return true;
-        list += m + (end ? 1 : 0);
-    }
-    return false;
-}
-
+/* Underscores count as dashes, as llama.cpp's users write them. */
 static bool names_option(const fm_option *o, const char *word, size_t n)
 {
-    return word_is(word, n, o->name, strlen(o->name)) || word_among(word, n, o->aliases, ' ');
+    char dashed[WORD_MAX];
+    const fm_view name = {dashed, n};
+    if (n > sizeof dashed) return false;
+    for (size_t i = 0; i < n; i++) dashed[i] = word[i] == '_' ? '-' : word[i];
+    return fm_view_is(name, o->name) || fm_word_find(name, o->aliases, ' ', NULL);
 }
 
 bool fm_options_take(const fm_opt *list, fm_opt id)
@@ -65,9 +50,9 @@ const char *fm_option_variable(const fm_option *o, char *buf, size_t size)
 static bool parse_switch(const char *text, bool *out)
 {
     static const char yes[] = "on true 1 yes enabled", no[] = "off false 0 no disabled";
-    if (word_among(text, strlen(text), yes, ' '))
+    if (fm_word_find(fm_view_of(text), yes, ' ', NULL))
         *out = true;
-    else if (word_among(text, strlen(text), no, ' '))
+    else if (fm_word_find(fm_view_of(text), no, ' ', NULL))
         *out = false;
     else
         return false;
@@ -105,7 +90,7 @@ static bool is_choice(const fm_option *o)
 
 static fm_status set_string(fm_opt_value *v, const fm_option *o, const char *spelled, const char *text, fm_error *err)
 {
-    if (is_choice(o) && !word_among(text, strlen(text), o->value, '|'))
+    if (is_choice(o) && !fm_word_find(fm_view_of(text), o->value, '|', NULL))
         return fm_fail(err, FM_ERR_ARGUMENT, "%s: expected %s, found '%s'", spelled, o->value, text);
     v->s = text;
     if (o->kind != FM_OPT_STRINGS) return FM_OK;

@@ -52,10 +52,9 @@ static void report_outlier(fm_train_job *j, const fm_train_step *s, const char *
 /* *rewound: the training stands at its anchor again.  Before there is one, the step is skipped. */
 static fm_status mind_outlier(fm_train_job *j, const fm_train_step *s, bool *rewound, fm_error *err)
 {
-    fm_outlier_action action;
+    const fm_outlier_action action = j->o.outlier_action;
     *rewound = false;
     if (!s->outlier) return FM_OK;
-    fm_outlier_action_from_name(j->o.outlier_action, &action);
     if (action != FM_OUTLIER_NOTE && s->in_a_row > j->o.outlier_limit)
         return fail_outliers(j, s, "too many steps in a row stand out", err);
     if (action == FM_OUTLIER_REWIND) {

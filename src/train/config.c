@@ -6,11 +6,10 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "train/trainer.h"
 
-typedef enum kind { TEXT, LIST, COUNT, NUMBER, FLAG } kind;
+typedef enum kind { TEXT, LIST, COUNT, NUMBER, FLAG, WORD } kind; /* WORD: an enum, by its place in a list of words */
 
-static const char *const kind_names[] = {"text", "list", "count", "number", "true or false"};
+static const char *const kind_names[] = {"text", "list", "count", "number", "true or false", "word"};
 
 typedef struct row {
     const char *key;
@@ -18,19 +17,25 @@ typedef struct row {
     size_t offset;
     const char *fallback; /* NULL: nothing */
     const char *help;
+    const char *words; /* "a|b" */
 } row;
 
 #define ROW(key, kind, field, fallback, help)                                                                                  \
     {                                                                                                                          \
-        key, kind, offsetof(fm_train_config, field), fallback, help                                                            \
+        key, kind, offsetof(fm_train_config, field), fallback, help, NULL                                                      \
     }
+#define CHOICE(key, field, words, fallback, help)                                                                              \
+    {                                                                                                                          \
+        key, WORD, offsetof(fm_train_config, field), fallback, help, words                                                     \
+    }
+_Static_assert(sizeof(fm_decay) == sizeof(unsigned), "WORD sets enums as unsigned");
 
 static const row rows[] = {
     ROW("model.from", TEXT, from, NULL, "checkpoint folder to begin from; without it weights are drawn for model.shape"),
     ROW("model.shape", TEXT, shape, NULL,
         "shape to draw: mamba-130m ... falcon-mamba-7b, tales, tiny; the keys below change it"),
     ROW("model.tokenizer", TEXT, tokenizer, NULL, "tokenizer.json, or a folder or GGUF file with one (default: model.from)"),
-    ROW("model.norms", TEXT, norms, "shape", "norms on dt, B and C of a model that is drawn: true, false, or as its shape has"),
+    CHOICE("model.norms", norms, FM_NORMS, "shape", "norms on dt, B and C of a model that is drawn"),
     ROW("model.d_model", COUNT, d_model, "0", "width of the residual stream"),
     ROW("model.n_layer", COUNT, n_layer, "0", "layers"),
     ROW("model.d_state", COUNT, d_state, "0", "states of a channel"),
@@ -67,13 +72,13 @@ static const row rows[] = {
     ROW("optimizer.dropout", NUMBER, dropout, "0", "of the embedding and of what each layer adds"),
     ROW("optimizer.z_loss", NUMBER, z_loss, "0", "weight of the squared log of the softmax's sum (1e-4 where it is used)"),
 
-    ROW("optimizer.weights", TEXT, weights, "f32",
-        "matrices the model computes with: f32, or rounded from f32 masters: bf16, bf16-stochastic"),
+    CHOICE("optimizer.weights", weights, FM_PARAMS_KINDS, "f32",
+           "matrices the model computes with, in bf16 rounded from f32 masters"),
 
     ROW("schedule.tokens", COUNT, tokens, NULL, "tokens of the whole run"),
     ROW("schedule.warmup", COUNT, warmup, "0", "tokens of the linear warm-up"),
     ROW("schedule.decay_tokens", COUNT, decay_tokens, "0", "tokens of the decay at the end"),
-    ROW("schedule.decay", TEXT, decay, "geometric", "its shape: geometric, linear, cosine, sqrt, inverse, megatron"),
+    CHOICE("schedule.decay", decay, FM_DECAYS, "geometric", "its shape"),
     ROW("schedule.decay_from", TEXT, decay_from, NULL,
         "checkpoint of the stable phase: go on from it with schedule.decay_tokens of decay (--decay-from)"),
     ROW("schedule.final", NUMBER, final, "0.00390625", "rate at the end, as a fraction of the largest"),
@@ -83,14 +88,14 @@ static const row rows[] = {
         "standard deviations above the mean from which a loss is a spike (6, say); 0: none is"),
     ROW("stability.norm_z", NUMBER, norm_z, "0", "the same for the norm of the gradients"),
     ROW("stability.window", COUNT, outlier_window, "128", "steps over which mean and deviation are taken"),
-    ROW("stability.action", TEXT, outlier_action, "skip",
-        "what becomes of such a step: note; skip its update; rewind to the last checkpoint and skip the data since"),
+    CHOICE("stability.action", outlier_action, FM_OUTLIER_ACTIONS, "skip",
+           "what becomes of such a step: tell of it; skip its update; go back to the last checkpoint and skip the data since"),
     ROW("stability.limit", COUNT, outlier_limit, "8", "outliers in a row, or rewinds to one checkpoint, that end the run"),
 
     ROW("run.out", TEXT, out, NULL, "folder for checkpoints and the log"),
     ROW("run.seed", COUNT, seed, "1", "of initial weights and of the order of windows"),
     ROW("run.save_every", COUNT, save_every, "0", "tokens between checkpoints; 0: only at the end"),
-    ROW("run.keep", COUNT, keep, "2", "checkpoints that are kept besides the newest"),
+    ROW("run.keep", COUNT, keep, "2", "checkpoints that are kept besides the newest; the one before it always is"),
     ROW("run.milestone_every", COUNT, milestone_every, "0",
         "tokens between checkpoints that are kept for good; 0: only the last before the decay"),
     ROW("run.eval_every", COUNT, eval_every, "0", "tokens between evaluations of data.val; 0: only at the end"),
@@ -106,7 +111,7 @@ static const row rows[] = {
 bool fm_train_config_key(size_t i, fm_train_key *out)
 {
     if (i >= FM_COUNT(rows)) return false;
-    *out = (fm_train_key){rows[i].key, kind_names[rows[i].kind], rows[i].fallback, rows[i].help};
+    *out = (fm_train_key){rows[i].key, kind_names[rows[i].kind], rows[i].fallback, rows[i].help, rows[i].words};
     return true;
 }
 
@@ -162,6 +167,14 @@ static fm_status set_item(fm_train_config *c, const row *r, size_t index, const 
     return set_text(&l->items[l->n++], c, value, err);
 }
 
+static bool set_word(unsigned *field, const char *words, const char *value)
+{
+    size_t at;
+    if (!fm_word_find(fm_view_of(value), words, '|', &at)) return false;
+    *field = (unsigned)at;
+    return true;
+}
+
 static fm_status set_value(fm_train_config *c, const row *r, const char *value, const char *where, fm_error *err)
 {
     void *field = (char *)c + r->offset;
@@ -171,12 +184,14 @@ static fm_status set_value(fm_train_config *c, const row *r, const char *value, 
     case COUNT: fits = fm_parse_count(value, field); break;
     case NUMBER: fits = fm_parse_f64(fm_view_of(value), field) && *(double *)field >= 0.0; break;
     case FLAG: fits = parse_flag(value, field); break;
+    case WORD: fits = set_word(field, r->words, value); break;
     default: break;
     }
     if (fits) return FM_OK;
     return fm_fail(err, FM_ERR_ARGUMENT, "%s: %s is \"%s\", expected %s", where, r->key, fm_quote_of(fm_view_of(value)).text,
                    r->kind == COUNT    ? "a whole number, as 512, 500k, 1.5M or 2G"
                    : r->kind == NUMBER ? "a number of 0 or more"
+                   : r->kind == WORD   ? r->words
                                        : kind_names[r->kind]);
 }
 
@@ -241,33 +256,9 @@ static fm_status check_present(const fm_train_config *c, fm_error *err)
     return FM_OK;
 }
 
-/* Texts of which only some words are known. */
-static fm_status check_words(const fm_train_config *c, fm_error *err)
-{
-    fm_decay decay;
-    fm_outlier_action action;
-    fm_params_kind weights;
-    const bool norms = !strcmp(c->norms, "shape") || !strcmp(c->norms, "true") || !strcmp(c->norms, "false");
-    const struct {
-        bool known;
-        const char *key, *value, *words;
-    } words[] = {
-        {fm_decay_from_name(c->decay, &decay), "schedule.decay", c->decay,
-         "geometric, linear, cosine, sqrt, inverse or megatron"},
-        {fm_outlier_action_from_name(c->outlier_action, &action), "stability.action", c->outlier_action,
-         "note, skip or rewind"},
-        {fm_params_kind_from_name(c->weights, &weights), "optimizer.weights", c->weights, "f32, bf16 or bf16-stochastic"},
-        {norms, "model.norms", c->norms, "true, false or shape"}};
-    for (size_t i = 0; i < FM_COUNT(words); i++)
-        if (!words[i].known)
-            return fm_fail(err, FM_ERR_ARGUMENT, "%s is \"%s\", expected %s", words[i].key, words[i].value, words[i].words);
-    return FM_OK;
-}
-
 fm_status fm_train_config_check(const fm_train_config *c, fm_error *err)
 {
     FM_TRY(check_present(c, err));
-    FM_TRY(check_words(c, err));
     if (!c->length || !c->batch || !c->micro_batch || c->batch > UINT32_MAX || c->batch_begin > UINT32_MAX)
         return fm_fail(err, FM_ERR_ARGUMENT, "data.length, batch.size and batch.micro must be at least 1");
     if (!c->decay_from && (c->warmup > c->tokens || c->decay_tokens > c->tokens - c->warmup))

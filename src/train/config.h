@@ -4,7 +4,7 @@
 #ifndef FM_TRAIN_CONFIG_H
 #define FM_TRAIN_CONFIG_H
 
-#include "base/alloc.h"
+#include "train/trainer.h"
 
 #define FM_TRAIN_FILES_MAX 32
 
@@ -13,9 +13,14 @@ typedef struct fm_train_list {
     size_t n;
 } fm_train_list;
 
+/* Norms on dt, B and C of a model that is drawn. */
+typedef enum fm_norms { FM_NORMS_SHAPE, FM_NORMS_ON, FM_NORMS_OFF } fm_norms;
+#define FM_NORMS "shape|true|false"
+
 /* Strings belong to the configuration.  Counts of tokens may be written 500k, 1.5M, 2G in the file. */
 typedef struct fm_train_config {
-    char *from, *shape, *tokenizer, *norms;
+    char *from, *shape, *tokenizer;
+    fm_norms norms;
     uint64_t d_model, n_layer, d_state, d_conv, dt_rank, d_inner; /* over the shape's; 0: the shape's */
 
     fm_train_list train;  /* "path" or "path*weight" */
@@ -26,11 +31,12 @@ typedef struct fm_train_config {
 
     double rate, final, beta1, beta2, eps, weight_decay, clip, z_loss, dropout;
     bool scale_with_batch;
-    char *weights;
+    fm_params_kind weights;
     uint64_t tokens, warmup, decay_tokens;
-    char *decay, *decay_from;
+    fm_decay decay;
+    char *decay_from;
 
-    char *outlier_action;
+    fm_outlier_action outlier_action;
     double loss_z, norm_z;
     uint64_t outlier_window, outlier_limit;
 
@@ -62,6 +68,7 @@ bool fm_parse_count(const char *s, uint64_t *out);
 /* The table, for --explain; false past the end. */
 typedef struct fm_train_key {
     const char *key, *type, *fallback, *help;
+    const char *words; /* of which the value is one; NULL: any */
 } fm_train_key;
 bool fm_train_config_key(size_t i, fm_train_key *out);
 

@@ -11,17 +11,6 @@
 
 enum { ROUND_BLOCK = 8 }; /* values whose chances come from one draw of 128 bits */
 
-bool fm_params_kind_from_name(const char *name, fm_params_kind *out)
-{
-    static const char *const names[] = {"f32", "bf16", "bf16-stochastic"};
-    for (size_t i = 0; i < FM_COUNT(names); i++)
-        if (strcmp(name, names[i]) == 0) {
-            *out = (fm_params_kind)i;
-            return true;
-        }
-    return false;
-}
-
 bool fm_params_decays(const fm_params *p, size_t i)
 {
     const fm_weight_def *def = fm_model_weight_at(p->m, i).def;

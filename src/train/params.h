@@ -8,7 +8,7 @@
 /* What the matrices of the model are while it learns.  In bf16 they are rounded from the masters after each step: to nearest, or
  * up or down by chance, so that on average nothing is lost of steps that are smaller than half a bf16's last place. */
 typedef enum fm_params_kind { FM_PARAMS_F32, FM_PARAMS_BF16, FM_PARAMS_BF16_STOCHASTIC } fm_params_kind;
-bool fm_params_kind_from_name(const char *name, fm_params_kind *out); /* "f32", "bf16", "bf16-stochastic" */
+#define FM_PARAMS_KINDS "f32|bf16|bf16-stochastic"
 
 /* The masters lie in the order and layout of fm_gradients, so that optimisers run over both at once.  Of A the master is
  * A_log; A itself follows it after each step. */

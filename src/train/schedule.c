@@ -2,20 +2,6 @@
 #include "train/schedule.h"
 
 #include <math.h>
-#include <string.h>
-
-static const char *const decay_names[] = {"geometric", "linear", "cosine", "sqrt", "inverse", "megatron"};
-
-bool fm_decay_from_name(const char *name, fm_decay *out)
-{
-    if (strcmp(name, "1-sqrt") == 0) name = "sqrt"; /* what Hugging Face calls it */
-    for (size_t i = 0; i < sizeof decay_names / sizeof *decay_names; i++)
-        if (strcmp(name, decay_names[i]) == 0) {
-            *out = (fm_decay)i;
-            return true;
-        }
-    return false;
-}
 
 /* Fraction of the peak, u in [0, 1]. */
 static double decayed(fm_decay decay, double r, double u)
@@ -23,7 +9,8 @@ static double decayed(fm_decay decay, double r, double u)
     switch (decay) {
     case FM_DECAY_LINEAR: return 1.0 - (1.0 - r) * u;
     case FM_DECAY_COSINE: return r + (1.0 - r) * 0.5 * (1.0 + cos(acos(-1.0) * u));
-    case FM_DECAY_SQRT: return r + (1.0 - r) * (1.0 - sqrt(u));
+    case FM_DECAY_SQRT:
+    case FM_DECAY_1_SQRT: return r + (1.0 - r) * (1.0 - sqrt(u));
     case FM_DECAY_INVERSE: return r > 0.0 ? 1.0 / (1.0 - u + u / r) : (u < 1.0 ? 1.0 : 0.0);
     case FM_DECAY_MEGATRON: return r + (1.0 - r) * (2.0 * pow(0.5, u) - 1.0);
     default: return pow(r, u);

@@ -15,8 +15,10 @@ typedef enum fm_decay {
     FM_DECAY_COSINE,
     FM_DECAY_SQRT,
     FM_DECAY_INVERSE,
-    FM_DECAY_MEGATRON
+    FM_DECAY_MEGATRON,
+    FM_DECAY_1_SQRT /* sqrt, as Hugging Face calls it */
 } fm_decay;
+#define FM_DECAYS "geometric|linear|cosine|sqrt|inverse|megatron|1-sqrt"
 
 /* All in tokens.  Warm-up is linear from 0; between it and `decay_begin` the rate is constant; cosine over the whole run is
  * decay_begin = warmup. */
@@ -34,7 +36,5 @@ uint32_t fm_schedule_batch(const fm_schedule *s, uint64_t tokens); /* samples of
 uint32_t fm_schedule_most(const fm_schedule *s);                   /* samples of the largest step */
 /* Rate of the step that begins at `tokens` and takes `batch` samples. */
 double fm_schedule_rate(const fm_schedule *s, uint64_t tokens, uint32_t batch);
-/* As above; "1-sqrt" is sqrt too. */
-bool fm_decay_from_name(const char *name, fm_decay *out);
 
 #endif

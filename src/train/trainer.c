@@ -19,17 +19,6 @@ fm_train_options fm_train_defaults(void)
                               .clip = 1.0f};
 }
 
-bool fm_outlier_action_from_name(const char *name, fm_outlier_action *out)
-{
-    static const char *const names[] = {"note", "skip", "rewind"};
-    for (size_t i = 0; i < FM_COUNT(names); i++)
-        if (strcmp(name, names[i]) == 0) {
-            *out = (fm_outlier_action)i;
-            return true;
-        }
-    return false;
-}
-
 /* ---- Opening ---- */
 
 static fm_status get(fm_trainer *t, void **out, size_t count, size_t size, const char *what, fm_error *err)

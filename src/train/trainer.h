@@ -13,7 +13,7 @@
 /* What becomes of a step whose loss or gradient norm stands out (outliers.h): it is told of and taken as any other; nothing
  * moves; or nothing moves and the caller goes back with fm_trainer_rewind(). */
 typedef enum fm_outlier_action { FM_OUTLIER_NOTE, FM_OUTLIER_SKIP, FM_OUTLIER_REWIND } fm_outlier_action;
-bool fm_outlier_action_from_name(const char *name, fm_outlier_action *out); /* "note", "skip", "rewind" */
+#define FM_OUTLIER_ACTIONS "note|skip|rewind"
 
 typedef struct fm_train_options {
     fm_schedule schedule;

@@ -60,6 +60,20 @@ static void test_long_printf(void **state)
     fm_str_free(&s);
 }
 
+static void test_words(void **state)
+{
+    (void)state;
+    size_t at = 9;
+    assert_true(fm_word_find(FM_VIEW("note"), "note|skip|rewind", '|', &at) && at == 0);
+    assert_true(fm_word_find(FM_VIEW("rewind"), "note|skip|rewind", '|', &at) && at == 2);
+    static const char *const others[] = {"", "not", "notes", "note|skip", "|", "skip "};
+    for (size_t i = 0; i < FM_COUNT(others); i++)
+        assert_false(fm_word_find(fm_view_of(others[i]), "note|skip|rewind", '|', &at));
+    assert_int_equal(at, 2);
+    assert_false(fm_word_find(FM_VIEW("a"), NULL, ' ', NULL));
+    assert_true(fm_word_find(FM_VIEW("b"), "a b", ' ', NULL));
+}
+
 static fm_status build(const fm_allocator *a, void *ctx)
 {
     fm_str s = {.a = a};
@@ -82,10 +96,8 @@ static void test_failing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_views),
-        cmocka_unit_test(test_builder),
-        cmocka_unit_test(test_long_printf),
-        cmocka_unit_test(test_failing),
+        cmocka_unit_test(test_views), cmocka_unit_test(test_builder), cmocka_unit_test(test_long_printf),
+        cmocka_unit_test(test_words), cmocka_unit_test(test_failing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

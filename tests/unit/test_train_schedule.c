@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "testing.h"
+#include "train/config.h"
 #include "train/data.h"
 #include "train/schedule.h"
 
@@ -25,6 +26,8 @@ static void test_shapes(void **state)
     check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1 + 1.0 / 256) / 2);
     s.decay = FM_DECAY_SQRT;
     check(fm_schedule_rate(&s, 925, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * 0.5));
+    s.decay = FM_DECAY_1_SQRT;
+    check(fm_schedule_rate(&s, 925, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * 0.5));
     s.decay = FM_DECAY_MEGATRON;
     check(fm_schedule_rate(&s, 950, 1), 6.4e-4 * (1.0 / 256 + (1 - 1.0 / 256) * (sqrt(2) - 1)));
     check(fm_schedule_rate(&s, 900, 1), 6.4e-4);
@@ -33,14 +36,27 @@ static void test_shapes(void **state)
     check(fm_schedule_rate(&s, 950, 1), 2 / (1 / 6.4e-4 + 256 / 6.4e-4));
 }
 
+/* Words of the configuration become the enums that they stand for. */
 static void test_names(void **state)
 {
     (void)state;
-    fm_decay d;
-    assert_true(fm_decay_from_name("megatron", &d) && d == FM_DECAY_MEGATRON);
-    assert_true(fm_decay_from_name("geometric", &d) && d == FM_DECAY_GEOMETRIC);
-    assert_true(fm_decay_from_name("1-sqrt", &d) && d == FM_DECAY_SQRT);
-    assert_false(fm_decay_from_name("exponential", &d)); /* which one? */
+    static const char *const decays[] = {"geometric", "linear", "cosine", "sqrt", "inverse", "megatron", "1-sqrt"};
+    fm_train_config c;
+    fm_error err = {0};
+    assert_ok(fm_train_config_open(&c, NULL, &err));
+    assert_true(c.decay == FM_DECAY_GEOMETRIC && c.weights == FM_PARAMS_F32 && c.outlier_action == FM_OUTLIER_SKIP);
+    for (unsigned i = 0; i < FM_COUNT(decays); i++) {
+        assert_ok(fm_train_config_set(&c, "schedule.decay", 0, decays[i], "here", &err));
+        assert_int_equal(c.decay, FM_DECAY_GEOMETRIC + i);
+    }
+    assert_ok(fm_train_config_set(&c, "optimizer.weights", 0, "bf16-stochastic", "here", &err));
+    assert_ok(fm_train_config_set(&c, "stability.action", 0, "rewind", "here", &err));
+    assert_ok(fm_train_config_set(&c, "model.norms", 0, "false", "here", &err));
+    assert_true(c.weights == FM_PARAMS_BF16_STOCHASTIC && c.outlier_action == FM_OUTLIER_REWIND && c.norms == FM_NORMS_OFF);
+    assert_fails(fm_train_config_set(&c, "schedule.decay", 0, "exponential", "here", &err), FM_ERR_ARGUMENT, err,
+                 "expected geometric|linear"); /* which one? */
+    assert_int_equal(c.decay, FM_DECAY_1_SQRT);
+    fm_train_config_free(&c);
 }
 
 static void test_ramp(void **state)
