@@ -30,6 +30,7 @@ void fm_cuda_pack_forget(fm_stream *s, const void *pack); // whoever writes one 
 // y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
+extern "C" void fm_cuda_fill_few(fm_kernels *k); // linear
 
 // Stored rows as dense ones: out is (W->rows, W->cols) of bf16 to nearest even, or of f32; rows follow each other without a gap.
 void fm_cuda_expand(fm_stream *s, void *out, const fm_tensor *W, bool f32);

@@ -8,6 +8,8 @@
 
 #include "kernels/cuda/format.cuh"
 
+extern "C" void fm_cuda_fill_pack(fm_kernels *k); // pack_x
+
 // Tokens of a group that records have room for: a product of up to 8, and one of more, whose groups all have 16.
 __host__ __device__ static inline size_t fm_record_tokens(size_t n)
 {

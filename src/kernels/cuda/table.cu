@@ -4,9 +4,6 @@
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/pack.cuh"
 
-extern "C" void fm_cuda_fill_pack(fm_kernels *k);
-extern "C" void fm_cuda_fill_few(fm_kernels *k);
-
 extern "C" void fm_kernels_fill_cuda(fm_kernels *k)
 {
     k->name = "cuda";
