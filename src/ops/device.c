@@ -233,9 +233,7 @@ fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_te
 {
     const size_t row = fm_cuda_row_bytes(W->type, W->cols), each = W->stride < RUN_BYTES ? RUN_BYTES / W->stride : 1;
     void *raw;
-    if (!row)
-        return fm_fail(err, FM_ERR_UNSUPPORTED, "%s has no kernels for %s: quantize to Q8_0, Q4_K or Q4_0, or use --device cpu",
-                       d->info.name, fm_dtype_get(W->type)->name);
+    FM_ASSERT(row > 0); /* as fm_device_tensor_bytes() said */
     raw = fm_stream_alloc(d->stream, (each < W->rows ? each : W->rows) * W->stride);
     if (!raw) return too_much(d, each * W->stride, "a run of rows", err);
     for (size_t r = 0; r < W->rows; r += each) {
