@@ -76,12 +76,12 @@ static uint64_t count_blocks(const fm_data *d, size_t source, size_t block)
 }
 
 /* The n tokens at `at` of a block, and the one after them. */
-static void read_block(const fm_data *d, size_t source, uint64_t index, size_t at, size_t n, int32_t *out)
+static fm_status read_block(const fm_data *d, size_t source, uint64_t index, size_t at, size_t n, int32_t *out, fm_error *err)
 {
     const size_t block = fm_data_longest(d);
     const fm_tokens *part = d->sources[source];
     for (uint64_t blocks; index >= (blocks = blocks_of(part, block)); part++) index -= blocks;
-    fm_tokens_copy(part, (size_t)index * block + at, n + 1, out);
+    return fm_tokens_copy(part, (size_t)index * block + at, n + 1, out, err);
 }
 
 /* ---- The mixture ---- */
@@ -134,7 +134,7 @@ static uint64_t first_of(const fm_cursor *c, size_t source, size_t length)
     return (c->taken[source] + length - 1) / length * length;
 }
 
-void fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_t *out)
+fm_status fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_t *out, fm_error *err)
 {
     uint64_t w[FM_SOURCES_MAX], drawn[FM_SOURCES_MAX];
     uint32_t key[4];
@@ -145,7 +145,7 @@ void fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_
     const uint64_t at = first_of(c, s, length) + drawn[s] * length, n = count_blocks(d, s, block);
     fm_rng_words(key, d->seed, s, at / block / n);
     const uint64_t index = fm_permute(at / block % n, n, (uint64_t)key[1] << 32 | key[0]);
-    read_block(d, s, index, (size_t)(at % block), length, out);
+    return read_block(d, s, index, (size_t)(at % block), length, out, err);
 }
 
 static void leave_stage(const fm_data *d, fm_cursor *c)

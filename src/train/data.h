@@ -45,8 +45,8 @@ typedef struct fm_cursor {
 fm_status fm_data_check(const fm_data *d, uint64_t batch, fm_error *err);
 size_t fm_data_longest(const fm_data *d);                    /* of all stages' windows */
 size_t fm_data_length(const fm_data *d, const fm_cursor *c); /* of a window here */
-/* The length + 1 ids of the window that comes after `ahead` others. */
-void fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_t *out);
+/* The length + 1 ids of the window that comes after `ahead` others; errors as fm_tokens_copy(). */
+fm_status fm_data_window(const fm_data *d, const fm_cursor *c, uint64_t ahead, int32_t *out, fm_error *err);
 /* After a step that took so many windows, at `tokens` of the run: a new stage begins between steps. */
 void fm_data_advance(const fm_data *d, fm_cursor *c, uint64_t windows, uint64_t tokens);
 /* How many of a stage's first n windows each source gives: out (n_sources). */

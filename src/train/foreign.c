@@ -38,7 +38,7 @@ static fm_status read_llmc(fm_tokens *t, const char *path, fm_error *err)
 /* After reading, with `status`: checks the ids, and lets go of everything after a failure. */
 static fm_status finish(fm_tokens *t, fm_status status, const char *path, const fm_tokenizing *o, fm_error *err)
 {
-    if (status == FM_OK) status = fm_tokens_check(t, NULL, path, o, err);
+    if (status == FM_OK) status = fm_tokens_check(t, path, o, err);
     if (status != FM_OK) fm_tokens_free(t);
     return status;
 }

@@ -100,7 +100,7 @@ static fm_status run_window(const fm_trainer *t, look *l, float *state, void *sc
 {
     const size_t length = fm_data_length(t->data, &t->cursor);
     const fm_scan_watcher watcher = {look_at, l};
-    fm_data_window(t->data, &t->cursor, 0, t->windows);
+    FM_TRY(fm_data_window(t->data, &t->cursor, 0, t->windows, err));
     for (size_t at = 0, n; at < length; at += n) {
         n = length - at < FM_SPREAD_TOKENS ? length - at : FM_SPREAD_TOKENS;
         const fm_piece piece = {.tokens = t->windows + at, .n = n, .state = state};

@@ -115,7 +115,7 @@ fm_status fm_shard_open(fm_tokens *out, const char *path, const fm_tokenizing *o
         out->width = (unsigned)fm_le(h + AT_WIDTH, 4);
         out->n = (size_t)fm_le(h + AT_TOKENS, 8);
         out->n_bytes = (size_t)fm_le(h + AT_BYTES, 8);
-        status = fm_tokens_check(out, h + fm_le(h + AT_SUMS, 8), path, o, err);
+        status = fm_tokens_check_later(out, h + fm_le(h + AT_SUMS, 8), path, o, err);
     }
     if (status != FM_OK) fm_tokens_free(out);
     return status;

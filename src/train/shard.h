@@ -1,4 +1,4 @@
-/* shard.h - token shards, our own files of token ids: written once, mapped for training, checked block by block by all threads.
+/* shard.h - token shards, our own files of token ids: written once, mapped for training, checked block by block as they are read.
  * The layout is docs/formats/shard.md. */
 #ifndef FM_TRAIN_SHARD_H
 #define FM_TRAIN_SHARD_H
@@ -21,7 +21,8 @@ typedef struct fm_shard_info {
 /* SHA-256 of the vocabulary and merges of a tokenizer: equal where equal text gives equal ids. */
 void fm_tokenizer_identity(unsigned char out[32], const fm_tokenizer *t);
 
-/* Maps a shard and checks all of it: header, checksums, every id, and that o->t is the tokenizer that made it. */
+/* Maps a shard and checks its header, its size, its table of checksums, and that o->t is the tokenizer that made it; the tokens
+ * when they are read (fm_tokens_copy()). */
 fm_status fm_shard_open(fm_tokens *out, const char *path, const fm_tokenizing *o, fm_error *err);
 
 typedef struct fm_shards {

@@ -95,25 +95,34 @@ fm_status fm_tokens_read(fm_tokens *out, const char *path, const fm_tokenizing *
 
 typedef struct checking {
     const fm_tokens *t;
-    const unsigned char *sums;
     size_t vocab, n_blocks;
     atomic_size_t wrong; /* the first block that is; n_blocks: none */
 } checking;
 
-/* The tokens of a block. */
-static void block_range(const checking *c, size_t block, size_t *begin, size_t *end)
+static size_t tokens_of_block(const fm_tokens *t)
 {
-    const size_t each = FM_SHARD_BLOCK / c->t->width;
-    *begin = block * each;
-    *end = c->t->n - *begin < each ? c->t->n : *begin + each;
+    return FM_SHARD_BLOCK / t->width;
 }
 
-static bool sum_is_right(const checking *c, size_t block)
+static size_t count_blocks(const fm_tokens *t)
+{
+    const size_t each = tokens_of_block(t);
+    return t->n / each + (t->n % each > 0);
+}
+
+/* The tokens of a block. */
+static void block_range(const fm_tokens *t, size_t block, size_t *begin, size_t *end)
+{
+    const size_t each = tokens_of_block(t);
+    *begin = block * each;
+    *end = t->n - *begin < each ? t->n : *begin + each;
+}
+
+static bool sum_is_right(const fm_tokens *t, size_t block)
 {
     size_t begin, end;
-    block_range(c, block, &begin, &end);
-    const unsigned width = c->t->width;
-    return !c->sums || fm_crc64(0, c->t->packed + begin * width, (end - begin) * width) == fm_le(c->sums + 8 * block, 8);
+    block_range(t, block, &begin, &end);
+    return !t->sums || fm_crc64(0, t->packed + begin * t->width, (end - begin) * t->width) == fm_le(t->sums + 8 * block, 8);
 }
 
 /* The largest of n numbers; two loops that compilers turn into vectors, for the widths that files mostly have. */
@@ -138,57 +147,90 @@ static uint64_t largest(const unsigned char *p, size_t n, unsigned width)
 }
 
 /* The first id of a block that is too large; there is one. */
-static size_t find_wrong_id(const checking *c, size_t block)
+static size_t find_wrong_id(const fm_tokens *t, size_t vocab, size_t block)
 {
     size_t i, end;
-    const unsigned width = c->t->width;
-    block_range(c, block, &i, &end);
-    while (i + 1 < end && fm_le(c->t->packed + i * width, width) < c->vocab) i++;
+    block_range(t, block, &i, &end);
+    while (i + 1 < end && fm_le(t->packed + i * t->width, t->width) < vocab) i++;
     return i;
 }
 
-static bool block_is_right(const checking *c, size_t block)
+static bool block_is_right(const fm_tokens *t, size_t vocab, size_t block)
 {
     size_t begin, end;
-    block_range(c, block, &begin, &end);
-    return sum_is_right(c, block) && largest(c->t->packed + begin * c->t->width, end - begin, c->t->width) < c->vocab;
+    block_range(t, block, &begin, &end);
+    return sum_is_right(t, block) && largest(t->packed + begin * t->width, end - begin, t->width) < vocab;
+}
+
+static fm_status fail_block(const fm_tokens *t, size_t vocab, size_t block, const char *path, fm_error *err)
+{
+    size_t begin, end;
+    block_range(t, block, &begin, &end);
+    if (!sum_is_right(t, block))
+        return fm_fail(err, FM_ERR_FORMAT, "%s: tokens %zu .. %zu are damaged (their checksum is wrong): fetch the file again",
+                       path, begin, end - 1);
+    const size_t i = find_wrong_id(t, vocab, block);
+    return fm_fail(err, FM_ERR_SHAPE, "%s: token %zu is %llu, expected 0 .. %zu: tokens of another vocabulary?", path, i,
+                   (unsigned long long)fm_le(t->packed + i * t->width, t->width), vocab - 1);
 }
 
 static void check_blocks(void *ctx, unsigned part, unsigned n_parts)
 {
     checking *c = ctx;
     size_t block = part, wrong;
-    while (block < (wrong = atomic_load(&c->wrong)) && block_is_right(c, block)) block += n_parts;
+    while (block < (wrong = atomic_load(&c->wrong)) && block_is_right(c->t, c->vocab, block)) block += n_parts;
     while (block < wrong && !atomic_compare_exchange_weak(&c->wrong, &wrong, block)) continue;
 }
 
-fm_status fm_tokens_check(const fm_tokens *t, const unsigned char *sums, const char *path, const fm_tokenizing *o,
-                          fm_error *err)
+fm_status fm_tokens_check(const fm_tokens *t, const char *path, const fm_tokenizing *o, fm_error *err)
 {
-    const size_t each = FM_SHARD_BLOCK / t->width;
-    checking c = {.t = t, .sums = sums, .vocab = o->vocab, .n_blocks = t->n / each + (t->n % each > 0)};
+    checking c = {.t = t, .vocab = o->vocab, .n_blocks = count_blocks(t)};
     atomic_init(&c.wrong, c.n_blocks);
     fm_pool_run(o->pool, check_blocks, &c);
     const size_t wrong = atomic_load(&c.wrong);
-    if (wrong == c.n_blocks) return FM_OK;
-    size_t begin, end;
-    block_range(&c, wrong, &begin, &end);
-    if (!sum_is_right(&c, wrong))
-        return fm_fail(err, FM_ERR_FORMAT, "%s: tokens %zu .. %zu are damaged (their checksum is wrong): fetch the file again",
-                       path, begin, end - 1);
-    const size_t i = find_wrong_id(&c, wrong);
-    return fm_fail(err, FM_ERR_SHAPE, "%s: token %zu is %llu, expected 0 .. %zu: tokens of another vocabulary?", path, i,
-                   (unsigned long long)fm_le(t->packed + i * t->width, t->width), o->vocab - 1);
+    return wrong == c.n_blocks ? FM_OK : fail_block(t, o->vocab, wrong, path, err);
 }
 
-void fm_tokens_copy(const fm_tokens *t, size_t at, size_t n, int32_t *out)
+fm_status fm_tokens_check_later(fm_tokens *t, const unsigned char *sums, const char *path, const fm_tokenizing *o,
+                                fm_error *err)
+{
+    t->sums = sums;
+    t->vocab = o->vocab;
+    t->path = fm_strdup(t->a, path, strlen(path), err);
+    if (!t->path) return FM_ERR_MEMORY;
+    return fm_alloc((void **)&t->checked, t->a, count_blocks(t), sizeof *t->checked, "the list of a shard's blocks", err);
+}
+
+/* The blocks under n tokens, of which there is one at least. */
+static fm_status check_range(const fm_tokens *t, size_t at, size_t n, fm_error *err)
+{
+    const size_t each = tokens_of_block(t);
+    for (size_t block = at / each; block <= (at + n - 1) / each; block++) {
+        if (t->checked[block]) continue;
+        if (!block_is_right(t, t->vocab, block)) return fail_block(t, t->vocab, block, t->path, err);
+        t->checked[block] = true;
+    }
+    return FM_OK;
+}
+
+fm_status fm_tokens_copy(const fm_tokens *t, size_t at, size_t n, int32_t *out, fm_error *err)
 {
     FM_ASSERT(at <= t->n && n <= t->n - at);
-    if (t->ids) {
-        memcpy(out, t->ids + at, n * sizeof *out);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) out[i] = (int32_t)fm_le(t->packed + (at + i) * t->width, t->width);
+    if (n && t->checked) FM_TRY(check_range(t, at, n, err));
+    if (t->ids && n) memcpy(out, t->ids + at, n * sizeof *out);
+    for (size_t i = 0; i < n && !t->ids; i++) out[i] = (int32_t)fm_le(t->packed + (at + i) * t->width, t->width);
+    return FM_OK;
+}
+
+/* What mapped tokens need beside their ids. */
+static void forget_mapping(fm_tokens *t)
+{
+    fm_free(t->a, t->checked);
+    fm_free(t->a, t->path);
+    fm_map_close(&t->map);
+    t->packed = t->sums = NULL;
+    t->checked = NULL;
+    t->path = NULL;
 }
 
 fm_status fm_tokens_load(fm_tokens *t, fm_error *err)
@@ -196,16 +238,19 @@ fm_status fm_tokens_load(fm_tokens *t, fm_error *err)
     int32_t *ids;
     if (t->ids) return FM_OK;
     FM_TRY(fm_alloc((void **)&ids, t->a, t->n, sizeof *ids, "the tokens", err));
-    fm_tokens_copy(t, 0, t->n, ids);
-    fm_map_close(&t->map);
+    const fm_status status = fm_tokens_copy(t, 0, t->n, ids, err);
+    if (status != FM_OK) {
+        fm_free(t->a, ids);
+        return status;
+    }
+    forget_mapping(t);
     t->ids = ids;
-    t->packed = NULL;
     return FM_OK;
 }
 
 void fm_tokens_free(fm_tokens *t)
 {
     fm_free(t->a, t->ids);
-    fm_map_close(&t->map);
+    forget_mapping(t);
     *t = (fm_tokens){0};
 }

@@ -166,16 +166,16 @@ static int32_t *window_of(const fm_trainer *t, size_t index)
 }
 
 /* Reads the windows of a step, and counts their tokens that are scored. */
-static size_t read_windows(fm_trainer *t, uint32_t batch)
+static fm_status read_windows(fm_trainer *t, uint32_t batch, size_t *scored, fm_error *err)
 {
     const size_t length = fm_data_length(t->data, &t->cursor);
-    size_t scored = 0;
+    *scored = 0;
     for (uint32_t b = 0; b < batch; b++) {
         int32_t *window = window_of(t, b);
-        fm_data_window(t->data, &t->cursor, b, window);
-        for (size_t i = 0; i < length; i++) scored += is_scored(t, window[i]);
+        FM_TRY(fm_data_window(t->data, &t->cursor, b, window, err));
+        for (size_t i = 0; i < length; i++) *scored += is_scored(t, window[i]);
     }
-    return scored;
+    return FM_OK;
 }
 
 /* Puts a window of the step behind the n tokens there are. */
@@ -290,8 +290,9 @@ static bool judge(fm_trainer *t, fm_train_step *s)
 /* Loss and gradients of the batch. */
 static fm_status run_batch(fm_trainer *t, fm_train_step *s, fm_error *err)
 {
-    const size_t scored = read_windows(t, s->batch);
+    size_t scored;
     double sum = 0.0;
+    FM_TRY(read_windows(t, s->batch, &scored, err));
     fm_device_zero(device_of(t), t->g.memory, t->g.floats * sizeof(float));
     for (size_t done = 0, n; done < s->batch; done += n) {
         n = s->batch - done < t->o.micro_batch ? s->batch - done : t->o.micro_batch;

@@ -42,7 +42,9 @@ typedef struct fm_train_options {
 fm_train_options fm_train_defaults(void);
 
 typedef struct fm_train_step {
-    fm_status status;      /* FM_ERR_DEVICE: the device is lost, and with it what was not saved */
+    /* FM_ERR_DEVICE: the device is lost, and with it what was not saved.  FM_ERR_FORMAT, FM_ERR_SHAPE: the data are damaged, and
+     * nothing has moved. */
+    fm_status status;
     uint64_t step, tokens; /* after it */
     double loss;           /* nats per scored token */
     double grad_norm;      /* before clipping */

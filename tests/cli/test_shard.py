@@ -71,9 +71,13 @@ class Shard(Case):
                    2, "--shard-tokens: expected a whole number")
         shard = pathlib.Path(self.d, "c.tokens")
         self.shard("c.tokens")
-        shard.write_bytes(shard.read_bytes()[:-3])
-        self.fails(("train", *SMALL, "--set", f"run.out={self.d}/r", "--set", f"model.tokenizer={self.d}/t",
-                    "--set", f"data.train={shard}"), 1, "cut off", "c.tokens")
+        whole = bytearray(shard.read_bytes())
+        train = ("train", *SMALL, "--set", f"model.tokenizer={self.d}/t", "--set", f"data.train={shard}")
+        whole[200] ^= 1  # found when the first window is read
+        shard.write_bytes(whole)
+        self.fails((*train, "-q", "--set", f"run.out={self.d}/q"), 1, "step 1: ", "c.tokens: tokens 0 .. ", "are damaged")
+        shard.write_bytes(whole[:-3])
+        self.fails((*train, "--set", f"run.out={self.d}/r"), 1, "cut off", "c.tokens")
 
 
 if __name__ == "__main__":

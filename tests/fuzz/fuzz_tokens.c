@@ -78,8 +78,8 @@ static void read_file(size_t name)
     if (fm_tokens_read(&t, path, &reading, NULL) == FM_OK) {
         int32_t *ids = malloc((t.n + 1) * sizeof *ids);
         if (!ids) abort();
-        fm_tokens_copy(&t, 0, t.n, ids);
-        for (size_t i = 0; i < t.n; i++)
+        const bool whole = fm_tokens_copy(&t, 0, t.n, ids, NULL) == FM_OK;
+        for (size_t i = 0; i < t.n && whole; i++)
             if (ids[i] < 0 || (size_t)ids[i] >= reading.vocab) abort();
         free(ids);
         fm_tokens_free(&t);

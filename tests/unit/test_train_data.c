@@ -45,7 +45,7 @@ static void an_epoch_has_every_window_once(void **state)
     for (uint64_t epoch = 0; epoch < 2; epoch++) {
         unsigned char seen[N / BLOCK] = {0};
         for (uint64_t i = 0; i < N / BLOCK; i++) {
-            fm_data_window(&w.d, &(fm_cursor){.drawn = epoch * (N / BLOCK)}, i, out);
+            assert_ok(fm_data_window(&w.d, &(fm_cursor){.drawn = epoch * (N / BLOCK)}, i, out, NULL));
             check_window(out, BLOCK);
             assert_int_equal(out[0] % BLOCK, 0);
             assert_int_equal(seen[out[0] / BLOCK]++, 0);
@@ -66,7 +66,7 @@ static void sources_come_by_their_weights(void **state)
     for (uint64_t i = 0; i < 900; i++) {
         fm_data_shares(&w.d, 0, i, n);
         for (int s = 0; s < 3; s++) assert_int_equal(n[s], count[s]);
-        fm_data_window(&w.d, &(fm_cursor){0}, i, out);
+        assert_ok(fm_data_window(&w.d, &(fm_cursor){0}, i, out, NULL));
         check_window(out, BLOCK);
         count[out[0] / 1000]++;
     }
@@ -88,7 +88,7 @@ static void parts_are_read_apart(void **state)
     const size_t n = 39 / BLOCK + (N - 41) / BLOCK;
     unsigned char seen[N] = {0};
     for (uint64_t i = 0; i < n; i++) {
-        fm_data_window(&w.d, &(fm_cursor){0}, i, out);
+        assert_ok(fm_data_window(&w.d, &(fm_cursor){0}, i, out, NULL));
         const int at = out[0] - 2000;
         assert_true(at < 40 ? at % BLOCK == 0 && at + BLOCK < 40 : (at - 40) % BLOCK == 0);
         assert_int_equal(seen[at]++, 0);
@@ -112,7 +112,7 @@ static void read_run(const fm_data *d, int32_t out[STEPS][BATCH][BLOCK + 1], fm_
         tokens[i] = seen;
         for (uint64_t b = 0; b < BATCH; b++) {
             memset(out[i][b], 0, sizeof out[i][b]);
-            fm_data_window(d, &c, b, out[i][b]);
+            assert_ok(fm_data_window(d, &c, b, out[i][b], NULL));
             check_window(out[i][b], length);
         }
         seen += BATCH * length;
@@ -167,7 +167,7 @@ static void any_number_of_workers_reads_the_same(void **state)
             for (uint64_t rank = 0; rank < workers; rank++)
                 for (uint64_t b = rank; b < BATCH; b += workers, n++) {
                     int32_t got[BLOCK + 1] = {0};
-                    fm_data_window(&w.d, &c, b, got);
+                    assert_ok(fm_data_window(&w.d, &c, b, got, NULL));
                     assert_memory_equal(got, want[i][b], sizeof got);
                 }
             assert_int_equal(n, BATCH);

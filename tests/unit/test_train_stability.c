@@ -31,7 +31,7 @@ static fm_train_options spiked_options(fm_outlier_action action)
 static bool odd_is_next(const world *w, const fm_trainer *t)
 {
     int32_t next[LENGTH + 1];
-    fm_data_window(&w->data, &t->cursor, 0, next);
+    assert_ok(fm_data_window(&w->data, &t->cursor, 0, next, NULL));
     return memcmp(next, w->ids + ODD_ROW * LENGTH, LENGTH * sizeof *next) == 0;
 }
 
