@@ -45,7 +45,8 @@ void fm_cli_note(const char *fmt, ...)
 void fm_cli_log(void *ctx, const char *line)
 {
     const fm_cli *c = ctx;
-    if (fm_opt_flag(&c->options, FM_OPT_VERBOSE)) fm_cli_note("%s", line);
+    const bool warning = fm_view_starts(fm_view_of(line), "warning: ");
+    if (warning || fm_opt_flag(&c->options, FM_OPT_VERBOSE)) fm_cli_note("%s", line);
     const char *path = fm_opt_str(&c->options, FM_OPT_LOG);
     FILE *f = path ? fopen(path, "a") : NULL; /* opened for each line: these are rare, and a reader sees them at once */
     if (!f) return;

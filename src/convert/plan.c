@@ -34,18 +34,11 @@ static size_t saved_at(size_t i, size_t n)
     return i <= n_layers ? FM_GLOBAL_COUNT + i - 1 : i == n_layers + 1 ? FM_GLOBAL_NORM : FM_GLOBAL_HEAD;
 }
 
-static bool same_bytes(const fm_tensor *a, const fm_tensor *b)
-{
-    const size_t bytes = a->rows * a->stride;
-    return a->type == b->type && a->rows == b->rows && a->cols == b->cols && a->stride == b->stride &&
-           memcmp(a->data, b->data, bytes) == 0;
-}
-
 /* GGUF leaves out a head that is the embedding; so does everybody when the configuration ties them. */
 static bool redundant_head(const fm_job *j, const fm_item *head)
 {
     if (j->config.tie) return true;
-    return j->to == FM_SOURCE_GGUF && j->m->source.kind == FM_SOURCE_HF && same_bytes(&head->src, &j->items[0].src);
+    return j->to == FM_SOURCE_GGUF && j->m->source.kind == FM_SOURCE_HF && fm_model_same_matrix(&head->src, &j->items[0].src);
 }
 
 fm_status fm_plan_weights(fm_job *j, fm_error *err)
@@ -73,7 +66,10 @@ fm_status fm_plan_weights(fm_job *j, fm_error *err)
     return FM_OK;
 }
 
-static bool is_matrix(const fm_item *it) { return it->w.def->kind == FM_WEIGHT_MATRIX; }
+static bool is_matrix(const fm_item *it)
+{
+    return it->w.def->kind == FM_WEIGHT_MATRIX;
+}
 
 static float rounded(fm_dtype type, float v)
 {
@@ -122,22 +118,28 @@ fm_status fm_plan_convert(fm_job *j, const fm_dtype *type, fm_error *err)
     for (size_t i = 0; i < j->n; i++) {
         fm_item *it = &j->items[i];
         if (is_matrix(it) || as_is) continue;
-        if (j->to == FM_SOURCE_GGUF) it->type = FM_F32;
-        else FM_TRY(choose_small(j, it, matrices, err));
+        if (j->to == FM_SOURCE_GGUF)
+            it->type = FM_F32;
+        else
+            FM_TRY(choose_small(j, it, matrices, err));
     }
     return FM_OK;
 }
 
 /* ---- The rules of llama.cpp's quantiser ---- */
 
-static bool divides(fm_dtype type, size_t cols) { return cols % fm_dtype_get(type)->block == 0; }
+static bool divides(fm_dtype type, size_t cols)
+{
+    return cols % fm_dtype_get(type)->block == 0;
+}
 
 /* What rows take that are not whole blocks of `type`. */
 static fm_dtype fall_back(fm_dtype type, size_t cols)
 {
-    static const struct { fm_dtype from, to; } smaller[] = {
-        {FM_Q2_K, FM_Q4_0}, {FM_Q3_K, FM_Q4_0}, {FM_Q4_K, FM_Q5_0}, {FM_Q5_K, FM_Q5_1}, {FM_Q6_K, FM_Q8_0},
-        {FM_IQ4_XS, FM_IQ4_NL}};
+    static const struct {
+        fm_dtype from, to;
+    } smaller[] = {{FM_Q2_K, FM_Q4_0}, {FM_Q3_K, FM_Q4_0}, {FM_Q4_K, FM_Q5_0},
+                   {FM_Q5_K, FM_Q5_1}, {FM_Q6_K, FM_Q8_0}, {FM_IQ4_XS, FM_IQ4_NL}};
     if (divides(type, cols)) return type;
     for (size_t i = 0; i < FM_COUNT(smaller); i++)
         if (smaller[i].from == type && divides(smaller[i].to, cols)) return smaller[i].to;

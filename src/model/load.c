@@ -208,6 +208,14 @@ static fm_status place_layers(fm_model *m, fm_arena *arena, fm_error *err)
     return FM_OK;
 }
 
+bool fm_model_same_matrix(const fm_tensor *a, const fm_tensor *b)
+{
+    return a->type == b->type && a->rows == b->rows && a->cols == b->cols && a->stride == b->stride &&
+           memcmp(a->data, b->data, a->rows * a->stride) == 0;
+}
+
+/* A head that lies in the file is the embedding again where the configuration ties them, or the model was stored wrongly: then it
+ * is used, as transformers does from 5 on. */
 static fm_status place_globals(fm_model *m, fm_arena *arena, fm_error *err)
 {
     for (size_t i = 0; i < FM_GLOBAL_COUNT; i++) {
@@ -221,7 +229,8 @@ static fm_status place_globals(fm_model *m, fm_arena *arena, fm_error *err)
         const fm_model_weight w = {.def = &m->arch->globals[FM_GLOBAL_HEAD], .global = true};
         return fail_missing(m, &w, err);
     }
-    c->tie = !head->data || (c->tie_stated && c->tie);
+    m->head_differs = head->data && c->tie_stated && c->tie && !fm_model_same_matrix(head, &m->globals[FM_GLOBAL_EMBED]);
+    c->tie = !head->data || (c->tie_stated && c->tie && !m->head_differs);
     if (c->tie) *head = m->globals[FM_GLOBAL_EMBED];
     return FM_OK;
 }
@@ -326,6 +335,22 @@ static fm_status name_model(fm_model *m, fm_error *err)
     return m->name ? FM_OK : FM_ERR_MEMORY;
 }
 
+static fm_status warn_head(const fm_model *m, const fm_model_options *o, fm_error *err)
+{
+    const fm_model_weight w = {.def = &m->arch->globals[FM_GLOBAL_HEAD], .global = true};
+    fm_str name = {.a = m->a}, line = {.a = m->a};
+    if (!m->head_differs || !o->log) return FM_OK;
+    fm_str_printf(&line,
+                  "warning: %s: the configuration ties the head to the embedding, but %s is there and differs: it is used; "
+                  "\"tie_word_embeddings\": false would say so",
+                  m->source.path, weight_full_name(m, &w, &name));
+    const fm_status status = fm_str_ok(&line, "a warning", err);
+    if (status == FM_OK) o->log(o->ctx, line.p);
+    fm_str_free(&name);
+    fm_str_free(&line);
+    return status;
+}
+
 static fm_status load(fm_model *m, const char *path, const fm_model_options *o, fm_error *err)
 {
     FM_TRY(fm_alloc((void **)&m->identity, m->a, 1, sizeof *m->identity, "a model", err));
@@ -339,6 +364,7 @@ static fm_status load(fm_model *m, const char *path, const fm_model_options *o, 
     FM_TRY(fm_model_list_tensors(m, err));
     FM_TRY(place_all(m, err));
     FM_TRY(name_model(m, err));
+    FM_TRY(warn_head(m, o, err));
     FM_TRY(o->mlock ? fm_source_lock(&m->source, err) : FM_OK);
     return fm_model_to_device(m, o, err);
 }

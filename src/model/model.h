@@ -24,6 +24,7 @@ struct fm_model {
     fm_config config;
     fm_tensor globals[FM_GLOBAL_COUNT]; /* the head is the embedding when tied */
     fm_layer *layers;                   /* (n_layer) */
+    bool head_differs;                  /* from the embedding, though the configuration ties them: it is used */
     size_t state_floats;                /* of one sequence, all layers */
     void *memory;                       /* one block: layers, weight lists, small tensors in f32 */
     fm_device *device;                  /* where the weights are; NULL: the CPU */
@@ -54,6 +55,9 @@ fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *e
 fm_status fm_model_kernels(const fm_model *m, const char *cpu, fm_kernels *k, unsigned *threads, fm_error *err);
 
 fm_status fm_model_list_tensors(fm_model *m, fm_error *err); /* tensors.c: fills m->tensors */
+
+/* The same type, shape and bytes. */
+bool fm_model_same_matrix(const fm_tensor *a, const fm_tensor *b);
 
 /* Every weight of the model in the order of its tables: globals, then layer by layer. */
 typedef struct fm_model_weight {

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 
 import gguf
-from fmamba import GOLDEN, TALES, Case, good, good_json, read_npy
+from fmamba import GOLDEN, TALES, Case, good, good_json, read_npy, run
 
 
 class Conversions(Case):
@@ -90,6 +90,44 @@ class Conversions(Case):
             self.assertEqual(good_json("inspect", f"{self.d}/q.gguf", "--json")["type"], shown)
         good("convert", f"{self.d}/q.gguf", f"{self.d}/f.gguf", "--type", "f32")
         self.assertEqual(good_json("inspect", f"{self.d}/f.gguf", "--json")["type"], "F32")
+
+    def tied(self, name, copy_embedding):
+        """A golden model whose configuration ties the head to the embedding, though the file has a head."""
+        source, folder = GOLDEN / "falcon-small", pathlib.Path(self.d, name)
+        folder.mkdir()
+        config = json.loads((source / "config.json").read_text())
+        config["tie_word_embeddings"] = True
+        (folder / "config.json").write_text(json.dumps(config))
+        data = bytearray((source / "model.safetensors").read_bytes())
+        size = struct.unpack("<Q", data[:8])[0]
+        tensors = json.loads(data[8:8 + size])
+        names = ("backbone.embeddings.weight", "lm_head.weight")
+        (a, b), (c, d) = ([8 + size + x for x in tensors[t]["data_offsets"]] for t in names)
+        if copy_embedding:
+            data[c:d] = data[a:b]
+        (folder / "model.safetensors").write_bytes(data)
+        return folder
+
+    def test_a_head_that_differs_is_not_tied(self):
+        """As in transformers 5 and later: it is used, and said so; a head that is the embedding again is no matter for words."""
+        args = ("generate", "--ids", "5,6,7", "-n", 8, "--temp", 0, "--json", "-m")
+        plain, differs, same = run(*args, GOLDEN / "falcon-small"), self.tied("differs", False), self.tied("same", True)
+        p = run(*args, differs)
+        self.assertEqual((p.returncode, p.stdout), (0, plain.stdout), p.stderr)
+        self.assertIn(b"lm_head.weight is there and differs", p.stderr)
+        self.assertFalse(good_json("inspect", differs, "--json")["tied_head"])
+        p = run(*args, same)
+        self.assertEqual((p.returncode, p.stderr), (0, b""))
+        self.assertNotEqual(p.stdout, plain.stdout)
+        self.assertTrue(good_json("inspect", same, "--json")["tied_head"])
+        for folder in (differs, same):  # the same model afterwards, without a word
+            text = run(*args, folder).stdout
+            good("convert", folder, f"{folder}.gguf")
+            p = run(*args, f"{folder}.gguf")
+            self.assertEqual((p.stdout, p.stderr), (text, b""))
+            good("convert", f"{folder}.gguf", f"{folder}.hf")
+            p = run(*args, f"{folder}.hf")
+            self.assertEqual((p.stdout, p.stderr), (text, b""))
 
     def test_made_up_models(self):
         good("synth", "--shape", "tiny", "--type", "q4_k", "-o", f"{self.d}/a.gguf")
