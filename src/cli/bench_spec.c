@@ -188,16 +188,17 @@ static fm_status open_job(job *j, fm_error *err)
     return fm_draft_open(&j->draft, j->m, &d, err);
 }
 
-fm_status fm_cli_bench_spec(const fm_cli *c, const fm_model *m, fm_error *err)
+int fm_cli_bench_spec(const fm_cli *c, const fm_model *m)
 {
     job j = {.c = c, .m = m};
-    fm_status status = open_job(&j, err);
-    if (status == FM_OK) status = run_rounds(&j, err);
-    if (status == FM_OK && j.out.n) fwrite(j.out.p, 1, j.out.n, stdout);
+    fm_error err = {0};
+    fm_status status = open_job(&j, &err);
+    if (status == FM_OK) status = run_rounds(&j, &err);
+    const int code = status == FM_OK ? fm_cli_put(&j.out) : fm_cli_fail(&err);
     fm_draft_free(j.draft);
     fm_session_free(j.s);
     fm_model_free(j.draft_model);
     fm_free(NULL, j.ids);
     fm_str_free(&j.out);
-    return status;
+    return code;
 }

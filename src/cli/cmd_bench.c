@@ -246,8 +246,8 @@ static int run(const fm_cli *c)
         return fm_cli_usage(c, "-p, -n and --batch take numbers separated by commas, at most %d", LENGTHS_MAX);
     fm_status status = open_job(&j, &err);
     const bool spec = fm_opt_given(&c->options, FM_OPT_SPEC_REPLAY);
-    if (status == FM_OK) status = spec ? fm_cli_bench_spec(c, j.m, &err) : run_all(&j, &err);
-    const int code = status != FM_OK ? fm_cli_fail(&err) : spec ? FM_EXIT_OK : fm_bench_rows_end(&j.rows);
+    if (status == FM_OK && !spec) status = run_all(&j, &err);
+    const int code = status != FM_OK ? fm_cli_fail(&err) : spec ? fm_cli_bench_spec(c, j.m) : fm_bench_rows_end(&j.rows);
     close_job(&j);
     return code;
 }

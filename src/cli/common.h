@@ -90,7 +90,7 @@ fm_draft_options fm_cli_draft_options(const fm_cli *c);
 void fm_cli_print_drafts(const fm_generated *end); /* a line on stderr */
 
 /* "bench --spec-replay" (bench_spec.c): drafts beside plain decoding on a given text. */
-fm_status fm_cli_bench_spec(const fm_cli *c, const fm_model *m, fm_error *err);
+int fm_cli_bench_spec(const fm_cli *c, const fm_model *m); /* an exit code */
 
 /* ---- Input (input.c) ---- */
 

@@ -1,8 +1,10 @@
 """Drafts from outside: the same text with and without, and what is said about them."""
+import os
+import subprocess
 import tempfile
 import unittest
 
-from fmamba import GOLDEN, TALES, Case, good, good_json, run
+from fmamba import GOLDEN, PROGRAM, TALES, Case, good, good_json, run
 
 PROMPT = "The king had a daughter. The king had a son. The king had a daughter. The king had a"
 WAYS = [
@@ -72,6 +74,14 @@ class Draft(Case):
                 self.assertGreater(rows[2]["accepted"], 60)
             self.assertIn("ratio", good("bench", "--spec-replay", f"{d}/ids", "-n", 40, "-r", 2))
             self.assertEqual(len(good("bench", "--spec-replay", f"{d}/ids", "-n", 40, "-r", 2, "--csv").splitlines()), 4)
+            for form in ("--json", "--csv", "--no-json"):
+                if not os.path.exists("/dev/full"):
+                    break
+                with open("/dev/full", "wb") as full:
+                    p = subprocess.run([PROGRAM, "bench", "-m", TALES, "--spec-replay", f"{d}/ids", "-n", "20", "-r", "1", form],
+                                       stdout=full, stderr=subprocess.PIPE, check=False)
+                self.assertEqual(p.returncode, 1)
+                self.assertIn(b"standard output", p.stderr)
             self.fails(("bench", "--spec-replay", f"{d}/ids", "-n", 200, "-r", 2), 1, "400 tokens")
             self.fails(("bench", "--spec-replay", f"{d}/ids", "-n", "3,4"), 1, "-n")
 
