@@ -14,13 +14,12 @@ static int list_shapes(void)
 static int run(const fm_cli *c)
 {
     const char *shape = fm_opt_str(&c->options, FM_OPT_SHAPE), *out = fm_opt_str(&c->options, FM_OPT_OUT);
-    const int64_t seed = fm_opt_given(&c->options, FM_OPT_SEED) ? fm_opt_int(&c->options, FM_OPT_SEED) : 1;
+    const uint64_t seed = fm_opt_given(&c->options, FM_OPT_SEED) ? fm_opt_u64(&c->options, FM_OPT_SEED) : 1;
     if (!shape && !out) return list_shapes();
     if (!shape || !out) return fm_cli_usage(c, "synth needs --shape NAME and -o FILE (without both it lists the shapes)");
     fm_cli_conversion v;
     fm_cli_conversion_begin(&v, c, "drawing");
-    v.status = fm_synth(shape, fm_opt_str(&c->options, FM_OPT_QUANT_TYPE), seed < 0 ? 1 : (uint64_t)seed, out, &v.options,
-                        &v.result, &v.err);
+    v.status = fm_synth(shape, fm_opt_str(&c->options, FM_OPT_QUANT_TYPE), seed, out, &v.options, &v.result, &v.err);
     return fm_cli_conversion_end(&v, out);
 }
 

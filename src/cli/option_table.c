@@ -70,7 +70,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_OUT] = PATH("out", "o output", "write to FILE"),
     [FM_OPT_FORCE] = FLAG("force", NULL, NULL, "use a state of another quantisation of the same shapes"),
 
-    [FM_OPT_SEED] = INT("seed", "s", NULL, -1, ANY_INT, "seed of the random numbers (default, or -1: a new one each time)"),
+    [FM_OPT_SEED] = {"seed", "s", FM_OPT_SEED_NUMBER, "N", NULL, 0, 0,
+                     "seed of the random numbers, 64 bits (default, or -1: a new one each time)"},
     [FM_OPT_TEMP] =
         FLOAT("temp", "temperature", NULL, 0, 1e6, "temperature; 0 takes the likeliest token (default: the model's, else 0.8)"),
     [FM_OPT_TOP_K] = INT("top-k", NULL, NULL, -1, 2147483647, "keep the N likeliest tokens; 0 or -1: all"),

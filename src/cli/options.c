@@ -62,6 +62,9 @@ static bool parse_switch(const char *text, bool *out)
 static fm_status wrong_value(const char *spelled, const char *text, const fm_option *o, fm_error *err)
 {
     if (o->kind == FM_OPT_FLAG) return fm_fail(err, FM_ERR_ARGUMENT, "%s: expected on or off, found '%s'", spelled, text);
+    if (o->kind == FM_OPT_SEED_NUMBER)
+        return fm_fail(err, FM_ERR_ARGUMENT, "%s: expected a whole number from 0 to %llu, or -1, found '%s'", spelled,
+                       (unsigned long long)UINT64_MAX, text);
     return fm_fail(err, FM_ERR_ARGUMENT, "%s: expected %s from %g to %g, found '%s'", spelled,
                    o->kind == FM_OPT_INT ? "a whole number" : "a number", o->min, o->max, text);
 }
@@ -80,6 +83,15 @@ static fm_status set_number(fm_opt_value *v, const fm_option *o, const char *spe
     if (f < o->min || f > o->max) return wrong_value(spelled, text, o, err);
     v->i = i;
     v->f = f;
+    return FM_OK;
+}
+
+static fm_status set_seed(fm_opt_value *v, const fm_option *o, const char *spelled, const char *text, fm_error *err)
+{
+    if (!strcmp(text, "-1"))
+        v->origin = FM_FROM_DEFAULT;
+    else if (!fm_parse_u64(fm_view_of(text), &v->u))
+        return wrong_value(spelled, text, o, err);
     return FM_OK;
 }
 
@@ -111,6 +123,7 @@ static fm_status set_value(fm_opt_value *v, const fm_option *o, fm_opt_origin or
     case FM_OPT_FLAG: return parse_switch(text, &v->flag) ? FM_OK : wrong_value(spelled, text, o, err);
     case FM_OPT_INT:
     case FM_OPT_FLOAT: return set_number(v, o, spelled, text, err);
+    case FM_OPT_SEED_NUMBER: return set_seed(v, o, spelled, text, err);
     default: return set_string(v, o, spelled, text, err);
     }
 }
@@ -164,7 +177,7 @@ static fm_opt letter_and_number(const fm_opt *list, const char *body)
     const fm_opt id = find_option(list, body, 1);
     if (id == FM_OPT_END) return id;
     const fm_opt_kind kind = fm_option_get(id)->kind;
-    return kind == FM_OPT_INT || kind == FM_OPT_FLOAT ? id : FM_OPT_END;
+    return kind == FM_OPT_INT || kind == FM_OPT_FLOAT || kind == FM_OPT_SEED_NUMBER ? id : FM_OPT_END;
 }
 
 static fm_status parse_option(parser *p, fm_error *err)

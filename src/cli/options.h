@@ -140,6 +140,7 @@ typedef enum fm_opt {
 typedef enum fm_opt_kind {
     FM_OPT_FLAG, /* --x, --no-x, --x=on|off */
     FM_OPT_INT,
+    FM_OPT_SEED_NUMBER, /* all of 64 bits; -1: as if it were not given */
     FM_OPT_FLOAT,
     FM_OPT_STRING,
     FM_OPT_PATH,
@@ -163,6 +164,7 @@ typedef struct fm_opt_value {
     fm_opt_origin origin;
     bool flag;
     int64_t i;
+    uint64_t u;
     double f;
     const char *s;
     const char **list; /* FM_OPT_STRINGS: n of them; s is the last one */
@@ -201,6 +203,10 @@ static inline double fm_opt_float(const fm_options *o, fm_opt id)
 static inline const char *fm_opt_str(const fm_options *o, fm_opt id)
 {
     return o->v[id].s;
+static inline uint64_t fm_opt_u64(const fm_options *o, fm_opt id)
+{
+    return o->v[id].u;
+}
 }
 /* Given on the command line or in the environment. */
 static inline bool fm_opt_given(const fm_options *o, fm_opt id)

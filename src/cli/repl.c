@@ -117,7 +117,7 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
     for (size_t i = 0; i < FM_COUNT(floats); i++)
         if (!strcmp(name, floats[i].name)) *floats[i].out = (float)v, known = true;
     if (!strcmp(name, "top_k") && v >= -1 && v < 1 << 30) p.top_k = (int)v, known = true;
-    if (!strcmp(name, "seed") && v >= 0 && v < 9e15) p.seed = (uint64_t)v, known = true;
+    if (!strcmp(name, "seed") && fm_parse_u64(fm_view_of(value), &p.seed)) known = true;
     if (!known) {
         printf("'%s' is none of temperature, top_k, top_p, min_p, repeat_penalty, seed\n", name);
     } else if (fm_sampler_open(&sampler, &p, fm_model_get_info(k->model).vocab, k->t, NULL, &err) != FM_OK) {

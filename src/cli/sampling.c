@@ -92,9 +92,8 @@ fm_status fm_cli_sampling_read(fm_cli_sampling *out, const fm_cli *c, const fm_m
 {
     *out = (fm_cli_sampling){.p = fm_sampling_defaults(m)};
     const fm_generation_defaults d = fm_model_generation_defaults(m);
-    const int64_t seed = fm_opt_given(&c->options, FM_OPT_SEED) ? fm_opt_int(&c->options, FM_OPT_SEED) : -1;
     const fm_opt_value *breakers = &c->options.v[FM_OPT_DRY_BREAKER];
-    out->p.seed = seed >= 0 ? (uint64_t)seed : new_seed();
+    out->p.seed = fm_opt_given(&c->options, FM_OPT_SEED) ? fm_opt_u64(&c->options, FM_OPT_SEED) : new_seed();
     take_numbers(&out->p, c);
     out->p.samplers = fm_opt_str(&c->options, FM_OPT_SAMPLERS);
     if (fm_opt_given(&c->options, FM_OPT_MIN_TOKENS)) out->p.min_tokens = (size_t)fm_opt_int(&c->options, FM_OPT_MIN_TOKENS);

@@ -57,6 +57,16 @@ class Help(Case):
         self.assertEqual(p.returncode, 0)
         self.assertIn(b"-ngl", p.stderr)
 
+    def test_seeds_have_64_bits(self):
+        args = ("generate", "-p", "The", "-n", 12, "--json", "--seed")
+        largest = 2**64 - 1
+        texts = [good_json(*args, seed)["ids"] for seed in (largest, largest, largest - 1, 2**53, 2**53 + 1)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual(len({tuple(x) for x in texts}), 4)
+        self.assertEqual(len({tuple(good_json(*args, -1)["ids"]) for _ in range(6)}) > 1, True)
+        for wrong in (2**64, -2, "1.5", "x"):
+            self.fails((*args, wrong), 2, "0 to 18446744073709551615, or -1")
+
 
 if __name__ == "__main__":
     unittest.main()
