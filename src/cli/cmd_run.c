@@ -44,7 +44,8 @@ static fm_status open_talk(fm_talk *k, const fm_cli *c, fm_error *err)
     FM_TRY(fm_cli_sampling_read(&k->sampling, c, k->model, err));
     FM_TRY(fm_cli_draft_open(&k->draft, c, k->model, err));
     /* A model that was never taught to chat, the one that ships for instance, continues text. */
-    k->plain = !fm_opt_given(&c->options, FM_OPT_CHAT_TEMPLATE) && !fm_model_chat_template(k->model);
+    k->plain = !fm_opt_flag(&c->options, FM_OPT_CONVERSATION) ||
+               (!fm_opt_given(&c->options, FM_OPT_CHAT_TEMPLATE) && !fm_model_chat_template(k->model));
     if (system) fm_str_puts(&k->system, system);
     return k->plain ? FM_OK : open_chat(k, err);
 }
@@ -89,7 +90,8 @@ static int run(const fm_cli *c)
 {
     fm_error err = {0};
     fm_talk k = {0};
-    const bool interactive = !c->n_operands && !fm_cli_input_given(c) && fm_cli_is_terminal(STDIN_FILENO);
+    const bool interactive = !c->n_operands && !fm_cli_input_given(c) && fm_cli_is_terminal(STDIN_FILENO) &&
+                             !fm_opt_flag(&c->options, FM_OPT_SINGLE_TURN);
     const fm_status status = open_talk(&k, c, &err);
     if (status == FM_OK) fm_cli_start_line(c, k.model, k.session, &k.sampling.p);
     const int code = status != FM_OK ? fm_cli_fail(&err) : interactive ? fm_repl(&k) : answer_once(&k);
@@ -97,9 +99,11 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON,       FM_OPTS_MODEL,     FM_OPTS_ENGINE,   FM_OPTS_TEXT,   FM_OPT_CTX_SIZE,
-                                 FM_OPT_N_PREDICT,     FM_OPT_IGNORE_EOS, FM_OPT_STOP,      FM_OPT_SPECIAL, FM_OPT_SYSTEM,
-                                 FM_OPT_CHAT_TEMPLATE, FM_OPT_FORCE,      FM_OPTS_SAMPLING, FM_OPTS_DRAFT,  FM_OPT_END};
+static const fm_opt options[] = {FM_OPTS_COMMON,     FM_OPTS_MODEL,    FM_OPTS_ENGINE,       FM_OPTS_TEXT,
+                                 FM_OPT_CTX_SIZE,    FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS,    FM_OPT_STOP,
+                                 FM_OPT_SPECIAL,     FM_OPT_SYSTEM,    FM_OPT_CHAT_TEMPLATE, FM_OPT_CONVERSATION,
+                                 FM_OPT_SINGLE_TURN, FM_OPT_FORCE,     FM_OPTS_SAMPLING,     FM_OPTS_DRAFT,
+                                 FM_OPT_END};
 
 const fm_command fm_command_run = {
     .name = "run",

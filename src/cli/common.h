@@ -49,7 +49,7 @@ void fm_cli_clear_interrupt(void);
 /* The path of the model: -m or FM_MODEL, else the one that ships: beside the program or below the data directory. */
 fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err);
 fm_status fm_cli_shipped_path(fm_str *out, fm_error *err);
-/* Opens it with --no-mmap, --mlock, --mixer-rms-eps, a bar while reading, and notes -ngl. */
+/* Opens it with --no-mmap, --mlock, --mixer-rms-eps, a bar while reading. */
 fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err);
 /* With -t, --cpu, --chunk; cancelled by Ctrl-C. */
 fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq);

@@ -48,12 +48,6 @@ fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err)
     return fm_str_ok(out, "a path", err);
 }
 
-static void note_gpu_layers(const fm_cli *c)
-{
-    if (fm_opt_given(&c->options, FM_OPT_GPU_LAYERS) && fm_options_take(c->command->options, FM_OPT_GPU_LAYERS))
-        fm_cli_note("-ngl has no effect: the whole model is where --device says");
-}
-
 typedef struct opening {
     const fm_cli *c;
     fm_cli_bar bar;
@@ -83,7 +77,6 @@ fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err)
                                       .log = on_log,
                                       .ctx = &o};
     *out = NULL;
-    note_gpu_layers(c);
     fm_status status = fm_cli_model_path(&path, c, err);
     if (status == FM_OK) status = fm_model_open(out, path.p, &options, err);
     fm_cli_bar_end(&o.bar);

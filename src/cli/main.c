@@ -28,6 +28,8 @@ static int run_command(const fm_command *command, int argc, char **argv)
         fm_help_command(&text, command);
         code = fm_cli_put(&text);
     } else {
+        for (size_t i = 0; i < c.options.n_noted; i++)
+            fm_cli_note("%s has no effect: %s", c.options.noted[i].arg, c.options.noted[i].why);
         c.operands = c.options.operands;
         c.n_operands = c.options.n_operands;
         code = check_operands(&c);

@@ -54,8 +54,6 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_CHUNK] =
         INT("chunk", "b batch-size ub ubatch-size", "512", 1, 65536, "most tokens computed at once; the result is the same"),
     [FM_OPT_CTX_SIZE] = INT("ctx-size", "c", "0", 0, ANY_INT, "refuse more tokens than N in a sequence; 0: no limit"),
-    [FM_OPT_GPU_LAYERS] = STRING("gpu-layers", "ngl n-gpu-layers", "N", NULL,
-                                 "accepted for llama.cpp's users; --device chooses where to compute"),
 
     [FM_OPT_PROMPT] = STRING("prompt", "p", "TEXT", NULL, "the text (default: standard input)"),
     [FM_OPT_FILE] = PATH("file", "f", "read the text from FILE, every byte of it; \"-\" is standard input"),
@@ -108,8 +106,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_N_PREDICT] = INT("n-predict", "n predict", NULL, -1, ANY_INT, "most tokens to generate; -1: until it ends"),
     [FM_OPT_IGNORE_EOS] = FLAG("ignore-eos", NULL, NULL, "do not end at an end-of-text token"),
     [FM_OPT_STOP] = STRINGS("stop", "r reverse-prompt", "TEXT", "end before this text; may be repeated"),
-    [FM_OPT_SPECIAL] = FLAG("special", NULL, NULL, "show special tokens as text"),
-    [FM_OPT_ECHO] = FLAG("echo", NULL, NULL, "print the prompt too"),
+    [FM_OPT_SPECIAL] = FLAG("special", "sp", NULL, "show special tokens as text"),
+    [FM_OPT_ECHO] = FLAG("echo", "display-prompt", NULL, "print the prompt too"),
     [FM_OPT_CHOICES] = INT("choices", "np parallel", "1", 1, 256, "answers to one prompt, whose cost is paid once"),
     [FM_OPT_LOGPROBS] = INT("logprobs", NULL, NULL, 0, 20, "with --json: log-probabilities, and the N likeliest alternatives"),
     [FM_OPT_STATE] = PATH("state", NULL, "begin from this state file"),
@@ -128,6 +126,8 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_SYSTEM] = STRING("system", "sys system-prompt", "TEXT", NULL, "the system message of a chat"),
     [FM_OPT_CHAT_TEMPLATE] = {"chat-template", "chat-template-file", FM_OPT_PATH, "FILE", NULL, 0, 0,
                               "Jinja template: a file, \"chatml\" or \"falcon3\" (default: the model's)"},
+    [FM_OPT_CONVERSATION] = FLAG("conversation", "cnv", "on", "talk by the chat template; without it a text is gone on with"),
+    [FM_OPT_SINGLE_TURN] = FLAG("single-turn", "st", NULL, "answer once, at a terminal too"),
 
     [FM_OPT_HIDDEN] = FLAG("hidden", NULL, NULL, "the layers' outputs instead of logits"),
     [FM_OPT_WINDOW] = INT("window", NULL, NULL, 1, ANY_INT, "score in windows of N tokens instead of streaming"),

@@ -6,18 +6,24 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "cli/llama_options.h"
 
 #define WORD_MAX ((size_t)48) /* longest name of an option */
 
 /* ---- Words ---------------------------------------------------------------------------------------------------------- */
 
-/* Underscores count as dashes, as llama.cpp's users write them. */
+/* Underscores count as dashes, as llama.cpp's users write them; empty when it is too long to be a name. */
+static fm_view dashed_name(char dashed[WORD_MAX], const char *word, size_t n)
+{
+    if (n > WORD_MAX) n = 0;
+    for (size_t i = 0; i < n; i++) dashed[i] = word[i] == '_' ? '-' : word[i];
+    return (fm_view){dashed, n};
+}
+
 static bool names_option(const fm_option *o, const char *word, size_t n)
 {
     char dashed[WORD_MAX];
-    const fm_view name = {dashed, n};
-    if (n > sizeof dashed) return false;
-    for (size_t i = 0; i < n; i++) dashed[i] = word[i] == '_' ? '-' : word[i];
+    const fm_view name = dashed_name(dashed, word, n);
     return fm_view_is(name, o->name) || fm_word_find(name, o->aliases, ' ', NULL);
 }
 
@@ -180,6 +186,30 @@ static fm_opt letter_and_number(const fm_opt *list, const char *body)
     return kind == FM_OPT_INT || kind == FM_OPT_FLOAT || kind == FM_OPT_SEED_NUMBER ? id : FM_OPT_END;
 }
 
+/* Commands that compute answer to llama.cpp's options, too. */
+static const fm_llama_option *find_llama(const fm_opt *list, const char *word, size_t n)
+{
+    char dashed[WORD_MAX];
+    const fm_view name = dashed_name(dashed, word, n);
+    return name.n && fm_options_take(list, FM_OPT_DEVICE) ? fm_llama_option_find(name.p, name.n) : NULL;
+}
+
+static fm_status answer_llama(parser *p, const fm_llama_option *o, const char *spelled, bool attached, fm_error *err)
+{
+    fm_options *to = p->o;
+    const char *next = p->i + 1 < p->argc ? p->argv[p->i + 1] : NULL;
+    if (o->answer == FM_LLAMA_REFUSED) return fm_fail(err, FM_ERR_ARGUMENT, "%s: %s", spelled, o->why);
+    if (o->answer == FM_LLAMA_NOTED && to->n_noted < FM_COUNT(to->noted)) {
+        to->noted[to->n_noted].arg = p->argv[p->i];
+        to->noted[to->n_noted++].why = o->why;
+    }
+    if (!attached && fm_llama_option_takes(o, next)) {
+        if (!next) return fm_fail(err, FM_ERR_ARGUMENT, "%s needs a value: %s N", spelled, spelled);
+        p->i++;
+    }
+    return FM_OK;
+}
+
 static fm_status parse_option(parser *p, fm_error *err)
 {
     const char *arg = p->argv[p->i], *body = arg + (arg[1] == '-' ? 2 : 1), *equals = strchr(body, '=');
@@ -193,6 +223,8 @@ static fm_status parse_option(parser *p, fm_error *err)
         id = find_option(p->list, body + 3, n - 3);
         if (id != FM_OPT_END && fm_option_get(id)->kind == FM_OPT_FLAG) return take_value(p, id, spelled, "off", err);
     }
+    const fm_llama_option *llama = find_llama(p->list, body, n);
+    if (llama) return answer_llama(p, llama, spelled, equals != NULL, err);
     id = arg[1] == '-' ? FM_OPT_END : letter_and_number(p->list, body);
     if (id != FM_OPT_END) return take_value(p, id, spelled, body + 1, err);
     return unknown_option(p->list, arg, err);

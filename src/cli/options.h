@@ -28,7 +28,6 @@ typedef enum fm_opt {
     FM_OPT_INVARIANT,
     FM_OPT_CHUNK,
     FM_OPT_CTX_SIZE,
-    FM_OPT_GPU_LAYERS,
     FM_OPT_PROMPT,
     FM_OPT_FILE,
     FM_OPT_IDS,
@@ -81,6 +80,8 @@ typedef enum fm_opt {
     FM_OPT_DRAFT_ADAPT,
     FM_OPT_SYSTEM,
     FM_OPT_CHAT_TEMPLATE,
+    FM_OPT_CONVERSATION,
+    FM_OPT_SINGLE_TURN,
     FM_OPT_HIDDEN,
     FM_OPT_WINDOW,
     FM_OPT_RESET,
@@ -126,10 +127,9 @@ typedef enum fm_opt {
 /* What several commands share; a command's list is these and its own, then FM_OPT_END. */
 #define FM_OPTS_COMMON FM_OPT_HELP, FM_OPT_VERBOSE, FM_OPT_LOG, FM_OPT_COLOR
 #define FM_OPTS_MODEL  FM_OPT_MODEL, FM_OPT_MMAP, FM_OPT_MLOCK, FM_OPT_MIXER_RMS_EPS
-#define FM_OPTS_ENGINE                                                                                                         \
-    FM_OPT_THREADS, FM_OPT_CPU, FM_OPT_DEVICE, FM_OPT_ACTIVATIONS, FM_OPT_INVARIANT, FM_OPT_CHUNK, FM_OPT_GPU_LAYERS
-#define FM_OPTS_DRAFT FM_OPT_SPEC_TYPE, FM_OPT_DRAFT_MODEL, FM_OPT_DRAFT_MAX, FM_OPT_DRAFT_MIN, FM_OPT_DRAFT_ADAPT
-#define FM_OPTS_TEXT  FM_OPT_PROMPT, FM_OPT_FILE, FM_OPT_ESCAPE, FM_OPT_PARSE_SPECIAL, FM_OPT_ANY_BYTES
+#define FM_OPTS_ENGINE FM_OPT_THREADS, FM_OPT_CPU, FM_OPT_DEVICE, FM_OPT_ACTIVATIONS, FM_OPT_INVARIANT, FM_OPT_CHUNK
+#define FM_OPTS_DRAFT  FM_OPT_SPEC_TYPE, FM_OPT_DRAFT_MODEL, FM_OPT_DRAFT_MAX, FM_OPT_DRAFT_MIN, FM_OPT_DRAFT_ADAPT
+#define FM_OPTS_TEXT   FM_OPT_PROMPT, FM_OPT_FILE, FM_OPT_ESCAPE, FM_OPT_PARSE_SPECIAL, FM_OPT_ANY_BYTES
 #define FM_OPTS_SAMPLING                                                                                                       \
     FM_OPT_SEED, FM_OPT_TEMP, FM_OPT_TOP_K, FM_OPT_TOP_P, FM_OPT_MIN_P, FM_OPT_TYPICAL, FM_OPT_TOP_N_SIGMA,                    \
         FM_OPT_XTC_PROBABILITY, FM_OPT_XTC_THRESHOLD, FM_OPT_REPEAT_PENALTY, FM_OPT_REPEAT_LAST_N, FM_OPT_PRESENCE_PENALTY,    \
@@ -171,11 +171,18 @@ typedef struct fm_opt_value {
     size_t n;
 } fm_opt_value;
 
+#define FM_OPT_NOTES_MAX 16 /* more are accepted in silence */
+
 /* The parsed command line. */
 typedef struct fm_options {
     fm_opt_value v[FM_OPT_COUNT];
     const char **operands; /* what is not an option, in order */
     size_t n_operands;
+    /* Options of llama.cpp that change nothing, as they were typed and with the reason. */
+    struct {
+        const char *arg, *why;
+    } noted[FM_OPT_NOTES_MAX];
+    size_t n_noted;
 } fm_options;
 
 const fm_option *fm_option_get(fm_opt id);
@@ -196,6 +203,10 @@ static inline int64_t fm_opt_int(const fm_options *o, fm_opt id)
 {
     return o->v[id].i;
 }
+static inline uint64_t fm_opt_u64(const fm_options *o, fm_opt id)
+{
+    return o->v[id].u;
+}
 static inline double fm_opt_float(const fm_options *o, fm_opt id)
 {
     return o->v[id].f;
@@ -203,10 +214,6 @@ static inline double fm_opt_float(const fm_options *o, fm_opt id)
 static inline const char *fm_opt_str(const fm_options *o, fm_opt id)
 {
     return o->v[id].s;
-static inline uint64_t fm_opt_u64(const fm_options *o, fm_opt id)
-{
-    return o->v[id].u;
-}
 }
 /* Given on the command line or in the environment. */
 static inline bool fm_opt_given(const fm_options *o, fm_opt id)

@@ -173,7 +173,7 @@ static void verb_set(fm_talk *k, char *rest)
         if (name) fm_str_puts(&k->system, name);
         if (value) fm_str_printf(&k->system, " %s", value);
         fm_talk_forget(k);
-        if (!k->chat) puts("this model has no chat template, so a system message has no effect");
+        if (!k->chat) puts("no chat template is used, so a system message has no effect");
     } else if (!word || !set_nothing(word)) {
         puts("/set system TEXT, /set parameter NAME VALUE, /set verbose, /set quiet, /set history or /set nohistory");
     }
@@ -307,7 +307,7 @@ static void say(fm_talk *k, const char *text)
 int fm_repl(fm_talk *k)
 {
     fm_str message = {0};
-    if (k->plain) puts("This model has no chat template: it continues what you write.");
+    if (k->plain) puts("Without a chat template: the model continues what you write.");
     puts("/? for help, Ctrl-D to leave");
     for (;;) {
         fm_cli_catch_interrupt();

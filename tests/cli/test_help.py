@@ -2,6 +2,7 @@
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 from fmamba import TALES, Case, good, good_json, run
@@ -52,10 +53,39 @@ class Help(Case):
         p = run("generate", "-p", "The", "-n", 3)
         self.assertIsNone(re.search(rb"\x1b", p.stdout + p.stderr))
 
-    def test_gpu_layers_are_accepted_with_a_note(self):
-        p = run("generate", "-p", "The", "-n", 1, "-ngl", 99)
-        self.assertEqual(p.returncode, 0)
-        self.assertIn(b"-ngl", p.stderr)
+    def test_options_of_llama_cpp_have_answers(self):
+        """What changes nothing is accepted, with the reason where somebody may wonder; what would change the text is refused."""
+        base = ("generate", "-p", "The", "-n", 2, "--temp", 0)
+        plain = run(*base)
+        self.assertEqual((plain.returncode, plain.stderr), (0, b""))
+        for args, said in ((("-ngl", 99), b"-ngl has no effect: the whole model is where --device"),
+                           (("-fa",), b"-fa has no effect: there is no attention"), (("-fa", "on"), b"-fa has"),
+                           (("--flash-attn=auto",), b"--flash-attn"), (("-ctk", "q8_0"), b"there is no KV cache"),
+                           (("--cache-type-v", "q8_0"), b"there is no KV cache"), (("--cache_type_v=q8_0",), b"no KV cache"),
+                           (("--rope-freq-base", 10000), b"no positions"), (("--keep", -1), b"no context to run out of"),
+                           (("-tb", 4), b"same threads"), (("-i",), b"`fmamba run` talks"), (("--jinja",), None),
+                           (("-no-cnv",), None), (("--no-display-prompt",), None), (("--no-warmup",), None)):
+            p = run(*base, *args)
+            self.assertEqual((p.returncode, p.stdout), (0, plain.stdout), (args, p.stderr))
+            self.assertEqual(p.stderr.count(b"\n"), 0 if said is None else 1, (args, p.stderr))
+            self.assertIn(said or b"", p.stderr)
+        self.assertEqual(run(*base, "--display-prompt").stdout, b"The" + plain.stdout)
+        for args, said in ((("-cnv",), "`fmamba run` talks"), (("--grammar", "x"), "grammar"), (("--lora", "x"), "merge"),
+                           (("-hf", "x"), "-m"), (("--prompt-cache", "x"), "--save-state"), (("-ctk",), "needs a value")):
+            self.fails((*base, *args), 2, args[0], said)
+        self.fails(("inspect", "-fa"), 2, "unknown option '-fa'")
+
+    def test_a_talk_takes_llama_cpps_words_for_it(self):
+        template = tempfile.NamedTemporaryFile("w", suffix=".jinja")  # pylint: disable=consider-using-with
+        self.addCleanup(template.close)
+        template.write("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+        template.flush()
+        args = ("run", "-p", "The", "-n", 4, "--temp", 0, "--chat-template", template.name)
+        talk, plain = run(*args, "-st", "-cnv", "--no-display-prompt"), run(*args, "-no-cnv")
+        self.assertEqual((talk.returncode, plain.returncode), (0, 0), talk.stderr + plain.stderr)
+        self.assertEqual(talk.stdout, run(*args).stdout)
+        self.assertNotEqual(talk.stdout, plain.stdout)
+        self.assertEqual(plain.stdout.strip(), run("generate", *args[1:7]).stdout.strip())
 
     def test_seeds_have_64_bits(self):
         args = ("generate", "-p", "The", "-n", 12, "--json", "--seed")
