@@ -157,24 +157,6 @@ static void check_gradients(const world *w, const fm_gradients *g, const char *p
     unlink(path);
 }
 
-/* Documents packed into one step give the gradients of each alone. */
-static void packed_documents(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < FM_COUNT(names); i++) {
-        world w;
-        world_open(&w, names[i], 2);
-        for (int recompute = 0; recompute < 2; recompute++) {
-            pieces p;
-            pieces_open(&p, &w);
-            near(&w, "the loss", pass(&w, &p, true, recompute), number(&w, "packed.loss", 0), 1e-5);
-            check_gradients(&w, &p.g, "packed.");
-            pieces_close(&p);
-        }
-        world_close(&w);
-    }
-}
-
 /* "state.*" is (pieces, layers, floats of a layer) and a state has a layer at an offset: copies one into the other. */
 static void take_states(const world *w, float *states, const char *name)
 {
@@ -198,26 +180,47 @@ static void check_states(const world *w, const float *states, const char *name)
     free(want);
 }
 
+/* One pass against the golden numbers "packed.*" or "state.*". */
+static void check_pass(const world *w, bool packed, bool recompute)
+{
+    pieces p;
+    pieces_open(&p, w);
+    if (!packed) {
+        take_states(w, p.states, "state.before");
+        take_states(w, p.g_states, "state.weight");
+    }
+    near(w, "the loss", pass(w, &p, packed, recompute), number(w, packed ? "packed.loss" : "state.loss", 0), 1e-5);
+    check_gradients(w, &p.g, packed ? "packed." : "state.");
+    if (!packed) {
+        check_states(w, p.states, "state.after");
+        check_states(w, p.g_states, "state.grad");
+    }
+    pieces_close(&p);
+}
+
+static void check_passes(bool packed)
+{
+    for (size_t i = 0; i < FM_COUNT(names); i++) {
+        world w;
+        world_open(&w, names[i], 2);
+        check_pass(&w, packed, false);
+        check_pass(&w, packed, true);
+        world_close(&w);
+    }
+}
+
+/* Documents packed into one step give the gradients of each alone. */
+static void packed_documents(void **state)
+{
+    (void)state;
+    check_passes(true);
+}
+
 /* States go in and come out; so do their gradients, the other way. */
 static void given_states(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < FM_COUNT(names); i++) {
-        world w;
-        world_open(&w, names[i], 2);
-        for (int recompute = 0; recompute < 2; recompute++) {
-            pieces p;
-            pieces_open(&p, &w);
-            take_states(&w, p.states, "state.before");
-            take_states(&w, p.g_states, "state.weight");
-            near(&w, "the loss", pass(&w, &p, false, recompute), number(&w, "state.loss", 0), 1e-5);
-            check_gradients(&w, &p.g, "state.");
-            check_states(&w, p.states, "state.after");
-            check_states(&w, p.g_states, "state.grad");
-            pieces_close(&p);
-        }
-        world_close(&w);
-    }
+    check_passes(false);
 }
 
 /* Weights, states and their gradients of one thread, and of as many as there may be. */

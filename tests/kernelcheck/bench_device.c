@@ -193,17 +193,19 @@ static fm_ragged step_of(bench *b, size_t n_seq, size_t n)
     return r;
 }
 
-typedef struct conv_bench {
-    fm_conv_args a;
+/* A kernel of a step: one of the two. */
+typedef struct step_bench {
+    fm_conv_args conv;
+    fm_scan_args scan;
     fm_ragged r;
     size_t state; /* floats of all sequences */
-} conv_bench;
+} step_bench;
 
 static void conv_turn(bench *b, void *ctx, size_t turn)
 {
-    const conv_bench *c = ctx;
+    const step_bench *c = ctx;
     const fm_run run = run_of(b);
-    fm_conv_args a = c->a;
+    fm_conv_args a = c->conv;
     a.ragged = &c->r;
     a.state.rows += turn * c->state;
     a.x += turn * c->r.n_tokens * a.x_stride;
@@ -220,33 +222,27 @@ static void *pack_place(bench *b, size_t n, bool packed)
 static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)
 {
     const size_t T = n_seq * n, state = (D_CONV - 1) * D_INNER;
-    conv_bench c = {.state = n_seq * state};
+    step_bench c = {.state = n_seq * state};
     turns_for(b, 4.0 * (double)(2 * T * D_INNER + 2 * n_seq * state));
-    c.a = (fm_conv_args){.out_stride = D_INNER, .x_stride = 2 * D_INNER, .d_inner = D_INNER, .d_conv = D_CONV};
-    c.a.x = noise(b, b->turns * T * c.a.x_stride, 1.0f, 0.0f);
-    c.a.out = noise(b, b->turns * T * D_INNER, 1.0f, 0.0f);
-    c.a.w = noise(b, D_CONV * D_INNER, 1.0f, 0.0f);
-    c.a.bias = noise(b, D_INNER, 1.0f, 0.0f);
-    c.a.state = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
-    c.a.packed = pack_place(b, T, packed);
+    c.conv = (fm_conv_args){.out_stride = D_INNER, .x_stride = 2 * D_INNER, .d_inner = D_INNER, .d_conv = D_CONV};
+    c.conv.x = noise(b, b->turns * T * c.conv.x_stride, 1.0f, 0.0f);
+    c.conv.out = noise(b, b->turns * T * D_INNER, 1.0f, 0.0f);
+    c.conv.w = noise(b, D_CONV * D_INNER, 1.0f, 0.0f);
+    c.conv.bias = noise(b, D_INNER, 1.0f, 0.0f);
+    c.conv.state = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
+    c.conv.packed = pack_place(b, T, packed);
     c.r = step_of(b, n_seq, n);
     b->tokens = T;
     snprintf(b->what, sizeof b->what, "%zu x %zu tokens%s", n_seq, n, packed ? " + pack" : "");
     report(b, conv_turn, &c);
 }
 
-typedef struct scan_bench {
-    fm_scan_args a;
-    fm_ragged r;
-    size_t state; /* floats of all sequences */
-} scan_bench;
-
 static void scan_turn(bench *b, void *ctx, size_t turn)
 {
-    const scan_bench *c = ctx;
+    const step_bench *c = ctx;
     const fm_run run = run_of(b);
     const size_t T = c->r.n_tokens;
-    fm_scan_args a = c->a;
+    fm_scan_args a = c->scan;
     a.ragged = &c->r;
     a.h.rows += turn * c->state;
     a.A += turn * a.d_state * D_INNER;
@@ -260,22 +256,23 @@ static void scan_turn(bench *b, void *ctx, size_t turn)
 static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, bool packed)
 {
     const size_t T = n_seq * n, D = D_INNER, state = d_state * D;
-    scan_bench c = {.state = n_seq * state};
+    step_bench c = {.state = n_seq * state};
     turns_for(b, 4.0 * (double)(4 * T * D + state + 2 * n_seq * state + 2 * d_state * T));
-    c.a = (fm_scan_args){.y_stride = D, .u_stride = D, .dt_stride = D, .z_stride = 2 * D, .bc_stride = WIDTH_Q, .d_inner = D};
-    c.a.d_state = d_state;
-    c.a.u = noise(b, b->turns * T * D, 1.0f, 0.0f);
-    c.a.y = noise(b, b->turns * T * D, 1.0f, 0.0f);
-    c.a.dt = noise(b, b->turns * T * D, 1.0f, -4.0f);
-    c.a.z = noise(b, b->turns * T * 2 * D, 1.0f, 0.0f);
-    c.a.dt_bias = noise(b, D, 0.1f, 0.0f);
-    c.a.skip = noise(b, D, 1.0f, 0.0f);
-    c.a.A = noise(b, b->turns * state, 1.0f, -8.0f);
-    c.a.B = noise(b, b->turns * T * WIDTH_Q, 1.0f, 0.0f);
-    c.a.C = c.a.B + d_state;
-    c.a.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
-    c.a.packed = pack_place(b, T, packed);
-    if (c.a.packed) c.a.y = NULL;
+    c.scan =
+        (fm_scan_args){.y_stride = D, .u_stride = D, .dt_stride = D, .z_stride = 2 * D, .bc_stride = WIDTH_Q, .d_inner = D};
+    c.scan.d_state = d_state;
+    c.scan.u = noise(b, b->turns * T * D, 1.0f, 0.0f);
+    c.scan.y = noise(b, b->turns * T * D, 1.0f, 0.0f);
+    c.scan.dt = noise(b, b->turns * T * D, 1.0f, -4.0f);
+    c.scan.z = noise(b, b->turns * T * 2 * D, 1.0f, 0.0f);
+    c.scan.dt_bias = noise(b, D, 0.1f, 0.0f);
+    c.scan.skip = noise(b, D, 1.0f, 0.0f);
+    c.scan.A = noise(b, b->turns * state, 1.0f, -8.0f);
+    c.scan.B = noise(b, b->turns * T * WIDTH_Q, 1.0f, 0.0f);
+    c.scan.C = c.scan.B + d_state;
+    c.scan.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
+    c.scan.packed = pack_place(b, T, packed);
+    if (c.scan.packed) c.scan.y = NULL;
     c.r = step_of(b, n_seq, n);
     b->tokens = T;
     snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, packed ? " pack" : "");
