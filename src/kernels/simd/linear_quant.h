@@ -278,20 +278,16 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
 enum { FEW_KINDS = 5 };
 static const uint8_t few_tokens[FEW_KINDS] = {2, 3, 4, 6, 8};
 
-#define X(upper, type, bytes)                                                                                                  \
-    FEW_256(few2_##type, type, bytes, 2)                                                                                       \
-    FEW_256(few3_##type, type, bytes, 3)                                                                                       \
-    FEW_256(few4_##type, type, bytes, 4)                                                                                       \
-    FEW_256(few6_##type, type, bytes, 6)                                                                                       \
-    FEW_256(few8_##type, type, bytes, 8)
+#define FEW_EACH(FEW, type, bytes)                                                                                             \
+    FEW(few2_##type, type, bytes, 2)                                                                                           \
+    FEW(few3_##type, type, bytes, 3)                                                                                           \
+    FEW(few4_##type, type, bytes, 4)                                                                                           \
+    FEW(few6_##type, type, bytes, 6)                                                                                           \
+    FEW(few8_##type, type, bytes, 8)
+#define X(upper, type, bytes) FEW_EACH(FEW_256, type, bytes)
 KINDS_256(X)
 #undef X
-#define X(upper, type, bytes)                                                                                                  \
-    FEW_32(few2_##type, type, bytes, 2)                                                                                        \
-    FEW_32(few3_##type, type, bytes, 3)                                                                                        \
-    FEW_32(few4_##type, type, bytes, 4)                                                                                        \
-    FEW_32(few6_##type, type, bytes, 6)                                                                                        \
-    FEW_32(few8_##type, type, bytes, 8)
+#define X(upper, type, bytes) FEW_EACH(FEW_32, type, bytes)
 KINDS_32(X)
 #undef X
 
