@@ -104,11 +104,7 @@ static fm_status read_place(fm_trainer *t, const char *path, fm_error *err)
 static fm_status read_state(fm_trainer *t, const char *path, fm_error *err)
 {
     FM_TRY(read_place(t, path, err));
-    if (t->cursor.stage > 0 && t->cursor.stage >= t->data->n_stages)
-        return fm_fail(err, FM_ERR_ARGUMENT,
-                       "%s: the run is in stage %llu of its data, but data.stages has %zu: give them back", path,
-                       (unsigned long long)t->cursor.stage + 1, t->data->n_stages);
-    return FM_OK;
+    return fm_data_check_cursor(t->data, &t->cursor, path, err);
 }
 
 /* Calls one of the above on dir/name. */

@@ -184,6 +184,21 @@ static fm_status check_stage(const fm_data *d, size_t i, size_t block, fm_error 
     return FM_OK;
 }
 
+/* Places in tokens stay below 2^63, and windows below DRAWN_MAX with those of a step. */
+fm_status fm_data_check_cursor(const fm_data *d, const fm_cursor *c, const char *path, fm_error *err)
+{
+    const uint64_t most = (uint64_t)1 << 62;
+    bool far = false;
+    if (c->stage > 0 && c->stage >= d->n_stages)
+        return fm_fail(err, FM_ERR_ARGUMENT,
+                       "%s: the run is in stage %llu of its data, but data.stages has %zu: give them back", path,
+                       (unsigned long long)c->stage + 1, d->n_stages);
+    for (size_t i = 0; i < FM_SOURCES_MAX; i++) far |= c->taken[i] >= most;
+    if (!far && c->drawn < DRAWN_MAX / 2 && c->drawn < most / fm_data_length(d, c)) return FM_OK;
+    return fm_fail(err, FM_ERR_FORMAT, "%s: no run comes as far as it says (%llu windows of a stage): the file is damaged",
+                   path, (unsigned long long)c->drawn);
+}
+
 static size_t count_tokens(const fm_data *d, size_t source)
 {
     size_t n = 0;

@@ -43,6 +43,9 @@ typedef struct fm_cursor {
 /* FM_ERR_ARGUMENT when a source has not one whole block (names it by its number), all together have not the windows of a step, or
  * stages do not fit. */
 fm_status fm_data_check(const fm_data *d, uint64_t batch, fm_error *err);
+/* A place that a file tells; `path` is for the message.  FM_ERR_ARGUMENT: of a stage that the data have not.  FM_ERR_FORMAT: no
+ * run comes so far. */
+fm_status fm_data_check_cursor(const fm_data *d, const fm_cursor *c, const char *path, fm_error *err);
 size_t fm_data_longest(const fm_data *d);                    /* of all stages' windows */
 size_t fm_data_length(const fm_data *d, const fm_cursor *c); /* of a window here */
 /* The length + 1 ids of the window that comes after `ahead` others; errors as fm_tokens_copy(). */

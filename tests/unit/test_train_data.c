@@ -202,6 +202,27 @@ static void what_does_not_fit_is_refused(void **state)
     assert_fails(fm_data_check(&w.d, 1, &err), FM_ERR_ARGUMENT, err, "stage 2 takes nothing");
 }
 
+/* A checkpoint may tell any place. */
+static void places_no_run_reaches_are_refused(void **state)
+{
+    (void)state;
+    static const fm_stage two[] = {{.length = 8, .weights = {1}}, {.begin = 100, .length = 16, .weights = {1}}};
+    const fm_data d = {.n_sources = 1, .weights = {1}, .length = 16, .stages = two, .n_stages = 2};
+    fm_cursor c = {.stage = 1, .drawn = 1u << 30, .taken = {(uint64_t)1 << 61}};
+    fm_error err = {0};
+    assert_ok(fm_data_check_cursor(&d, &c, "p", &err));
+    c.drawn = (uint64_t)1 << 41;
+    assert_fails(fm_data_check_cursor(&d, &c, "p", &err), FM_ERR_FORMAT, err,
+                 "p: no run comes as far as it says (2199023255552 windows");
+    c.drawn--;
+    assert_ok(fm_data_check_cursor(&d, &c, "p", &err));
+    c.taken[0] = (uint64_t)1 << 62;
+    assert_fails(fm_data_check_cursor(&d, &c, "p", &err), FM_ERR_FORMAT, err, "the file is damaged");
+    c.stage = 2;
+    assert_fails(fm_data_check_cursor(&d, &c, "p", &err), FM_ERR_ARGUMENT, err,
+                 "in stage 3 of its data, but data.stages has 2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(an_epoch_has_every_window_once),
@@ -209,6 +230,7 @@ int main(void)
                                        cmocka_unit_test(parts_are_read_apart),
                                        cmocka_unit_test(stages_go_on_where_the_last_stopped),
                                        cmocka_unit_test(any_number_of_workers_reads_the_same),
+                                       cmocka_unit_test(places_no_run_reaches_are_refused),
                                        cmocka_unit_test(what_does_not_fit_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
