@@ -307,7 +307,9 @@ static void say(fm_talk *k, const char *text)
 int fm_repl(fm_talk *k)
 {
     fm_str message = {0};
-    if (k->plain) puts("Without a chat template: the model continues what you write.");
+    if (k->plain)
+        printf("%s: it continues what you write.\n",
+               fm_model_chat_template(k->model) ? "The model is not asked to talk" : "This model has no chat template");
     puts("/? for help, Ctrl-D to leave");
     for (;;) {
         fm_cli_catch_interrupt();

@@ -110,6 +110,16 @@ class Talk(Case):
             os.write(t.master, b"/bye\n")
             self.assertEqual(t.end()[1], 0)
 
+    def test_a_single_turn(self):
+        """-st answers what is typed until Ctrl-D, and leaves; the seed may have all of 64 bits."""
+        with Terminal("run", "-st", "--temp", 0, "-n", 8, "--seed", 2**64 - 1) as t:
+            t.until(f"seed {2**64 - 1},")
+            os.write(t.master, b"Once upon a time\n\x04")
+            text, code = t.end()
+            self.assertEqual(code, 0, text)
+            self.assertNotIn(">>>", text)
+            self.assertIn(good("run", "--temp", 0, "-n", 8, "Once upon a time").strip(), text)
+
     def test_several_lines_and_the_end_of_input(self):
         with Terminal("run", "--temp", 0, "-n", 3) as t:
             t.until(">>> ")
