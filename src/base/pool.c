@@ -22,7 +22,11 @@
 
 #define SPIN_NS     30000  /* how long a wait inside a job spins before it sleeps */
 #define JOB_SPIN_NS 200000 /* and a wait for the next job: about what choosing a token takes */
+#if defined(__SANITIZE_THREAD__)
+#define STACK_BYTES ((size_t)4 << 20) /* the sanitizer keeps most of a MiB for itself in each */
+#else
 #define STACK_BYTES ((size_t)1 << 20)
+#endif
 
 /* A word that threads wait on, on a cache line of its own. */
 typedef struct gate {
