@@ -79,6 +79,7 @@ typedef void (*fm_log_fn)(void *ctx, const char *line);
 /* ---- Model ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct fm_model fm_model;
+typedef struct fm_session_options fm_session_options;
 
 typedef struct fm_model_options {
     const fm_allocator *allocator; /* NULL: malloc */
@@ -89,7 +90,8 @@ typedef struct fm_model_options {
     const char *device;            /* NULL or "cpu"; "cuda" (most free memory), "cuda:N", "auto": cuda where there is one */
     bool f32_activations;          /* on a GPU: activations enter products in f32, without TF32; default bf16 */
     bool invariant;                /* on a GPU: a token's bits do not depend on how many tokens a step has (slower) */
-    fm_progress_fn progress;       /* with no_mmap or a GPU: how much was read */
+    const fm_session_options *session; /* on a GPU: the largest to come, without room for which nothing is loaded */
+    fm_progress_fn progress;           /* with no_mmap or a GPU: how much was read */
     fm_log_fn log;
     void *ctx; /* of progress and log */
 } fm_model_options;
@@ -169,19 +171,20 @@ FM_API bool fm_tokenizer_is_special(const fm_tokenizer *t, int32_t id);
 /* ---- Session, sequences, steps --------------------------------------------------------------------------------------- */
 
 typedef struct fm_session fm_session;
+typedef struct fm_sampler fm_sampler;
 typedef uint64_t fm_seq; /* 0 is never a sequence */
 
-typedef struct fm_session_options {
+struct fm_session_options {
     const fm_allocator *allocator; /* NULL: malloc */
     size_t n_seq;                  /* sequences at once, default 1 */
     size_t chunk;                  /* most tokens computed at once, default 512; a longer step is cut, with the same bits */
-    size_t draft_max;              /* room to check drafts of up to so many tokens (at most 64) in fm_generate(); default none */
-    unsigned threads;              /* default: the CPUs this process may use */
-    const char *cpu;               /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
+    size_t draft_max;          /* room to check drafts of up to so many tokens (at most 64) in fm_generate(); default none */
+    unsigned threads;          /* default: the CPUs this process may use */
+    const char *cpu;           /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
                                       "avx512+vnni+amx", "neon", "neon+dotprod" */
-    bool (*cancel)(void *ctx);     /* asked between layers of chunks longer than one token, and before each chunk */
+    bool (*cancel)(void *ctx); /* asked between layers of chunks longer than one token, and before each chunk */
     void *ctx;
-} fm_session_options;
+};
 
 /* Exactly the bytes fm_session_open() allocates for these options, all it will ever allocate; 0 when they overflow. */
 FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *options);
@@ -203,14 +206,16 @@ FM_API fm_status fm_seq_reset(fm_session *s, fm_seq seq, fm_error *err); /* back
 FM_API uint64_t fm_seq_tokens(const fm_session *s, fm_seq seq);          /* tokens seen; 0 for a stale handle */
 
 typedef enum fm_want {
-    FM_WANT_LAST = 0, /* logits of the span's last token, read with fm_seq_logits() */
-    FM_WANT_NONE,     /* only the state moves; the sequence has no logits afterwards */
-    FM_WANT_ALL,      /* logits of every token, delivered to on_logits; the last token's are kept too */
-    FM_WANT_LIKELIEST /* only the id with the largest logit after the last token, the lowest of equals; on a device the logits
-                       * stay there, nobody looks whether they are finite, and the sequence has none afterwards */
+    FM_WANT_LAST = 0,  /* logits of the span's last token, read with fm_seq_logits() */
+    FM_WANT_NONE,      /* only the state moves; the sequence has no logits afterwards */
+    FM_WANT_ALL,       /* logits of every token, delivered to on_logits; the last token's are kept too */
+    FM_WANT_LIKELIEST, /* the id with the largest logit after the last token, the lowest of equals */
+    FM_WANT_CHOSEN     /* the id that the span's sampler chooses after the last token, which it is to have accepted */
 } fm_want;
 
-/* One sequence's part of a step: n tokens to append to it.  A sequence may appear once per step. */
+/* One sequence's part of a step: n tokens to append to it.  A sequence may appear once per step.
+ * Of spans that want an id the logits stay where they are, on a GPU: it chooses where it can (fm_sampler_host_reason()), and
+ * fm_seq_logits() fetches them only when it is called.  A step of more than 256 such spans keeps none there. */
 typedef struct fm_span {
     fm_seq seq;
     const int32_t *tokens;   /* (n), or NULL when embeddings are given */
@@ -224,7 +229,9 @@ typedef struct fm_span {
      * n_layer + 1 is after the final norm.  (transformers' output_hidden_states of Mamba models are layers 1 .. n_layer + 1.) */
     void (*on_hidden)(void *ctx, size_t layer, size_t first, size_t n_rows, const float *rows);
     void *ctx;
-    int32_t *likeliest; /* FM_WANT_LIKELIEST: where the id goes */
+    int32_t *id;         /* FM_WANT_LIKELIEST, FM_WANT_CHOSEN: where it goes */
+    fm_sampler *sampler; /* FM_WANT_CHOSEN: as fm_sampler_choose() with this choice, the position being the tokens seen */
+    uint64_t choice;
 } fm_span;
 
 /* Runs one step: each span appends its tokens to its sequence and yields what it asks for.  Ragged: spans may differ in length,
@@ -271,8 +278,6 @@ FM_API fm_state_info fm_state_get_info(const fm_state *st);
 
 /* ---- Sampling ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct fm_sampler fm_sampler;
-
 typedef struct fm_logit_bias {
     int32_t id;
     float bias; /* -INFINITY bans */
@@ -317,6 +322,9 @@ FM_API void fm_sampler_accept(fm_sampler *s, int32_t id, bool prompt);
 /* Chooses from logits (vocab), which stay as they are.  Random numbers are a function of (seed, choice, position) only.  Does not
  * accept the token.  Allocates nothing. */
 FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t choice, uint64_t position);
+/* What a GPU lacks for this sampler's choices ("penalties"), so that the logits of each token come to the host; NULL: nothing, as
+ * it has temperature, min_p, top_k and top_p in this order. */
+FM_API const char *fm_sampler_host_reason(const fm_sampler *s);
 /* log-softmax of raw logits at id, computed in double; never NaN: a logit that is no number counts as -INFINITY. */
 FM_API double fm_logprob(const float *logits, size_t vocab, int32_t id);
 

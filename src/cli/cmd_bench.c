@@ -5,6 +5,7 @@
 
 #include "cli/bench.h"
 #include "cli/convert.h"
+#include "runtime/session.h"
 
 enum { LENGTHS_MAX = 32 };
 
@@ -43,7 +44,7 @@ static fm_status pass(job *j, const fm_bench_test *t, double *rate, fm_error *er
                                     .tokens = j->tokens + (t->prefill ? 0 : k),
                                     .n = t->prefill ? t->length : 1,
                                     .want = t->prefill ? FM_WANT_LAST : FM_WANT_LIKELIEST,
-                                    .likeliest = &j->chosen[i]};
+                                    .id = &j->chosen[i]};
         FM_TRY(fm_step(j->s, j->spans, t->batch, err));
     }
     *rate = (double)(t->length * t->batch) / (fm_cli_now() - begun);
@@ -129,6 +130,19 @@ static fm_status run_tests(job *j, bool prefill, const size_t *lengths, size_t n
     return FM_OK;
 }
 
+/* What inspect says beside what the device says; cuBLASLt and recorded steps are in it by now. */
+static fm_status note_memory(const job *j, fm_error *err)
+{
+    const fm_session_options o = fm_cli_session_options(j->c, j->batch_max);
+    fm_device_bytes b;
+    if (!j->m->device) return FM_OK;
+    FM_TRY(fm_session_device_bytes(j->m, &o, &b, err));
+    fm_cli_note("memory of %s: %zu MiB predicted (weights %zu, states %zu, scratch %zu), %zu MiB in use", fm_model_device(j->m),
+                fm_device_bytes_sum(&b) >> 20, b.weights >> 20, b.states >> 20, b.scratch >> 20,
+                fm_device_in_use(j->m->device) >> 20);
+    return FM_OK;
+}
+
 static fm_status run_all(job *j, fm_error *err)
 {
     fm_bench_machine machine = {0};
@@ -143,7 +157,7 @@ static fm_status run_all(job *j, fm_error *err)
         FM_TRY(run_tests(j, true, j->prompts, j->n_prompts, j->batches[b], err));
         FM_TRY(run_tests(j, false, j->gens, j->n_gens, j->batches[b], err));
     }
-    return FM_OK;
+    return note_memory(j, err);
 }
 
 /* ---- The model: a file, or one made up for the occasion ---- */
@@ -178,7 +192,7 @@ static fm_status open_model(job *j, fm_error *err)
     const bool shared = fm_opt_given(o, FM_OPT_PEER) || fm_opt_given(o, FM_OPT_PEER_BATCHED) || fm_opt_flag(o, FM_OPT_ROOFLINE);
     if (!fm_opt_given(o, FM_OPT_SHAPE)) {
         FM_TRY(fm_cli_model_path(&j->path, j->c, err));
-        return fm_cli_model_open(&j->m, j->c, err);
+        return fm_cli_model_open(&j->m, j->c, j->batch_max, err);
     }
     FM_TRY(make_model(j, err));
     FM_TRY(fm_model_open(&j->m, j->path.p, NULL, err));

@@ -123,6 +123,7 @@ static fm_status run_choice(job *j, fm_sampler *sampler, fm_seq seq, size_t choi
     fm_sampler_set_eos(sampler, j->sampling.eos, j->sampling.n_eos);
     for (size_t i = 0; i < j->in.n; i++) fm_sampler_accept(sampler, j->in.ids[i], true);
     if (n == 0) return FM_OK;
+    fm_cli_note_host(&j->sampling, j->e.model, sampler, &g);
     if (g.draft) FM_TRY(fm_draft_begin(g.draft, j->in.ids, j->in.n, err));
     FM_TRY(fm_generate(j->e.session, seq, sampler, &g, &j->now->end, err));
     return j->status == FM_OK ? FM_OK : fm_fail(err, j->status, "the answer does not fit into memory");
@@ -290,8 +291,9 @@ static fm_status open_job(job *j, const fm_cli *c, fm_error *err)
     j->c = c;
     j->n_choices = (size_t)fm_opt_int(&c->options, FM_OPT_CHOICES);
     j->stream = j->n_choices == 1 && !fm_opt_flag(&c->options, FM_OPT_JSON);
-    FM_TRY(fm_cli_model_open(&j->e.model, c, err));
-    FM_TRY(fm_cli_session_open(&j->e.session, j->e.model, c, j->n_choices > 1 ? 2 : 1, err));
+    const size_t n_seq = j->n_choices > 1 ? 2 : 1;
+    FM_TRY(fm_cli_model_open(&j->e.model, c, n_seq, err));
+    FM_TRY(fm_cli_session_open(&j->e.session, j->e.model, c, n_seq, err));
     FM_TRY(fm_seq_new(j->e.session, &j->e.seq, err));
     FM_TRY(fm_cli_sampling_read(&j->sampling, c, j->e.model, err));
     FM_TRY(fm_cli_draft_open(&j->draft, c, j->e.model, err));

@@ -36,7 +36,7 @@ static int run(const fm_cli *c)
     fm_error err = {0};
     fm_model *m = NULL;
     if (!out) return fm_cli_usage(c, "-o FILE says where the gradients go");
-    fm_status status = fm_cli_model_open(&m, c, &err);
+    fm_status status = fm_cli_model_open(&m, c, 1, &err);
     if (status == FM_OK) status = gradients(c, m, out, &err);
     fm_model_free(m);
     return status == FM_OK ? FM_EXIT_OK : fm_cli_fail(&err);

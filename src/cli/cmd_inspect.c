@@ -4,6 +4,7 @@
 
 #include "cli/common.h"
 #include "format/gguf.h"
+#include "runtime/session.h"
 
 /* One fact: a number or a text. */
 typedef struct fact {
@@ -13,7 +14,14 @@ typedef struct fact {
 
 enum { FACTS_MAX = 32 };
 
-static size_t collect(fact *f, const fm_model *m)
+/* What running it takes: by the CPU's session of one sequence, and, where --device asks for one, on a GPU. */
+typedef struct needs {
+    size_t session;
+    bool on_device;
+    fm_device_bytes device;
+} needs;
+
+static size_t collect(fact *f, const fm_model *m, const needs *n)
 {
     const fm_model_info i = fm_model_get_info(m);
     const fact all[] = {
@@ -32,11 +40,29 @@ static size_t collect(fact *f, const fm_model *m)
         {"trained_length", "trained length", NULL, i.trained_length},
         {"weight_bytes", "bytes of weights", NULL, i.weight_bytes},
         {"state_bytes", "bytes per state", NULL, i.state_bytes},
-        {"session_bytes", "bytes of a session", NULL, fm_session_bytes(m, NULL)},
-        {"memory_bytes", "memory needed", NULL, i.weight_bytes + fm_session_bytes(m, NULL)},
+        {"session_bytes", "bytes of a session", NULL, n->session},
+        {"memory_bytes", "memory needed", NULL, i.weight_bytes + n->session},
+        {"device_weight_bytes", "weights on a GPU", NULL, n->device.weights},
+        {"device_state_bytes", "states there", NULL, n->device.states},
+        {"device_scratch_bytes", "scratch there", NULL, n->device.scratch},
+        {"device_bytes", "memory needed there", NULL, fm_device_bytes_sum(&n->device)},
     };
     memcpy(f, all, sizeof all);
-    return FM_COUNT(all);
+    return FM_COUNT(all) - (n->on_device ? 0 : 4);
+}
+
+/* The session that the options describe, on a GPU that need not be there. */
+static fm_status measure(needs *n, const fm_model *m, const fm_cli *c, fm_error *err)
+{
+    const fm_model_options how = {.f32_activations = !strcmp(fm_opt_str(&c->options, FM_OPT_ACTIVATIONS), "f32"),
+                                  .invariant = fm_opt_flag(&c->options, FM_OPT_INVARIANT)};
+    fm_session_options o = fm_cli_session_options(c, 1);
+    *n = (needs){.session = fm_session_bytes(m, NULL), .on_device = strcmp(fm_opt_str(&c->options, FM_OPT_DEVICE), "cpu") != 0};
+    if (!n->on_device) return FM_OK;
+    if (fm_cli_int_list(fm_opt_str(&c->options, FM_OPT_BATCH), &o.n_seq, 1) != 1 || !o.n_seq)
+        return fm_fail(err, FM_ERR_ARGUMENT, "--batch %s: expected a number of sequences",
+                       fm_opt_str(&c->options, FM_OPT_BATCH));
+    return fm_device_bytes_of(m, &how, &o, &n->device, err);
 }
 
 static void put_tensors_json(fm_jsonw *w, const fm_model *m)
@@ -58,13 +84,13 @@ static void put_tensors_json(fm_jsonw *w, const fm_model *m)
     fm_jsonw_end(w, ']');
 }
 
-static void put_json(fm_str *out, const fm_model *m)
+static void put_json(fm_str *out, const fm_model *m, const needs *need)
 {
     const fm_model_info i = fm_model_get_info(m);
     const fm_tokenizer *t = fm_model_tokenizer(m);
     const fm_generation_defaults d = fm_model_generation_defaults(m);
     fact facts[FACTS_MAX];
-    const size_t n = collect(facts, m);
+    const size_t n = collect(facts, m, need);
     fm_jsonw w = {.out = out, .pretty = true};
     fm_jsonw_object(&w);
     for (size_t k = 0; k < n; k++) {
@@ -110,12 +136,12 @@ static void put_tensors_text(fm_str *out, const fm_model *m)
     }
 }
 
-static void put_text(fm_str *out, const fm_model *m, bool tensors)
+static void put_text(fm_str *out, const fm_model *m, const needs *need, bool tensors)
 {
     const fm_model_info i = fm_model_get_info(m);
     const fm_tokenizer *t = fm_model_tokenizer(m);
     fact facts[FACTS_MAX];
-    const size_t n = collect(facts, m);
+    const size_t n = collect(facts, m, need);
     for (size_t k = 0; k < n; k++) {
         fm_str_printf(out, "%-20s ", facts[k].label);
         if (facts[k].text)
@@ -182,11 +208,16 @@ static int inspect(const char *path, const fm_cli *c)
     fm_model *m;
     fm_str out = {0};
     const fm_model_options o = {.mixer_rms_eps = (float)fm_opt_float(&c->options, FM_OPT_MIXER_RMS_EPS)};
+    needs need;
     if (fm_model_open(&m, path, &o, &err) != FM_OK) return inspect_other(path, c, &err);
+    if (measure(&need, m, c, &err) != FM_OK) {
+        fm_model_free(m);
+        return fm_cli_fail(&err);
+    }
     if (fm_opt_flag(&c->options, FM_OPT_JSON))
-        put_json(&out, m);
+        put_json(&out, m, &need);
     else
-        put_text(&out, m, fm_opt_flag(&c->options, FM_OPT_TENSORS));
+        put_text(&out, m, &need, fm_opt_flag(&c->options, FM_OPT_TENSORS));
     fm_model_free(m);
     return fm_cli_put(&out);
 }
@@ -205,13 +236,17 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON, FM_OPT_MODEL, FM_OPT_MIXER_RMS_EPS, FM_OPT_TENSORS, FM_OPT_JSON, FM_OPT_END};
+static const fm_opt options[] = {FM_OPTS_COMMON, FM_OPT_MODEL,       FM_OPT_MIXER_RMS_EPS, FM_OPT_TENSORS, FM_OPT_JSON,
+                                 FM_OPT_DEVICE,  FM_OPT_ACTIVATIONS, FM_OPT_INVARIANT,     FM_OPT_CHUNK,   FM_OPT_BATCH,
+                                 FM_OPT_END};
 
 const fm_command fm_command_inspect = {
     .name = "inspect",
     .summary = "show a model's configuration, tensors, sizes and the memory it needs",
-    .usage = "[MODEL] [--tensors] [--json]",
-    .details = "A GGUF file that is no Mamba model, such as a vocabulary, is shown by its keys.",
+    .usage = "[MODEL] [--tensors] [--json] [--device cuda [--batch N] [-b N]]",
+    .details =
+        "A GGUF file that is no Mamba model, such as a vocabulary, is shown by its keys.  With --device cuda it also says what "
+        "--batch sequences and steps of -b tokens take on a GPU, which need not be there.",
     .options = options,
     .max_operands = 1,
     .run = run,

@@ -37,7 +37,7 @@ static fm_status open_talk(fm_talk *k, const fm_cli *c, fm_error *err)
     const char *system = fm_opt_str(&c->options, FM_OPT_SYSTEM);
     k->c = c;
     k->verbose = fm_opt_flag(&c->options, FM_OPT_VERBOSE);
-    FM_TRY(fm_cli_model_open(&k->model, c, err));
+    FM_TRY(fm_cli_model_open(&k->model, c, 1, err));
     FM_TRY(fm_cli_tokenizer(&k->t, c, k->model, err));
     FM_TRY(fm_cli_session_open(&k->session, k->model, c, 1, err));
     FM_TRY(fm_seq_new(k->session, &k->seq, err));

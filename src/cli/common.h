@@ -49,12 +49,13 @@ void fm_cli_clear_interrupt(void);
 /* The path of the model: -m or FM_MODEL, else the one that ships: beside the program or below the data directory. */
 fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err);
 fm_status fm_cli_shipped_path(fm_str *out, fm_error *err);
-/* Opens it with --no-mmap, --mlock, --mixer-rms-eps, a bar while reading. */
-fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err);
+/* Opens it with --no-mmap, --mlock, --mixer-rms-eps, --device and room there for n_seq sequences, a bar meanwhile. */
+fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_error *err);
 /* With -t, --cpu, --chunk; cancelled by Ctrl-C. */
 fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq);
 fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli *c, size_t n_seq, fm_error *err);
-/* At a terminal or with --verbose: version, model, kernel table, threads; with `p` also the seed and sampling defaults. */
+/* At a terminal or with --verbose: version, model, kernel table, threads; with `p` also the seed and sampling defaults.  On a GPU
+ * also the memory that it takes there. */
 void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, const fm_sampling *p);
 /* FM_ERR_LIMIT when `tokens` are more than the guard -c allows. */
 fm_status fm_cli_check_guard(const fm_cli *c, uint64_t tokens, fm_error *err);
@@ -132,11 +133,14 @@ typedef struct fm_cli_sampling {
     fm_logit_bias *biases;
     const int32_t *eos; /* the model's; none with --ignore-eos */
     size_t n_eos;
+    bool noted; /* where tokens are chosen */
 } fm_cli_sampling;
 
 /* The model's defaults with the options over them; a random seed when none is given. */
 fm_status fm_cli_sampling_read(fm_cli_sampling *out, const fm_cli *c, const fm_model *m, fm_error *err);
 void fm_cli_sampling_free(fm_cli_sampling *s);
+/* Says once why the logits of a GPU come to the host, where they do. */
+void fm_cli_note_host(fm_cli_sampling *s, const fm_model *m, const fm_sampler *sampler, const fm_generation *g);
 const char *fm_cli_stop_name(fm_stop stop); /* "eos", "stop", "length", "cancelled" */
 
 /* ---- States (engine.c) ---- */

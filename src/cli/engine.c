@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/common.h"
+#include "runtime/session.h"
 
 #define SHIPPED "models/tales.gguf"
 
@@ -63,15 +64,27 @@ static void on_log(void *ctx, const char *line)
     fm_cli_log((void *)(uintptr_t)((opening *)ctx)->c, line);
 }
 
-fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err)
+/* How fast the weights came to the device. */
+static void note_loaded(const fm_cli *c, const fm_model *m, double begun)
+{
+    size_t bytes;
+    const double s = fm_cli_now() - begun;
+    if (!m->device || !fm_opt_flag(&c->options, FM_OPT_VERBOSE) || fm_model_device_bytes(m, &bytes, NULL) != FM_OK) return;
+    fm_cli_note("%zu MiB of weights went to %s, which took %.2f s with opening it", bytes >> 20, fm_model_device(m), s);
+}
+
+fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_error *err)
 {
     fm_str path = {0};
     opening o = {c, fm_cli_bar_begin("reading")};
+    const double begun = fm_cli_now();
+    const fm_session_options session = fm_cli_session_options(c, n_seq);
     const fm_model_options options = {.no_mmap = !fm_opt_flag(&c->options, FM_OPT_MMAP),
                                       .mlock = fm_opt_flag(&c->options, FM_OPT_MLOCK),
                                       .device = fm_opt_str(&c->options, FM_OPT_DEVICE),
                                       .f32_activations = !strcmp(fm_opt_str(&c->options, FM_OPT_ACTIVATIONS), "f32"),
                                       .invariant = fm_opt_flag(&c->options, FM_OPT_INVARIANT),
+                                      .session = &session,
                                       .mixer_rms_eps = (float)fm_opt_float(&c->options, FM_OPT_MIXER_RMS_EPS),
                                       .progress = on_progress,
                                       .log = on_log,
@@ -80,6 +93,7 @@ fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, fm_error *err)
     fm_status status = fm_cli_model_path(&path, c, err);
     if (status == FM_OK) status = fm_model_open(out, path.p, &options, err);
     fm_cli_bar_end(&o.bar);
+    if (status == FM_OK) note_loaded(c, *out, begun);
     fm_str_free(&path);
     return status;
 }
@@ -103,6 +117,15 @@ fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli 
     return fm_session_open(out, m, &o, err);
 }
 
+static void put_memory(const fm_model *m, const fm_session *s)
+{
+    fm_device_bytes b;
+    const fm_session_options o = {.n_seq = s->n_seq, .chunk = s->chunk, .draft_max = s->draft_max, .cancel = s->cancel};
+    if (!m->device || fm_session_device_bytes(m, &o, &b, NULL) != FM_OK) return;
+    fprintf(stderr, ", memory there %zu MiB: weights %zu, states %zu, scratch %zu", fm_device_bytes_sum(&b) >> 20,
+            b.weights >> 20, b.states >> 20, b.scratch >> 20);
+}
+
 void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, const fm_sampling *p)
 {
     if (!fm_cli_is_terminal(STDERR_FILENO) && !fm_opt_flag(&c->options, FM_OPT_VERBOSE)) return;
@@ -112,6 +135,7 @@ void fm_cli_start_line(const fm_cli *c, const fm_model *m, const fm_session *s, 
     if (p)
         fprintf(stderr, ", seed %llu, temperature %g, top_p %g, top_k %d", (unsigned long long)p->seed, (double)p->temperature,
                 (double)p->top_p, p->top_k);
+    put_memory(m, s);
     fputc('\n', stderr);
 }
 
@@ -156,7 +180,7 @@ fm_status fm_cli_tokenizer(const fm_tokenizer **out, const fm_cli *c, const fm_m
 fm_status fm_cli_engine_open(fm_cli_engine *e, const fm_cli *c, fm_error *err)
 {
     *e = (fm_cli_engine){0};
-    FM_TRY(fm_cli_model_open(&e->model, c, err));
+    FM_TRY(fm_cli_model_open(&e->model, c, 1, err));
     FM_TRY(fm_cli_session_open(&e->session, e->model, c, 1, err));
     return fm_seq_new(e->session, &e->seq, err);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/common.h"
+#include "model/model.h"
 
 static void take_float(float *out, const fm_cli *c, fm_opt id)
 {
@@ -114,6 +115,14 @@ void fm_cli_sampling_free(fm_cli_sampling *s)
 {
     fm_free(NULL, s->biases);
     s->biases = NULL;
+}
+
+void fm_cli_note_host(fm_cli_sampling *s, const fm_model *m, const fm_sampler *sampler, const fm_generation *g)
+{
+    if (s->noted || !m->device) return;
+    const char *why = g->draft ? "drafts" : g->want_logprob || g->n_top ? "log-probabilities" : fm_sampler_host_reason(sampler);
+    if (why) fm_cli_note("tokens are chosen on the host, to which the GPU sends all logits, because of %s", why);
+    s->noted = true;
 }
 
 const char *fm_cli_stop_name(fm_stop stop)

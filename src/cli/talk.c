@@ -188,6 +188,7 @@ static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_erro
     FM_TRY(fm_sampler_open(&sampler, &k->sampling.p, fm_model_get_info(k->model).vocab, k->t, NULL, err));
     fm_sampler_set_eos(sampler, k->sampling.eos, k->sampling.n_eos);
     for (size_t i = 0; i < k->n_said; i++) fm_sampler_accept(sampler, k->said[i], true);
+    fm_cli_note_host(&k->sampling, k->model, sampler, &g);
     const fm_status status = fm_generate(k->session, k->seq, sampler, &g, end, err);
     fm_sampler_free(sampler);
     return status;

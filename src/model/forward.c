@@ -10,6 +10,7 @@
 typedef struct tables {
     fm_lists in;
     size_t *out_rows; /* (T) */
+    fm_draw *draws;   /* (T) of these rows, on a device */
     size_t bytes;     /* of all, from in.ids on */
 } tables;
 
@@ -18,7 +19,7 @@ typedef struct space {
     float *x;      /* (T, d_model) the residual stream */
     float *normed; /* (T, d_model) after the final norm, when somebody watches; else the rows that want logits */
     float *logits; /* (logit_rows, vocab) */
-    int32_t *ids;  /* (logit_rows) the likeliest of each, on a device */
+    int32_t *ids;  /* (logit_rows) one of each, on a device */
     tables t;
     void *packed;
     size_t packed_bytes;
@@ -64,11 +65,12 @@ static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
     return most;
 }
 
-static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
+static tables place_tables(fm_arena *a, size_t T, size_t n_seq, bool device)
 {
     const size_t before = a->used;
     tables t = {.in = fm_lists_place(a, T, n_seq)};
     t.out_rows = FM_PUSH(a, size_t, T);
+    if (device) t.draws = FM_PUSH(a, fm_draw, T);
     t.bytes = a->used - before;
     return t;
 }
@@ -82,12 +84,12 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, fm_extent e)
     s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), e.n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, rows * m->config.vocab);
     s.ids = m->device ? FM_PUSH(a, int32_t, rows) : NULL;
-    s.t = place_tables(a, T, e.n_pieces);
+    s.t = place_tables(a, T, e.n_pieces, m->device);
     s.packed_bytes = fm_packed_most(m, &e, rows, fm_op_packed_bytes);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
     const size_t bytes = block_bytes(m, T, e.n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
-    s.host = m->device ? place_tables(host, T, e.n_pieces) : s.t;
+    s.host = m->device ? place_tables(host, T, e.n_pieces, true) : s.t;
     s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
     s.host_ids = m->device ? FM_PUSH(host, int32_t, rows) : NULL;
     return s;
@@ -107,15 +109,35 @@ size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_to
     return host.used == SIZE_MAX ? 0 : host.used;
 }
 
+/* The next matrix from weight *w on; NULL: there is none. */
+static const fm_tensor *next_matrix(const fm_model *m, size_t *w)
+{
+    while (*w < fm_model_weight_count(m)) {
+        const fm_model_weight weight = fm_model_weight_at(m, (*w)++);
+        if (weight.def->kind == FM_WEIGHT_MATRIX && weight.loaded->data) return weight.loaded;
+    }
+    return NULL;
+}
+
+size_t fm_forward_work_bytes(const fm_model *m, size_t n_tokens)
+{
+    const size_t counts[] = {1, logit_rows(m, n_tokens), n_tokens};
+    size_t most = 0;
+    for (size_t i = 0; i < FM_COUNT(counts); i++) {
+        size_t w = 0;
+        for (const fm_tensor *W; (W = next_matrix(m, &w));)
+            most = max_size(most, fm_device_work_bytes(m->device, W, counts[i]));
+    }
+    return most + fm_device_library_bytes(m->device, n_tokens);
+}
+
 fm_status fm_forward_reserve(const fm_model *m, size_t n_tokens, fm_error *err)
 {
     const size_t counts[] = {1, logit_rows(m, n_tokens), n_tokens};
-    for (size_t i = 0; i < FM_COUNT(counts) && m->device; i++)
-        for (size_t w = 0; w < fm_model_weight_count(m); w++) {
-            const fm_model_weight weight = fm_model_weight_at(m, w);
-            if (weight.def->kind == FM_WEIGHT_MATRIX && weight.loaded->data)
-                FM_TRY(fm_device_reserve(m->device, weight.loaded, counts[i], err));
-        }
+    for (size_t i = 0; i < FM_COUNT(counts) && m->device; i++) {
+        size_t w = 0;
+        for (const fm_tensor *W; (W = next_matrix(m, &w));) FM_TRY(fm_device_reserve(m->device, W, counts[i], err));
+    }
     return FM_OK;
 }
 
@@ -188,11 +210,11 @@ static void head_rows(const fm_ctx *c, const job *j, size_t first, size_t n)
 }
 
 /* What is wanted of n rows of logits is put on its way to the host. */
-static void bring_rows(const fm_ctx *c, const job *j, size_t n)
+static void bring_rows(const fm_ctx *c, const job *j, size_t first, size_t n)
 {
     const size_t vocab = j->f->m->config.vocab;
     if (j->f->on_ids) {
-        fm_device_likeliest(c->device, j->s.ids, j->s.logits, n, vocab);
+        fm_device_choose(c->device, j->s.ids, j->s.logits, j->f->draws ? j->s.t.draws + first : NULL, n, vocab);
         fm_device_download(c->device, j->s.host_ids, j->s.ids, n * sizeof *j->s.ids);
     } else if (c->device) {
         fm_device_download(c->device, j->s.rows, j->s.logits, n * vocab * sizeof(float));
@@ -204,7 +226,7 @@ static void give_rows(const job *j, size_t first, size_t n)
 {
     const fm_forward *f = j->f;
     if (f->on_ids)
-        f->on_ids(f->ctx, first, n, j->s.host_ids);
+        f->on_ids(f->ctx, first, n, j->s.host_ids, j->s.logits);
     else
         f->on_logits(f->ctx, first, n, f->m->device ? j->s.rows : j->s.logits);
 }
@@ -218,7 +240,7 @@ static void head(const fm_ctx *c, const job *j)
         const size_t n = f->n_out - first < most ? f->n_out - first : most;
         head_rows(c, j, first, n);
         if (c->run.part == 0) {
-            bring_rows(c, j, n);
+            bring_rows(c, j, first, n);
             if (!j->queued) fm_device_wait(c->device, NULL);
             if (!j->queued) give_rows(j, first, n);
         }
@@ -287,6 +309,7 @@ static void fill_tables(job *j)
     j->ragged = fm_lists_fill(&j->s.host.in, &j->s.t.in, f->pieces, f->n_pieces);
     for (size_t i = 0; i < f->n_pieces; i++) j->embeddings |= f->pieces[i].embeddings != NULL;
     if (f->n_out) memcpy(j->s.host.out_rows, f->out_rows, f->n_out * sizeof *f->out_rows);
+    if (f->n_out && f->draws) memcpy(j->s.host.draws, f->draws, f->n_out * sizeof *f->draws);
 }
 
 /* `j` stays in place. */
@@ -315,7 +338,8 @@ static bool repeats(const job *j)
 static void run_queued(job *j)
 {
     const fm_forward *f = j->f;
-    fm_graph **g = fm_graphs_find(f->graphs, j->T, f->n_out, f->on_ids != NULL);
+    const fm_outcome outcome = !f->on_ids ? FM_OUT_LOGITS : f->draws ? FM_OUT_DRAWN : FM_OUT_LIKELIEST;
+    fm_graph **g = fm_graphs_find(f->graphs, j->T, f->n_out, outcome);
     j->queued = true;
     if (g && !*g) {
         fm_device_record_begin(f->m->device);

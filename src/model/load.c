@@ -365,8 +365,7 @@ static fm_status load(fm_model *m, const char *path, const fm_model_options *o, 
     FM_TRY(place_all(m, err));
     FM_TRY(name_model(m, err));
     FM_TRY(warn_head(m, o, err));
-    FM_TRY(o->mlock ? fm_source_lock(&m->source, err) : FM_OK);
-    return fm_model_to_device(m, o, err);
+    return o->mlock ? fm_source_lock(&m->source, err) : FM_OK;
 }
 
 fm_status fm_model_load(fm_model **out, const char *path, const fm_model_options *o, fm_error *err)
@@ -397,6 +396,7 @@ void fm_model_unload(fm_model *m)
     const fm_allocator *a = m->a ? &copy : NULL;
     fm_device_release((fm_where){m->device, m->a}, m->device_memory);
     fm_device_free(m->device);
+    fm_free(m->a, m->on_host);
     fm_free(m->a, m->memory);
     fm_free(m->a, m->name);
     fm_free(m->a, m->tensors);

@@ -29,6 +29,7 @@ struct fm_model {
     void *memory;                       /* one block: layers, weight lists, small tensors in f32 */
     fm_device *device;                  /* where the weights are; NULL: the CPU */
     void *device_memory;                /* all of them, there */
+    fm_tensor *on_host;                 /* on a device: every weight as it still lies on the host, for whoever reads it there */
     char *name;
     fm_identity *identity;
     fm_tensor_info *tensors; /* as the file lists them */
@@ -43,12 +44,14 @@ struct fm_model {
     int default_top_k;
 };
 
-/* Opens and checks; nothing of text.  Errors as fm_model_open(). */
+/* Opens and checks, on the CPU; nothing of text.  Errors as fm_model_open(). */
 fm_status fm_model_load(fm_model **out, const char *path, const fm_model_options *o, fm_error *err);
 void fm_model_unload(fm_model *m); /* without the runtime's parts */
 
-/* Opens o->device and takes the weights there; nothing to do for the CPU. */
+/* Opens o->device, which may be the CPU; takes the weights there; what they take there. */
+fm_status fm_model_open_device(fm_model *m, const fm_model_options *o, fm_error *err);
 fm_status fm_model_to_device(fm_model *m, const fm_model_options *o, fm_error *err);
+fm_status fm_model_device_bytes(const fm_model *m, size_t *bytes, fm_error *err);
 
 /* What passes over a model run with: the kernels of its device and the one thread that launches them, else those of a CPU as far
  * as `cpu` lets it (fm_cpu_cap()) and so many threads, 0 becoming all. */
@@ -62,7 +65,8 @@ bool fm_model_same_matrix(const fm_tensor *a, const fm_tensor *b);
 /* Every weight of the model in the order of its tables: globals, then layer by layer. */
 typedef struct fm_model_weight {
     const fm_weight_def *def;
-    const fm_tensor *loaded; /* as the forward uses it; data NULL when absent */
+    const fm_tensor *loaded; /* as the forward uses it, there; data NULL when absent */
+    const fm_tensor *read;   /* the same where the host can read it */
     bool global;
     size_t layer;
 } fm_model_weight;
@@ -90,18 +94,21 @@ typedef struct fm_piece {
 #define FM_LOGIT_ROWS        ((size_t)32) /* rows of logits computed at once */
 #define FM_LOGIT_ROWS_DEVICE ((size_t)256)
 
-/* Recorded steps of a session (ops/device.h), by tokens, rows of logits, and whether only ids of those are wanted. */
+/* What becomes of the rows of logits. */
+typedef enum fm_outcome { FM_OUT_LOGITS, FM_OUT_LIKELIEST, FM_OUT_DRAWN } fm_outcome;
+
+/* Recorded steps of a session (ops/device.h), by tokens, rows of logits and what becomes of those. */
 typedef struct fm_graphs {
     struct {
         size_t n_tokens, n_out, steps;
-        bool ids;
+        fm_outcome outcome;
         fm_graph *graph;
     } slots[16];
     size_t next; /* to be thrown out */
 } fm_graphs;
 
 /* The place of such a step's graph from its second time on; NULL at the first. */
-fm_graph **fm_graphs_find(fm_graphs *g, size_t n_tokens, size_t n_out, bool ids);
+fm_graph **fm_graphs_find(fm_graphs *g, size_t n_tokens, size_t n_out, fm_outcome outcome);
 void fm_graphs_free(fm_graphs *g);
 
 /* Everything one pass over the layers needs.  The caller owns all pointers. */
@@ -115,8 +122,10 @@ typedef struct fm_forward {
     size_t n_out;
     /* Called by one worker while the others wait: rows (n, vocab) of logits of out_rows[first ...]. */
     void (*on_logits)(void *ctx, size_t first, size_t n, const float *rows);
-    /* On a device, instead: only the likeliest id of each row comes to the host.  NULL: logits do. */
-    void (*on_ids)(void *ctx, size_t first, size_t n, const int32_t *ids);
+    /* On a device, instead: an id of each row comes to the host, drawn as draws (n_out) say, the likeliest where that is NULL;
+     * turned (~id) where a logit of the row is not finite.  `rows` stay there, until those of the next call.  NULL: logits do. */
+    void (*on_ids)(void *ctx, size_t first, size_t n, const int32_t *ids, const float *rows);
+    const fm_draw *draws;
     /* All rows (n_tokens, d_model): 0 the embedding, k after k blocks, n_layer + 1 after the final norm; NULL when not wanted. */
     void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
     const fm_scan_watcher *watcher; /* of every layer's scan, on the CPU; NULL: none */
@@ -132,7 +141,8 @@ typedef struct fm_forward {
 /* Scratch for passes of at most n_tokens rows of n_seq sequences; 0 on overflow. */
 size_t fm_forward_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq, unsigned n_threads);
 size_t fm_forward_host_bytes(const fm_model *m, const fm_kernels *k, size_t n_tokens, size_t n_seq);
-/* Scratch of the device's products, before the first pass. */
+/* What the device's products and their libraries take beside it; the scratch of products, before the first pass. */
+size_t fm_forward_work_bytes(const fm_model *m, size_t n_tokens);
 fm_status fm_forward_reserve(const fm_model *m, size_t n_tokens, fm_error *err);
 /* Runs the pass on all threads of the pool, or on the model's device, where scratch lies then.  FM_ERR_CANCELLED, without a
  * message: states are part way through the layers.  FM_ERR_DEVICE: they are lost. */

@@ -24,7 +24,7 @@ static size_t layer_of(const fm_model *m, size_t i)
     return begin;
 }
 
-fm_model_weight fm_model_weight_at(const fm_model *m, size_t i)
+static fm_model_weight weight_at(const fm_model *m, size_t i)
 {
     if (i < FM_GLOBAL_COUNT) return (fm_model_weight){.def = &m->arch->globals[i], .loaded = &m->globals[i], .global = true};
     i -= FM_GLOBAL_COUNT;
@@ -33,6 +33,13 @@ fm_model_weight fm_model_weight_at(const fm_model *m, size_t i)
     i -= layer->first_weight;
     FM_ASSERT(i < layer->block->n_weights);
     return (fm_model_weight){.def = &layer->block->weights[i], .loaded = &layer->w[i], .layer = l};
+}
+
+fm_model_weight fm_model_weight_at(const fm_model *m, size_t i)
+{
+    fm_model_weight w = weight_at(m, i);
+    w.read = m->on_host ? &m->on_host[i] : w.loaded;
+    return w;
 }
 
 void fm_model_weight_name(const fm_model_weight *w, fm_source_kind kind, fm_str *out)
@@ -103,20 +110,16 @@ static size_t bad_row(const fm_tensor *t, float *row)
 
 static fm_status check_weight(const fm_model *m, const fm_model_weight *w, fm_error *err)
 {
-    fm_source_tensor t = {.t = *w->loaded};
-    bool found = true;
     float *row;
-    if (!w->loaded->data) return FM_OK;
-    if (m->device) FM_TRY(fm_model_weight_source(m, w, &t, &found, err));
-    if (!found) return FM_OK; /* a tied head */
-    FM_TRY(fm_alloc((void **)&row, m->a, t.t.cols, sizeof(float), "a row", err));
-    const size_t bad = bad_row(&t.t, row);
+    if (!w->read->data) return FM_OK;
+    FM_TRY(fm_alloc((void **)&row, m->a, w->read->cols, sizeof(float), "a row", err));
+    const size_t bad = bad_row(w->read, row);
     fm_free(m->a, row);
-    if (bad == t.t.rows) return FM_OK;
+    if (bad == w->read->rows) return FM_OK;
     fm_str name = {.a = m->a};
     fm_model_weight_name(w, m->source.kind, &name);
     fm_fail(err, FM_ERR_FORMAT, "%s: tensor %s (%s) holds NaN or infinity in row %zu: the file is damaged, get it again",
-            m->source.path, name.p ? name.p : w->def->name, fm_dtype_get(w->loaded->type)->name, bad);
+            m->source.path, name.p ? name.p : w->def->name, fm_dtype_get(w->read->type)->name, bad);
     fm_str_free(&name);
     return FM_ERR_FORMAT;
 }

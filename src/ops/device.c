@@ -80,6 +80,22 @@ static fm_status open_auto(fm_device **out, const fm_device_options *o, const ch
     return index < 0 ? FM_OK : open_gpu(out, index, o, err);
 }
 
+fm_status fm_device_plan(fm_device **out, const fm_device_options *o, fm_error *err)
+{
+    const char *why = NULL;
+    const fm_stream_options options = {.f32 = o && o->f32, .invariant = o && o->invariant};
+    fm_device *d;
+    *out = NULL;
+    FM_TRY(fm_alloc((void **)&d, NULL, 1, sizeof *d, "a device", err));
+    *d = (fm_device){.stream = fm_stream_plan(&options, &why), .info.name = "a GPU"};
+    if (d->stream) {
+        *out = d;
+        return FM_OK;
+    }
+    fm_free(NULL, d);
+    return fm_fail(err, FM_ERR_DEVICE, "what a GPU takes is not known: %s", why);
+}
+
 void fm_device_free(fm_device *d)
 {
     if (!d) return;
@@ -113,6 +129,13 @@ void fm_device_memory(const fm_device *d, size_t *bytes_free, size_t *bytes)
     fm_gpu_describe(&info, info.index, &why);
     *bytes_free = info.memory_free;
     *bytes = info.memory;
+}
+
+size_t fm_device_in_use(const fm_device *d)
+{
+    size_t left, all;
+    fm_device_memory(d, &left, &all);
+    return left < d->info.memory_free ? d->info.memory_free - left : 0;
 }
 
 void fm_device_peaks(fm_device *d, double *read, double *bf16)
@@ -211,9 +234,12 @@ void fm_device_download(fm_device *d, void *to, const void *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
-void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab)
+void fm_device_choose(fm_device *d, int32_t *ids, const float *logits, const fm_draw *draws, size_t n, size_t vocab)
 {
-    fm_cuda_argmax(d->stream, ids, logits, vocab, n, vocab);
+    if (draws)
+        fm_cuda_sample(d->stream, ids, logits, vocab, draws, n, vocab);
+    else
+        fm_cuda_argmax(d->stream, ids, logits, vocab, n, vocab);
 }
 
 /* ---- Weights ---- */
@@ -226,25 +252,14 @@ size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W)
     return row && fm_mul(row, W->rows, &bytes) ? bytes : 0;
 }
 
-/* Rows go over in runs, so that the raw form needs little memory beside the stored one. */
-enum { RUN_BYTES = 64 << 20 };
-
-fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err)
+size_t fm_device_work_bytes(const fm_device *d, const fm_tensor *W, size_t n)
 {
-    const size_t row = fm_cuda_row_bytes(W->type, W->cols), each = W->stride < RUN_BYTES ? RUN_BYTES / W->stride : 1;
-    void *raw;
-    FM_ASSERT(row > 0); /* as fm_device_tensor_bytes() said */
-    raw = fm_stream_alloc(d->stream, (each < W->rows ? each : W->rows) * W->stride);
-    if (!raw) return too_much(d, each * W->stride, "a run of rows", err);
-    for (size_t r = 0; r < W->rows; r += each) {
-        const size_t n = W->rows - r < each ? W->rows - r : each;
-        fm_stream_upload(d->stream, raw, fm_tensor_row(W, r), n * W->stride);
-        fm_cuda_store(d->stream, (char *)place + r * row, raw, W->type, n, W->cols);
-    }
-    const fm_status status = fm_device_wait(d, err);
-    fm_stream_free(d->stream, raw);
-    *out = (fm_tensor){place, W->type, W->rows, W->cols, row};
-    return status;
+    return fm_cuda_work_bytes(d->stream, W, n);
+}
+
+size_t fm_device_library_bytes(const fm_device *d, size_t n)
+{
+    return fm_cuda_library_bytes(d->stream, n);
 }
 
 static fm_status reserve(fm_device *d, size_t bytes, fm_error *err)
@@ -254,7 +269,7 @@ static fm_status reserve(fm_device *d, size_t bytes, fm_error *err)
 
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)
 {
-    return d ? reserve(d, fm_cuda_work_bytes(d->stream, W, n), err) : FM_OK;
+    return d ? reserve(d, fm_device_work_bytes(d, W, n), err) : FM_OK;
 }
 
 fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)

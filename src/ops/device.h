@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "kernels/draw.h"
 #include "kernels/kernels.h"
 
 typedef struct fm_device fm_device;
@@ -19,12 +20,15 @@ typedef struct fm_device_options {
 /* `name` is "cpu" (*out is NULL then), "cuda" (the device with most free memory), "cuda:N", or "auto": cuda where there is one,
  * else the CPU.  Says in `note` (may be NULL; static) why auto chose as it did.  FM_ERR_DEVICE: none, or an old driver. */
 fm_status fm_device_open(fm_device **out, const char *name, const fm_device_options *o, const char **note, fm_error *err);
+/* A GPU that is not there: it answers what things take on one, and nothing else. */
+fm_status fm_device_plan(fm_device **out, const fm_device_options *o, fm_error *err);
 void fm_device_free(fm_device *d);
 
 const char *fm_device_name(const fm_device *d); /* "cpu", or as the driver calls it */
 struct fm_stream *fm_device_stream(const fm_device *d);
 void fm_device_kernels(const fm_device *d, fm_kernels *out);
 void fm_device_memory(const fm_device *d, size_t *bytes_free, size_t *bytes);
+size_t fm_device_in_use(const fm_device *d); /* by how much the free memory shrank since it was opened */
 
 /* Where memory is to be had: of a device, or, on the CPU, of an allocator. */
 typedef struct fm_where {
@@ -46,12 +50,22 @@ void fm_device_zero(fm_device *d, void *p, size_t bytes);
 void fm_device_download(fm_device *d, void *to, const void *from, size_t bytes);
 fm_status fm_device_wait(fm_device *d, fm_error *err);
 
-/* The likeliest of each of n rows of logits, queued; on a device only. */
-void fm_device_likeliest(fm_device *d, int32_t *ids, const float *logits, size_t n, size_t vocab);
+/* One id of each of n rows of logits, queued; on a device only: drawn as `draws` (n) say, which lie there too, the likeliest
+ * where it is NULL.  Turned (~id) where a logit of the row is not finite. */
+void fm_device_choose(fm_device *d, int32_t *ids, const float *logits, const fm_draw *draws, size_t n, size_t vocab);
 
-/* A matrix as it lies in a file, on the host, to the device in the form its kernels want; *out shares no memory with W. */
-size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W); /* 0: no kernel for its type */
-fm_status fm_device_store(fm_device *d, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err);
+size_t fm_device_tensor_bytes(const fm_device *d, const fm_tensor *W); /* as its kernels want it; 0: none for its type */
+
+/* Matrices as they lie in a file, on the host, go to a device in the form its kernels want (load.c); *out has no memory of W's.
+ * The end waits until all are there, and takes back what the begin and the tensors took. */
+typedef struct fm_load fm_load;
+fm_status fm_load_begin(fm_load **out, fm_device *d, fm_error *err);
+fm_status fm_load_tensor(fm_load *l, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err);
+fm_status fm_load_end(fm_load *l, fm_error *err); /* NULL is fine */
+
+/* What products of n rows with W take on a device, of scratch; what libraries take for any of n rows. */
+size_t fm_device_work_bytes(const fm_device *d, const fm_tensor *W, size_t n);
+size_t fm_device_library_bytes(const fm_device *d, size_t n);
 /* Scratch for products of n rows with W, before the first of them. */
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err);
 /* Bytes/s of reading and operations/s of bf16 products, at most; 0 where there is no memory to measure them in. */

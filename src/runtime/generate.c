@@ -16,7 +16,8 @@ typedef struct loop {
     fm_generated *out;
     fm_stopper stopper;
     fm_detok detok;
-    fm_str text; /* of one token */
+    fm_str text;  /* of one token */
+    int32_t next; /* chosen with the last step; -1: not yet */
     int32_t top_ids[TOP_MAX];
     double top_logprobs[TOP_MAX];
 } loop;
@@ -43,10 +44,11 @@ static size_t find_top(loop *l, const float *logits, size_t vocab, fm_log_norm n
     return n;
 }
 
-static void rate(loop *l, fm_token_event *e, const float *logits)
+static void rate(loop *l, fm_token_event *e)
 {
     const size_t vocab = l->s->m->config.vocab;
     if (!l->g->want_logprob && !l->g->n_top) return;
+    const float *logits = fm_seq_logits(l->s, l->seq);
     const fm_log_norm norm = fm_log_norm_of(logits, vocab);
     e->logprob = fm_log_softmax(logits[e->id], norm);
     e->n_top = find_top(l, logits, vocab, norm);
@@ -95,34 +97,59 @@ static bool ends(const fm_generation *g, int32_t id)
     return false;
 }
 
+/* On a device the next token is chosen in the step, so that logits need not come to the host; nobody else may want them. */
+static bool chooses_ahead(const loop *l, size_t more)
+{
+    return l->s->m->device && more && !l->g->want_logprob && !l->g->n_top;
+}
+
+static fm_status append(loop *l, int32_t id, size_t more, fm_error *err)
+{
+    if (l->g->draft) return fm_draft_append(l->g->draft, l->s, l->seq, id, more, err);
+    const bool ahead = chooses_ahead(l, more);
+    const fm_span span = {.seq = l->seq,
+                          .tokens = &id,
+                          .n = 1,
+                          .want = ahead ? FM_WANT_CHOSEN : FM_WANT_LAST,
+                          .id = &l->next,
+                          .sampler = l->sampler,
+                          .choice = l->g->choice};
+    return fm_step(l->s, &span, 1, err);
+}
+
 /* A token that was given out belongs to the sequence, whatever the session's callback says meanwhile.  At most `more` tokens
  * follow it. */
-static fm_status append_said(const loop *l, int32_t id, size_t more, fm_error *err)
+static fm_status append_said(loop *l, int32_t id, size_t more, fm_error *err)
 {
     bool (*const cancel)(void *ctx) = l->s->cancel;
     l->s->cancel = NULL;
-    const fm_status status =
-        l->g->draft ? fm_draft_append(l->g->draft, l->s, l->seq, id, more, err) : fm_seq_append(l->s, l->seq, &id, 1, err);
+    l->next = -1;
+    const fm_status status = append(l, id, more, err);
     l->s->cancel = cancel;
     return status;
+}
+
+static int32_t choose(const loop *l)
+{
+    if (l->next >= 0) return l->next;
+    return fm_sampler_choose(l->sampler, fm_seq_logits(l->s, l->seq), l->g->choice, fm_seq_tokens(l->s, l->seq));
 }
 
 /* One token; *going says whether another one follows. */
 static fm_status advance(loop *l, bool *going, fm_error *err)
 {
-    const float *logits = fm_seq_logits(l->s, l->seq);
     fm_token_event e = {.i = l->out->n, .choice = l->g->choice};
     *going = false;
     if (l->s->cancel && l->s->cancel(l->s->cancel_ctx)) {
         l->out->stop = FM_STOP_CANCELLED;
         return FM_OK;
     }
-    e.id = fm_sampler_choose(l->sampler, logits, l->g->choice, fm_seq_tokens(l->s, l->seq));
+    e.id = choose(l);
     if (ends(l->g, e.id)) {
         l->out->stop = FM_STOP_EOS;
         return FM_OK;
     }
-    rate(l, &e, logits);
+    rate(l, &e);
     const bool stopped = say(l, &e);
     const bool wanted = !l->g->on_token || l->g->on_token(l->g->ctx, &e);
     fm_sampler_accept(l->sampler, e.id, false);
@@ -176,7 +203,7 @@ FM_API fm_status fm_generate(fm_session *s, fm_seq seq, fm_sampler *sampler, con
     if (!fm_seq_logits(s, seq))
         return fm_fail(err, FM_ERR_ARGUMENT, "the sequence has no logits to go on from: append a prompt to it first");
     if (g->draft) FM_TRY(fm_draft_check(g->draft, s, err));
-    loop l = {.s = s, .seq = seq, .sampler = sampler, .g = g, .out = out, .text = {.a = g->allocator}};
+    loop l = {.s = s, .seq = seq, .sampler = sampler, .g = g, .out = out, .text = {.a = g->allocator}, .next = -1};
     const fm_status status = run(&l, err);
     if (g->draft) fm_draft_end(g->draft, s, out);
     fm_stopper_deinit(&l.stopper);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "model/model.h"
+#include "runtime/session.h"
 #include "runtime/vocab.h"
 
 #define TEXT_BYTES_MAX ((size_t)16 << 20) /* of a configuration or a template */
@@ -230,13 +230,24 @@ static fm_status attach(fm_model *m, const fm_model_options *o, fm_error *err)
     return attach_defaults(m, err);
 }
 
+/* Too little memory is said before anything is copied. */
+static fm_status to_device(fm_model *m, const fm_model_options *o, fm_error *err)
+{
+    FM_TRY(fm_model_open_device(m, o, err));
+    if (!m->device) return FM_OK;
+    FM_TRY(fm_device_check_room(m, o->session, err));
+    return fm_model_to_device(m, o, err);
+}
+
 FM_API fm_status fm_model_open(fm_model **out, const char *path, const fm_model_options *options, fm_error *err)
 {
     static const fm_model_options none = {0};
     *out = NULL;
     if (!path) return fm_fail(err, FM_ERR_ARGUMENT, "fm_model_open() needs a path");
+    if (!options) options = &none;
     FM_TRY(fm_model_load(out, path, options, err));
-    const fm_status status = attach(*out, options ? options : &none, err);
+    fm_status status = to_device(*out, options, err);
+    if (status == FM_OK) status = attach(*out, options, err);
     if (status != FM_OK) {
         fm_model_free(*out);
         *out = NULL;

@@ -54,6 +54,7 @@ static void place(places to, fm_session *s, unsigned n_threads)
     s->done = FM_PUSH(to.host, size_t, s->n_seq);
     s->out_rows = FM_PUSH(to.host, size_t, s->chunk);
     s->owners = FM_PUSH(to.host, fm_row_owner, s->chunk);
+    s->draws = s->m->device ? FM_PUSH(to.host, fm_draw, s->chunk) : NULL;
     const size_t n = s->n_seq < s->chunk ? s->n_seq : s->chunk;
     s->scratch_bytes = fm_forward_bytes(s->m, &s->k, s->chunk, n, n_threads);
     s->scratch = fm_arena_push(to.device, s->scratch_bytes ? s->scratch_bytes : SIZE_MAX, 1);
@@ -69,11 +70,21 @@ static void measure(fm_session *s, unsigned n_threads, size_t *host_bytes, size_
     *device_bytes = device.used;
 }
 
+size_t fm_session_n_seq(const fm_session_options *o)
+{
+    return o && o->n_seq ? o->n_seq : 1;
+}
+
+size_t fm_session_chunk(const fm_session_options *o)
+{
+    return o && o->chunk ? o->chunk : CHUNK_DEFAULT;
+}
+
 static fm_status configure(fm_session *s, const fm_model *m, const fm_session_options *o, unsigned *threads, fm_error *err)
 {
     s->m = m;
-    s->n_seq = o->n_seq ? o->n_seq : 1;
-    s->chunk = o->chunk ? o->chunk : CHUNK_DEFAULT;
+    s->n_seq = fm_session_n_seq(o);
+    s->chunk = fm_session_chunk(o);
     s->draft_max = o->draft_max;
     s->cancel = o->cancel;
     s->cancel_ctx = o->ctx;
@@ -100,6 +111,20 @@ FM_API size_t fm_session_bytes(const fm_model *m, const fm_session_options *opti
     if (host == SIZE_MAX || device == SIZE_MAX || !bytes) return 0;
     if (!fm_add(bytes, fm_alloc_bytes(sizeof s) + fm_pool_bytes(threads), &bytes)) return 0;
     return bytes;
+}
+
+fm_status fm_session_device_bytes(const fm_model *m, const fm_session_options *options, fm_device_bytes *out, fm_error *err)
+{
+    static const fm_session_options none = {0};
+    fm_session s = {0};
+    size_t host, device;
+    unsigned threads;
+    FM_TRY(configure(&s, m, options ? options : &none, &threads, err));
+    measure(&s, threads, &host, &device);
+    if (device == SIZE_MAX) return fm_fail(err, FM_ERR_MEMORY, "%s: such a session overflows memory", m->source.path);
+    *out = (fm_device_bytes){.states = device - s.scratch_bytes, .scratch = s.scratch_bytes};
+    if (!fm_add(out->scratch, fm_forward_work_bytes(m, s.chunk), &out->scratch)) out->scratch = SIZE_MAX;
+    return fm_model_device_bytes(m, &out->weights, err);
 }
 
 static fm_status open_on_device(fm_session *s, size_t bytes, fm_error *err)
@@ -176,8 +201,24 @@ FM_API unsigned fm_session_threads(const fm_session *s)
 
 /* ---- Points ---- */
 
-void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from)
+void fm_point_settle(const fm_session *s, fm_point *p)
 {
+    if (!p->there) return;
+    fm_device_download(s->m->device, p->logits, p->there, s->m->config.vocab * sizeof(float));
+    fm_device_wait(s->m->device, NULL);
+    p->there = NULL;
+}
+
+void fm_session_settle(const fm_session *s)
+{
+    for (size_t i = 0; i < s->n_seq; i++)
+        if (s->seqs[i].used) fm_point_settle(s, &s->seqs[i].live);
+}
+
+void fm_point_copy(const fm_session *s, fm_point *to, fm_point *from)
+{
+    fm_point_settle(s, from);
+    to->there = NULL;
     fm_device_copy(s->m->device, to->state, from->state, s->m->state_floats * sizeof(float));
     if (from->has_logits) memcpy(to->logits, from->logits, s->m->config.vocab * sizeof(float));
     to->tokens = from->tokens;
@@ -188,6 +229,7 @@ void fm_point_clear(const fm_session *s, fm_point *p)
 {
     fm_device_zero(s->m->device, p->state, s->m->state_floats * sizeof(float));
     p->tokens = 0;
+    p->there = NULL;
     p->has_logits = false;
 }
 
@@ -240,7 +282,7 @@ FM_API void fm_seq_free(fm_session *s, fm_seq seq)
 FM_API fm_status fm_seq_fork(fm_session *s, fm_seq from, fm_seq *out, fm_error *err)
 {
     *out = 0;
-    const fm_sequence *q = fm_session_read(s, from, err);
+    fm_sequence *q = fm_session_read(s, from, err);
     if (!q) return FM_ERR_ARGUMENT;
     FM_TRY(fm_seq_new(s, out, err));
     fm_point_copy(s, &fm_session_find(s, *out, NULL)->live, &q->live);
@@ -284,6 +326,8 @@ FM_API uint64_t fm_seq_tokens(const fm_session *s, fm_seq seq)
 
 FM_API const float *fm_seq_logits(const fm_session *s, fm_seq seq)
 {
-    const fm_sequence *q = fm_session_find(s, seq, NULL);
-    return q && q->live.has_logits ? q->live.logits : NULL;
+    fm_sequence *q = fm_session_find(s, seq, NULL);
+    if (!q || !q->live.has_logits) return NULL;
+    fm_point_settle(s, &q->live);
+    return q->live.logits;
 }

@@ -8,8 +8,9 @@
 typedef struct fm_point {
     uint64_t tokens;
     bool has_logits;
-    float *state;  /* (state_floats), on the model's device */
-    float *logits; /* (vocab) */
+    float *state;       /* (state_floats), on the model's device */
+    float *logits;      /* (vocab) */
+    const float *there; /* not NULL: its logits still are in the scratch on the device, where the next pass overwrites them */
 } fm_point;
 
 typedef struct fm_sequence {
@@ -23,8 +24,10 @@ typedef struct fm_sequence {
 /* Which logits row of a chunk belongs to which span. */
 typedef struct fm_row_owner {
     uint32_t span;
-    bool last; /* the last token of its span */
-    size_t i;  /* position in its span */
+    bool last;     /* the last token of its span */
+    bool id;       /* only an id is wanted of it, which a device can choose */
+    size_t i;      /* position in its span */
+    uint64_t seen; /* tokens of its sequence up to it */
 } fm_row_owner;
 
 /* A step that may be taken back (trial.c): its tokens are the one that is certain and guesses of what follows. */
@@ -56,6 +59,7 @@ struct fm_session {
     size_t *done;         /* (n_seq) tokens of each span that are behind it */
     size_t *out_rows;     /* (chunk) */
     fm_row_owner *owners; /* (chunk) */
+    fm_draw *draws;       /* (chunk) on a device: how the ids of these rows are drawn */
     void *scratch;
     size_t scratch_bytes;
 };
@@ -65,10 +69,31 @@ fm_sequence *fm_session_find(const fm_session *s, fm_seq seq, fm_error *err);
 /* The same for whoever reads its state: a trial's tokens are made up for; or changes it: the trial is over. */
 fm_sequence *fm_session_read(fm_session *s, fm_seq seq, fm_error *err);
 fm_sequence *fm_session_change(fm_session *s, fm_seq seq, fm_error *err);
-void fm_point_copy(const fm_session *s, fm_point *to, const fm_point *from);
+void fm_point_copy(const fm_session *s, fm_point *to, fm_point *from);
 void fm_point_clear(const fm_session *s, fm_point *p);
+/* Fetches logits that are still on the device: of one point, or of all sequences before their place is overwritten.  An error is
+ * kept by the device and found by the next step. */
+void fm_point_settle(const fm_session *s, fm_point *p);
+void fm_session_settle(const fm_session *s);
 /* Kernels that one token of one sequence takes on a device; 0: on the CPU, or before the second such step. */
 size_t fm_session_launches(const fm_session *s);
+
+/* ---- What is taken on a device (memory.c) ---- */
+
+typedef struct fm_device_bytes {
+    size_t weights, states, scratch; /* as they lie there; of all sequences; of steps and products */
+} fm_device_bytes;
+
+size_t fm_session_n_seq(const fm_session_options *o); /* as they are, or the defaults; `o` may be NULL */
+size_t fm_session_chunk(const fm_session_options *o);
+/* Of a model that has a device, be it a planned one, and of such a session. */
+fm_status fm_session_device_bytes(const fm_model *m, const fm_session_options *o, fm_device_bytes *out, fm_error *err);
+/* The same of any model: where it is on the CPU, as a GPU with these options would have it.  No GPU is needed. */
+fm_status fm_device_bytes_of(const fm_model *m, const fm_model_options *how, const fm_session_options *o, fm_device_bytes *out,
+                             fm_error *err);
+size_t fm_device_bytes_sum(const fm_device_bytes *b); /* saturates */
+/* FM_ERR_MEMORY, with the numbers, where the model's device has not as much free. */
+fm_status fm_device_check_room(const fm_model *m, const fm_session_options *o, fm_error *err);
 
 /* ---- Steps that may be taken back (trial.c) ---- */
 

@@ -56,7 +56,7 @@ static void describe(fm_state *st, const fm_model *m)
 FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_error *err)
 {
     *out = NULL;
-    const fm_sequence *q = fm_session_read(s, seq, err);
+    fm_sequence *q = fm_session_read(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     fm_state *st;
     FM_TRY(fm_state_new(&st, s->m->state_floats, s->m->config.vocab, s->a, err));
@@ -66,6 +66,7 @@ FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_err
         return status;
     }
     describe(st, s->m);
+    fm_point_settle(s, &q->live);
     st->tokens = q->live.tokens;
     st->has_logits = q->live.has_logits;
     fm_device_download(s->m->device, st->state, q->live.state, s->m->state_floats * sizeof(float));
@@ -108,6 +109,7 @@ FM_API fm_status fm_state_put(fm_session *s, fm_seq seq, const fm_state *st, boo
     fm_device_upload(s->m->device, q->live.state, st->state, s->m->state_floats * sizeof(float));
     if (st->has_logits) memcpy(q->live.logits, st->logits, s->m->config.vocab * sizeof(float));
     q->live.tokens = st->tokens;
+    q->live.there = NULL;
     q->live.has_logits = st->has_logits;
     q->marked = false;
     return fm_device_wait(s->m->device, err);

@@ -1,15 +1,20 @@
 /* step.c - a step: spans are cut into chunks, each chunk is one pass over the layers, results go back span by span. */
 #include <string.h>
 
+#include "runtime/sampler/draw.h"
+#include "runtime/sampler/internal.h"
 #include "runtime/session.h"
 
 typedef struct step {
     fm_session *s;
     const fm_span *spans;
     size_t n_spans, n_pieces, n_tokens, n_out;
-    size_t n_ids; /* of n_out: rows of which only the likeliest is wanted */
-    bool watched; /* somebody wants hidden states */
-    bool held;    /* a trial: the sequence stays where it is */
+    size_t n_ids;     /* of n_out: rows of which only an id is wanted, which a device can choose */
+    bool drawn;       /* and not always the likeliest */
+    bool rows_wanted; /* somebody wants the logits of more than the last token */
+    bool watched;     /* somebody wants hidden states */
+    bool held;        /* a trial: the sequence stays where it is */
+    bool fetched;     /* logits are on their way from the device */
     bool not_finite;
 } step;
 
@@ -24,14 +29,24 @@ static fm_status check_tokens(const fm_session *s, const fm_span *p, size_t i, f
     return FM_OK;
 }
 
+static fm_status check_choice(const fm_session *s, const fm_span *p, size_t i, fm_error *err)
+{
+    if (p->want != FM_WANT_LIKELIEST && p->want != FM_WANT_CHOSEN) return FM_OK;
+    if (!p->id) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants an id: it must bring a place for it", i);
+    if (p->want == FM_WANT_LIKELIEST) return FM_OK;
+    if (!p->sampler) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants a chosen id: it must bring a sampler", i);
+    if (p->sampler->vocab == s->m->config.vocab) return FM_OK;
+    return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: its sampler was opened for %zu tokens, the model has %zu", i,
+                   p->sampler->vocab, s->m->config.vocab);
+}
+
 static fm_status check_span(const fm_session *s, const fm_span *p, size_t i, fm_error *err)
 {
     if (!p->n) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu is empty: a span brings at least one token", i);
     if (!p->tokens == !p->embeddings) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: expected either tokens or embeddings", i);
     if (p->want == FM_WANT_ALL && !p->on_logits)
         return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants all logits: it must bring on_logits to receive them", i);
-    if (p->want == FM_WANT_LIKELIEST && !p->likeliest)
-        return fm_fail(err, FM_ERR_ARGUMENT, "span %zu wants the likeliest id: it must bring a place for it", i);
+    FM_TRY(check_choice(s, p, i, err));
     fm_sequence *q = fm_session_find(s, p->seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     if (q->in_step) return fm_fail(err, FM_ERR_ARGUMENT, "span %zu: its sequence appears twice in one step", i);
@@ -58,9 +73,21 @@ static bool cancellable(const step *t)
     return t->s->cancel && t->n_tokens > t->n_pieces;
 }
 
+/* Logits on the device are fetched before the pass overwrites them, but for those that nobody can ask for any more. */
+static void settle_others(const step *t)
+{
+    for (size_t i = 0; i < t->n_pieces && !cancellable(t) && !t->held; i++) {
+        fm_point *p = &fm_session_find(t->s, t->spans[t->s->piece_span[i]].seq, NULL)->live;
+        p->has_logits &= !p->there;
+        p->there = NULL;
+    }
+    fm_session_settle(t->s);
+}
+
 /* Once it is known what the chunk holds: notes where to return to, and begins anew where that is asked. */
 static void begin_pieces(const step *t)
 {
+    settle_others(t);
     for (size_t i = 0; i < t->n_pieces; i++) {
         const uint32_t span = t->s->piece_span[i];
         fm_sequence *q = fm_session_find(t->s, t->spans[span].seq, NULL);
@@ -74,19 +101,39 @@ static void begin_pieces(const step *t)
     }
 }
 
-/* Rows of this piece that want logits. */
+/* Notes how the device chooses an id for this row, if only that is wanted and it can. */
+static void want_id(step *t, const fm_span *p, fm_row_owner *o)
+{
+    fm_draw *d = t->s->draws ? &t->s->draws[t->n_out] : NULL;
+    if (!d) return;
+    *d = (fm_draw){.top_p = 1};
+    o->id = p->want == FM_WANT_LIKELIEST || (p->want == FM_WANT_CHOSEN && fm_sampler_draw(p->sampler, p->choice, o->seen, d));
+    t->n_ids += o->id;
+    t->drawn |= o->id && d->temperature > 0;
+}
+
+/* Rows of this piece that want logits, or ids made of them. */
 static void want_rows(step *t, uint32_t span, size_t begin, size_t n)
 {
     fm_session *s = t->s;
     const fm_span *p = &t->spans[span];
+    const fm_point *live = &fm_session_find(s, p->seq, NULL)->live;
+    const uint64_t before = p->reset && !s->done[span] ? 0 : live->tokens;
     for (size_t i = 0; i < n; i++) {
-        const size_t at = s->done[span] + i;
-        const bool last = at + 1 == p->n;
-        if (p->want == FM_WANT_NONE || (p->want != FM_WANT_ALL && !last)) continue;
-        t->n_ids += p->want == FM_WANT_LIKELIEST;
+        fm_row_owner o = {.span = span, .i = s->done[span] + i, .seen = before + i + 1};
+        o.last = o.i + 1 == p->n;
+        if (p->want == FM_WANT_NONE || (p->want != FM_WANT_ALL && !o.last)) continue;
+        want_id(t, p, &o);
+        t->rows_wanted |= p->want == FM_WANT_ALL;
         s->out_rows[t->n_out] = begin + i;
-        s->owners[t->n_out++] = (fm_row_owner){span, last, at};
+        s->owners[t->n_out++] = o;
     }
+}
+
+/* The device chooses ids where it can, unless many rows have to come to the host anyway. */
+static bool ids_there(const step *t)
+{
+    return t->n_ids && !t->rows_wanted;
 }
 
 /* Fills the chunk from the spans in their order; false when nothing is left. */
@@ -94,6 +141,7 @@ static bool fill_chunk(step *t)
 {
     fm_session *s = t->s;
     t->n_pieces = t->n_tokens = t->n_out = t->n_ids = 0;
+    t->drawn = t->rows_wanted = t->fetched = false;
     for (uint32_t i = 0; i < t->n_spans && t->n_tokens < s->chunk; i++) {
         const fm_span *p = &t->spans[i];
         const size_t left = p->n - s->done[i], room = s->chunk - t->n_tokens, n = left < room ? left : room;
@@ -135,10 +183,48 @@ static int32_t likeliest(const float *row, size_t n)
     return (int32_t)best;
 }
 
-static void take_ids(void *ctx, size_t first, size_t n, const int32_t *ids)
+static fm_point *live_of(const step *t, const fm_row_owner *o)
 {
-    const step *t = ctx;
-    for (size_t i = 0; i < n; i++) *t->spans[t->s->owners[first + i].span].likeliest = ids[i];
+    return &fm_session_find(t->s, t->spans[o->span].seq, NULL)->live;
+}
+
+/* Ids that the device chose; logits that are wanted beside them are put on their way. */
+static void take_ids(void *ctx, size_t first, size_t n, const int32_t *ids, const float *rows)
+{
+    step *t = ctx;
+    const size_t vocab = t->s->m->config.vocab;
+    for (size_t i = 0; i < n; i++) {
+        const fm_row_owner *o = &t->s->owners[first + i];
+        fm_point *live = live_of(t, o);
+        if (o->id) {
+            *t->spans[o->span].id = ids[i] < 0 ? ~ids[i] : ids[i];
+            t->not_finite |= ids[i] < 0;
+            live->there = t->n_out <= FM_LOGIT_ROWS_DEVICE ? rows + i * vocab : NULL;
+        } else {
+            fm_device_download(t->s->m->device, live->logits, rows + i * vocab, vocab * sizeof(float));
+            t->fetched = true;
+        }
+    }
+}
+
+/* What the host makes of the logits of a span's last token. */
+static void choose(const step *t, const fm_row_owner *o, const float *row)
+{
+    const fm_span *p = &t->spans[o->span];
+    if (p->want == FM_WANT_LIKELIEST) *p->id = likeliest(row, t->s->m->config.vocab);
+    if (p->want == FM_WANT_CHOSEN) *p->id = fm_sampler_choose(p->sampler, row, p->choice, o->seen);
+}
+
+/* They have come. */
+static void take_fetched(step *t)
+{
+    for (size_t i = 0; i < t->n_out; i++) {
+        const fm_row_owner *o = &t->s->owners[i];
+        if (o->id) continue;
+        const float *row = live_of(t, o)->logits;
+        t->not_finite |= !finite_row(row, t->s->m->config.vocab);
+        choose(t, o, row);
+    }
 }
 
 static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
@@ -150,10 +236,9 @@ static void take_logits(void *ctx, size_t first, size_t n, const float *rows)
         const fm_span *p = &t->spans[o[i].span];
         for (run = 1; i + run < n && o[i + run].span == o[i].span;) run++;
         if (p->want == FM_WANT_ALL) p->on_logits(p->ctx, o[i].i, run, rows + i * vocab);
-        if (p->want == FM_WANT_LIKELIEST)
-            *p->likeliest = likeliest(rows + i * vocab, vocab);
-        else if (o[i + run - 1].last && !t->held)
-            memcpy(fm_session_find(t->s, p->seq, NULL)->live.logits, rows + (i + run - 1) * vocab, vocab * sizeof(float));
+        choose(t, &o[i + run - 1], rows + (i + run - 1) * vocab);
+        if (o[i + run - 1].last && !t->held)
+            memcpy(live_of(t, &o[i + run - 1])->logits, rows + (i + run - 1) * vocab, vocab * sizeof(float));
     }
     for (size_t i = 0; i < n && !t->held; i++) t->not_finite |= !finite_row(rows + i * vocab, vocab);
 }
@@ -184,6 +269,13 @@ static void undo_chunk(const step *t)
     }
 }
 
+/* A device keeps the rows of which it chose ids, but only so many. */
+static bool keeps_logits(const step *t, fm_want want)
+{
+    if (want == FM_WANT_LIKELIEST || want == FM_WANT_CHOSEN) return !ids_there(t) || t->n_out <= FM_LOGIT_ROWS_DEVICE;
+    return want != FM_WANT_NONE;
+}
+
 static void finish_chunk(const step *t)
 {
     for (size_t i = 0; i < t->n_pieces; i++) {
@@ -193,7 +285,7 @@ static void finish_chunk(const step *t)
         t->s->done[span] += t->s->pieces[i].n;
         if (t->held) continue;
         q->live.tokens += t->s->pieces[i].n;
-        q->live.has_logits = (p->want == FM_WANT_LAST || p->want == FM_WANT_ALL) && t->s->done[span] == p->n;
+        q->live.has_logits = t->s->done[span] == p->n && keeps_logits(t, p->want);
     }
 }
 
@@ -229,7 +321,8 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .out_rows = s->out_rows,
                           .n_out = t->n_out,
                           .on_logits = take_logits,
-                          .on_ids = s->m->device && t->n_ids == t->n_out ? take_ids : NULL,
+                          .on_ids = ids_there(t) ? take_ids : NULL,
+                          .draws = t->drawn ? s->draws : NULL,
                           .on_hidden = t->watched ? take_hidden : NULL,
                           .cancel = cancellable(t) ? ask : NULL,
                           .ctx = t,
@@ -244,6 +337,8 @@ static fm_status run_chunk(step *t, fm_error *err)
         return fail_cancelled(err);
     }
     FM_TRY(status);
+    if (t->fetched) FM_TRY(fm_device_wait(s->m->device, err));
+    if (t->fetched) take_fetched(t);
     finish_chunk(t);
     return t->not_finite ? fail_not_finite(s, err) : FM_OK;
 }

@@ -23,6 +23,7 @@ fm_status fm_trial_keep(fm_session *s, fm_error *err)
     const float *row = t->logits + t->kept++ * vocab;
     FM_ASSERT(q && t->kept <= t->n);
     q->live.tokens++;
+    q->live.there = NULL;
     q->live.has_logits = true;
     memcpy(q->live.logits, row, vocab * sizeof *row);
     return fm_step_check_logits(s, row, err);
@@ -55,6 +56,7 @@ void fm_trial_move(fm_session *s)
                           .log_tokens = s->draft_max + 1,
                           .host = s->host,
                           .host_bytes = s->host_bytes};
+    fm_session_settle(s);
     fm_forward_replay(&f, t->moved, s->scratch, s->scratch_bytes);
     t->moved = t->kept;
 }

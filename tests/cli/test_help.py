@@ -73,7 +73,7 @@ class Help(Case):
         for args, said in ((("-cnv",), "`fmamba run` talks"), (("--grammar", "x"), "grammar"), (("--lora", "x"), "merge"),
                            (("-hf", "x"), "-m"), (("--prompt-cache", "x"), "--save-state"), (("-ctk",), "needs a value")):
             self.fails((*base, *args), 2, args[0], said)
-        self.fails(("inspect", "-fa"), 2, "unknown option '-fa'")
+        self.fails(("plot", "-fa"), 2, "unknown option '-fa'")
 
     def test_a_talk_takes_llama_cpps_words_for_it(self):
         template = tempfile.NamedTemporaryFile("w", suffix=".jinja")  # pylint: disable=consider-using-with

@@ -319,6 +319,41 @@ static void bench_rows(bench *b, turn_call call, size_t n, size_t d)
     report(b, call, &c);
 }
 
+/* ---- Choosing ---- */
+
+typedef struct choice_bench {
+    float *logits;
+    int32_t *ids;
+    fm_draw *draws; /* NULL: the likeliest */
+    size_t n;
+} choice_bench;
+
+static void choose_turn(bench *b, void *ctx, size_t turn)
+{
+    const choice_bench *c = ctx;
+    const float *logits = c->logits + turn * c->n * VOCAB;
+    if (c->draws)
+        fm_cuda_sample(b->s, c->ids, logits, VOCAB, c->draws, c->n, VOCAB);
+    else
+        fm_cuda_argmax(b->s, c->ids, logits, VOCAB, c->n, VOCAB);
+}
+
+/* Logits of standard deviation `spread`: 4 is a sure model, 0.5 one that knows nothing.  d NULL: the likeliest. */
+static void bench_choice(bench *b, size_t n, float spread, const fm_draw *d)
+{
+    choice_bench c = {.n = n};
+    fm_draw *draws = malloc(n * sizeof *draws);
+    if (!draws) stop("out of memory");
+    turns_for(b, 4.0 * (double)(n * VOCAB));
+    c.logits = noise(b, b->turns * n * VOCAB, spread, 0.0f);
+    c.ids = place(b, n * sizeof *c.ids);
+    for (size_t i = 0; d && i < n; i++) draws[i] = *d, draws[i].random = ((double)i + 0.5) / (double)n;
+    if (d) c.draws = uploaded(b, draws, n * sizeof *draws);
+    free(draws);
+    snprintf(b->what, sizeof b->what, "%zu sd %g k %d p %g", n, (double)spread, d ? d->top_k : 1, d ? (double)d->top_p : 0.0);
+    report(b, choose_turn, &c);
+}
+
 /* ---- Products of many tokens ---- */
 
 typedef struct many_bench {
@@ -480,13 +515,23 @@ static void all_rows(bench *b)
     bench_rows(b, copy_states_turn, 64, (D_CONV - 1 + D_STATE) * D_INNER);
 }
 
+static void all_choices(bench *b)
+{
+    static const fm_draw draws[] = {{0.8f, 0, 0.95f, 0, 0}, {1, 0, 1, 40, 0}, {1, 0, 1, 0, 0}, {1, 0.05f, 0.95f, 40, 0}};
+    bench_choice(b, 1, 4, NULL);
+    bench_choice(b, 64, 4, NULL);
+    for (size_t i = 0; i < FM_COUNT(draws); i++) bench_choice(b, 1, 4, &draws[i]);
+    bench_choice(b, 1, 0.5f, &draws[0]);
+    bench_choice(b, 64, 4, &draws[0]);
+}
+
 void kc_bench_device(fm_stream *s, const fm_kernels *k, const char *only)
 {
     static const struct {
         const char *name;
         void (*run)(bench *b);
-    } all[] = {{"rmsnorm", all_norms}, {"conv", all_convs}, {"scan", all_scans},
-               {"rows", all_rows},     {"many", all_many},  {"narrow", all_narrow}};
+    } all[] = {{"rmsnorm", all_norms}, {"conv", all_convs},    {"scan", all_scans},    {"rows", all_rows},
+               {"many", all_many},     {"narrow", all_narrow}, {"sample", all_choices}};
     bench *b = calloc(1, sizeof *b);
     if (!b || !(b->noise = malloc(NOISE * sizeof(float)))) stop("out of memory");
     b->s = s;

@@ -1,70 +1,20 @@
-/* check_sample.c - a device's choice of tokens against the definition of docs/sampling.md, written out in double with a sort.
+/* check_sample.c - a device's choice of tokens against tests/draw_reference.h.
  *
  * The device's probabilities are expf's of float: a border of top_p or of the draw nearer than 1e-6 may fall to the neighbour;
  * such draws are not judged. */
 #include <stdlib.h>
 
+#include "tests/draw_reference.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
-typedef struct entry {
-    float logit;
-    int32_t id;
-} entry;
-
-static int by_rank(const void *a, const void *b)
-{
-    const entry *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static float tamed(float v)
-{
-    return v >= -1e30f ? fminf(v, 1e30f) : -1e30f;
-}
-
-static int32_t likeliest(const float *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (tamed(x[i]) > tamed(x[best])) best = i;
-    return (int32_t)best;
-}
-
-/* The choice; *sure is false where a border is too near. */
-static int32_t choose(entry *e, const float *x, size_t n, const fm_draw *d, bool *sure)
-{
-    const float max = tamed(x[likeliest(x, n)]), least = d->min_p > 0 ? logf(d->min_p) : -1e30f;
-    size_t kept = 0;
-    double total = 0, sum = 0;
-    *sure = true;
-    if (d->temperature == 0) return likeliest(x, n);
-    for (size_t i = 0; i < n; i++) {
-        const float v = fmaxf((tamed(x[i]) - max) / d->temperature, -1e30f);
-        if (fabsf(v - least) < 1e-6f * fabsf(least)) *sure = false;
-        if (v >= least) e[kept++] = (entry){v, (int32_t)i};
-    }
-    const bool few = d->top_k > 0 && (size_t)d->top_k < kept;
-    if (few || d->top_p < 1) qsort(e, kept, sizeof *e, by_rank);
-    if (few) kept = (size_t)d->top_k;
-    for (size_t i = 0; i < kept; i++) total += exp((double)e[i].logit);
-    for (size_t i = 0; i < kept && d->top_p < 1; i++) {
-        sum += exp((double)e[i].logit);
-        if (fabs(sum - (double)d->top_p * total) < 1e-6 * total) *sure = false;
-        if (sum >= (double)d->top_p * total) kept = i + 1;
-    }
-    total = sum = 0;
-    for (size_t i = 0; i < kept; i++) total += exp((double)e[i].logit);
-    for (size_t i = 0; i < kept; i++) {
-        const double after = sum + exp((double)e[i].logit);
-        if (fabs(after - d->random * total) < 1e-6 * total) *sure = false;
-        if (after > d->random * total) return e[i].id;
-        sum = after;
-    }
-    return likeliest(x, n);
-}
-
 enum { N = 12 };
+
+static bool all_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return false;
+    return true;
+}
 
 static void check_case(kc *t, size_t vocab, float scale, kc_kind kind, bool ties)
 {
@@ -84,14 +34,16 @@ static void check_case(kc *t, size_t vocab, float scale, kc_kind kind, bool ties
     fm_cuda_argmax(kc_device(), ids, x, stride, N, vocab);
     fm_cuda_sample(kc_device(), ids + N, x, stride, draws, N, vocab);
     kc_true(t, fm_stream_wait(kc_device(), &why), "choosing");
-    entry *e = malloc(vocab * sizeof *e);
+    draw_entry *e = malloc(vocab * sizeof *e);
     if (!e) abort();
     for (size_t i = 0; i < N; i++) {
         bool sure;
-        const int32_t want = choose(e, x + i * stride, vocab, &draws[i], &sure);
-        kc_near(t, ids[i], likeliest(x + i * stride, vocab), 0.0, "the likeliest");
-        if (sure) kc_near(t, ids[N + i], want, 0.0, "a drawn token");
-        kc_true(t, ids[N + i] >= 0 && (size_t)ids[N + i] < vocab, "a drawn token out of range");
+        const float *row = x + i * stride;
+        const int32_t want = draw_reference(e, row, vocab, &draws[i], &sure), got = ids[N + i] < 0 ? ~ids[N + i] : ids[N + i];
+        const bool finite = all_finite(row, vocab);
+        kc_near(t, ids[i], finite ? draw_likeliest(row, vocab) : ~draw_likeliest(row, vocab), 0.0, "the likeliest");
+        if (sure) kc_near(t, ids[N + i], finite ? want : ~want, 0.0, "a drawn token");
+        kc_true(t, got >= 0 && (size_t)got < vocab, "a drawn token out of range");
     }
     free(e);
     kc_release(t);

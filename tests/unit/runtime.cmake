@@ -3,3 +3,8 @@ fm_unit_test(test_draft LINKS runtime)
 fm_unit_test(test_state LINKS runtime)
 fm_unit_test(test_schedule LINKS runtime TIMEOUT 600)
 fm_register_test(test_schedule_full LABEL unit TIMEOUT 3600 SLOW ON COMMAND test_schedule full)
+# A device that the test brings along stands in for the library's.
+fm_unit_test(test_device SOURCES test_device.c $<TARGET_OBJECTS:fm_fake_gpu> LINKS runtime ops kernels)
+if(TARGET test_device)
+    target_link_options(test_device PRIVATE -Wl,-z,muldefs)
+endif()

@@ -1,5 +1,6 @@
 // blas.cu - see blas.cuh.
 #include "kernels/cuda/blas.cuh"
+#include "kernels/cuda/linear.cuh"
 
 #include <cublasLt.h>
 #include <dlfcn.h>
@@ -24,6 +25,11 @@
     X(MatmulPreferenceSetAttribute)                                                                                            \
     X(MatrixLayoutCreate)                                                                                                      \
     X(MatrixLayoutDestroy)
+
+extern "C" size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
+{
+    return fm_cuda_is_few(s, n) ? 0 : WORKSPACE;
+}
 
 // All that decides a plan; compared as bytes.
 typedef struct shape {

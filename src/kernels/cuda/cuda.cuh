@@ -25,8 +25,9 @@ struct fm_stream {
     void *blas;                      // cublasLtHandle_t, opened at the first large product
     fm_pack_args lazy[FM_CUDA_LAZY]; // the latest first
     bool recording;
-    cudaError_t error; // the first one
-    char message[256]; // which call met it
+    cudaError_t error;                  // the first one
+    char message[256];                  // which call met it
+    cudaEvent_t marks[FM_STREAM_MARKS]; // NULL: never made
 };
 
 // Keeps the first error: of a call that returned one, or of the launch just made.

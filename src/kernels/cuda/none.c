@@ -24,6 +24,12 @@ fm_stream *fm_stream_open(int device, const fm_stream_options *o, const char **w
     return NULL;
 }
 
+fm_stream *fm_stream_plan(const fm_stream_options *o, const char **why)
+{
+    fm_gpu_count(why);
+    return NULL;
+}
+
 void fm_stream_close(fm_stream *s)
 {
     NEVER;
@@ -77,6 +83,16 @@ void fm_stream_zero(fm_stream *s, void *p, size_t bytes)
     NEVER;
 }
 
+void fm_stream_mark(fm_stream *s, unsigned which)
+{
+    NEVER;
+}
+
+void fm_stream_reach(fm_stream *s, unsigned which)
+{
+    NEVER;
+}
+
 void fm_stream_record_begin(fm_stream *s)
 {
     NEVER;
@@ -111,6 +127,12 @@ bool fm_stream_reserve(fm_stream *s, size_t bytes)
 }
 
 size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n)
+{
+    NEVER;
+    return 0;
+}
+
+size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
 {
     NEVER;
     return 0;

@@ -1,65 +1,157 @@
 // sample.cu - tokens chosen where the logits are: the likeliest, or one drawn after temperature, min_p, top_k and top_p, in that
 // order, as runtime/sampler does with its usual list of samplers and nothing else in play.
 //
-// A block takes a row.  Candidates are ordered by (key, id), the key being the bits of their distance from the likeliest, so that
-// every cut is a pair (key, id) found by bisection over sums of the row: fixed order, no sorting, no atomics.  Few candidates are
-// gathered in shared memory first.
+// A cluster of blocks takes a row, each block a run of ids, whose keys stay in its shared memory: a key is the bits of a
+// candidate's distance from the likeliest.  Candidates are ordered by (key, id), so that every cut is a pair (key, id); it is found
+// digit by digit, from sums over the row of those below seven borders at once.  Sums are of integers - a candidate counts 1, or its
+// probability in units of 2^-40 of the likeliest's - and have no order.
 //
 // What is the same as on the CPU: the likeliest, min_p and top_k to the bit (min_p but for the rounding of one logarithm).  The
 // probabilities are expf's of float where the CPU has exp of double, within 1e-7 relative: a draw or a top_p that falls within 1e-7
 // of a border may take the neighbour.
+#include <cooperative_groups.h>
+
 #include "kernels/cuda/forward.cuh"
 
 namespace
 {
 
-enum { THREADS = 1024, WARPS = THREADS / 32, LIST_MOST = 6000, COARSE = 8 };
+enum { THREADS = 512, WARPS = THREADS / 32, BLOCKS = 8, BORDERS = 7, DIGIT = 3, KEY_BITS = 31 };
+const unsigned NEVER = 0xffffffffu; // the key of what is out of play
+const size_t SHARED_MOST = (size_t)200 << 10;
 
-// ---- Sums over the block, the same in every thread ----
+namespace cg = cooperative_groups;
 
-struct measure { // of a set of candidates
-    double count, mass;
+struct best {
+    float v;
+    int id;
 };
 
-__device__ measure plus(measure a, measure b)
+// What the blocks of a row tell each other: by turns, so that one meeting is enough.
+struct board {
+    unsigned long long warps[WARPS][BORDERS];
+    unsigned long long sums[2][BLOCKS][BORDERS];
+    best warp_bests[WARPS], bests[BLOCKS];
+    int warps_bad[WARPS], bad[BLOCKS];
+};
+
+// One row and this block's part of it.
+struct row {
+    board *b;
+    unsigned *keys; // of ids first .. first + n - 1
+    int first, n, turn;
+};
+
+// ---- Sums over the row ----
+
+__device__ unsigned long long warp_sum(unsigned long long v) // v < 2^48
 {
-    return {a.count + b.count, a.mass + b.mass};
+    const unsigned long long lo = __reduce_add_sync(0xffffffffu, (unsigned)v & 0xffffffu);
+    return lo + ((unsigned long long)__reduce_add_sync(0xffffffffu, (unsigned)(v >> 24)) << 24);
 }
 
-__device__ measure from_lane(measure v, int lane)
+// Sums of n values of each thread of all blocks; lane i < n of every warp has the ith.
+__device__ unsigned long long sum_all(row &r, const unsigned long long *v, int n)
 {
-    return {__shfl_sync(0xffffffffu, v.count, lane), __shfl_sync(0xffffffffu, v.mass, lane)};
-}
-
-// The sum of all threads before this one; *all of all.
-__device__ measure before(measure v, measure *all)
-{
-    __shared__ measure warps[WARPS];
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    measure sum = v;
-#pragma unroll
-    for (int i = 1; i < 32; i *= 2) {
-        const measure other = from_lane(sum, lane - i < 0 ? 0 : lane - i);
-        if (lane >= i) sum = plus(other, sum);
+    cg::cluster_group cluster = cg::this_cluster();
+    for (int i = 0; i < n; i++) {
+        const unsigned long long sum = warp_sum(v[i]);
+        if (lane == 0) r.b->warps[warp][i] = sum;
     }
-    __syncthreads(); // the last sums have been read
-    if (lane == 31) warps[warp] = sum;
     __syncthreads();
-    measure total = {0.0, 0.0}, mine = {0.0, 0.0};
-    for (int w = 0; w < WARPS; w++) {
-        if (w == warp) mine = total;
-        total = plus(total, warps[w]);
+    r.turn ^= 1;
+    if (warp == 0 && lane < n) {
+        unsigned long long sum = 0;
+        for (int w = 0; w < WARPS; w++) sum += r.b->warps[w][lane];
+        for (int to = 0; to < BLOCKS; to++) cluster.map_shared_rank(r.b, to)->sums[r.turn][cluster.block_rank()][lane] = sum;
     }
-    *all = total;
-    const measure left = from_lane(sum, lane ? lane - 1 : 0);
-    return lane ? plus(mine, left) : mine;
+    cluster.sync();
+    unsigned long long sum = 0;
+    for (int from = 0; from < BLOCKS && lane < n; from++) sum += r.b->sums[r.turn][from][lane];
+    return sum;
 }
 
-__device__ measure sum_all(measure v)
+// What a candidate counts.
+struct by_count {
+    __device__ unsigned long long operator()(unsigned) const { return 1; }
+};
+struct by_mass {
+    __device__ unsigned long long operator()(unsigned key) const
+    {
+        return __float2ull_rn(expf(-__uint_as_float(key)) * 0x1p40f);
+    }
+};
+
+struct cut { // what is at or before it stays
+    unsigned key;
+    int id;
+
+    __device__ bool keeps(unsigned k, int i) const { return k < key || (k == key && i <= id); }
+};
+
+template <class M> __device__ unsigned long long sum_of(row &r, cut c, M measure)
 {
-    measure all;
-    before(v, &all);
-    return all;
+    unsigned long long sum = 0;
+    for (int i = (int)threadIdx.x; i < r.n; i += THREADS)
+        if (c.keeps(r.keys[i], r.first + i)) sum += measure(r.keys[i]);
+    return __shfl_sync(0xffffffffu, sum_all(r, &sum, 1), 0);
+}
+
+// ---- The first place at which a sum is reached ----
+
+struct place {
+    unsigned at;              // of `bits` bits
+    unsigned long long below; // the sum of what is before it
+};
+
+// `of(i, &at)`: what this block's candidate i counts, and where.  The sum over all must reach `need`.
+template <class F> __device__ place first_place(row &r, unsigned long long need, int bits, F of)
+{
+    place p = {0, 0};
+    unsigned long long end = 1ull << bits;
+    for (int shift = bits; shift > 0;) {
+        unsigned long long sums[BORDERS] = {};
+        shift = shift > DIGIT ? shift - DIGIT : 0;
+        for (int i = (int)threadIdx.x; i < r.n; i += THREADS) {
+            unsigned at;
+            const unsigned long long c = of(i, &at);
+            if (c == 0 || at < p.at || at >= end) continue;
+            const unsigned digit = (at - p.at) >> shift;
+#pragma unroll
+            for (int d = 0; d < BORDERS; d++)
+                if (digit <= d) sums[d] += c;
+        }
+        const unsigned long long sum = p.below + sum_all(r, sums, BORDERS);
+        const unsigned less = __ballot_sync(0xffffffffu, sum < need) & ((1u << BORDERS) - 1);
+        const int digit = __popc(less); // sums grow with the border
+        const unsigned long long before = __shfl_sync(0xffffffffu, sum, digit > 0 ? digit - 1 : 0);
+        if (digit > 0) p.below = before;
+        p.at += (unsigned)digit << shift;
+        if (digit < BORDERS) end = (unsigned long long)p.at + (1ull << shift);
+    }
+    return p;
+}
+
+__device__ int id_bits(int vocab)
+{
+    return 32 - __clz(vocab);
+}
+
+// The first cut within `old` at which `need` is reached, which it is by all of `old`.
+template <class M> __device__ cut first_cut(row &r, cut old, unsigned long long need, int vocab, M measure)
+{
+    const place p = first_place(r, need, KEY_BITS, [&](int i, unsigned *at) {
+        *at = r.keys[i];
+        return old.keeps(r.keys[i], r.first + i) ? measure(r.keys[i]) : 0;
+    });
+    // Of equal keys each counts the same.
+    const unsigned long long each = measure(p.at), left = need - p.below, nth = each ? (left + each - 1) / each : 1;
+    const place tie = first_place(r, nth, id_bits(vocab), [&](int i, unsigned *at) {
+        *at = (unsigned)(r.first + i);
+        return (unsigned long long)(r.keys[i] == p.at && old.keeps(p.at, r.first + i));
+    });
+    return {p.at, (int)tie.at};
 }
 
 // ---- The likeliest ----
@@ -70,243 +162,154 @@ __device__ float tamed(float v)
     return v >= -1e30f ? fminf(v, 1e30f) : -1e30f;
 }
 
-struct best {
-    float v;
-    int id;
-};
-
 __device__ best better(best a, best b)
 {
     return b.v > a.v || (b.v == a.v && b.id < a.id) ? b : a;
 }
 
-__device__ best likeliest(const float *x, int vocab)
+// The likeliest of n logits of each block, and whether a logit was not finite; all threads of all blocks get both.
+__device__ best likeliest(row &r, const float *x, bool *bad)
 {
-    __shared__ best warps[WARPS];
+    cg::cluster_group cluster = cg::this_cluster();
     best b = {-INFINITY, 0x7fffffff};
-    for (int i = (int)threadIdx.x; i < vocab; i += THREADS) b = better(b, best{tamed(x[i]), i});
+    bool odd = false;
+    for (int i = (int)threadIdx.x; i < r.n; i += THREADS) {
+        odd |= !isfinite(x[r.first + i]);
+        b = better(b, best{tamed(x[r.first + i]), r.first + i});
+    }
+    odd = __any_sync(0xffffffffu, odd);
     for (int round = 0; round < 2; round++) {
 #pragma unroll
         for (int i = 16; i > 0; i >>= 1)
             b = better(b, best{__shfl_xor_sync(0xffffffffu, b.v, i), __shfl_xor_sync(0xffffffffu, b.id, i)});
         if (round) break;
-        if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = b;
+        if (threadIdx.x % 32 == 0) r.b->warp_bests[threadIdx.x / 32] = b, r.b->warps_bad[threadIdx.x / 32] = odd;
         __syncthreads();
-        b = warps[threadIdx.x % 32];
+        b = r.b->warp_bests[threadIdx.x % WARPS];
+        odd = __any_sync(0xffffffffu, r.b->warps_bad[threadIdx.x % WARPS]);
     }
+    if (threadIdx.x < BLOCKS) {
+        board *to = cluster.map_shared_rank(r.b, threadIdx.x);
+        to->bests[cluster.block_rank()] = b;
+        to->bad[cluster.block_rank()] = odd;
+    }
+    cluster.sync();
+    for (int i = 0; i < BLOCKS; i++) b = better(b, r.b->bests[i]), odd |= r.b->bad[i];
+    *bad = odd;
     return b;
+}
+
+__device__ row begin_row(board *b, unsigned *keys, int vocab)
+{
+    const int each = (vocab + BLOCKS - 1) / BLOCKS, first = min((int)cg::this_cluster().block_rank() * each, vocab);
+    return {b, keys, first, min(each, vocab - first), 0};
+}
+
+// Nobody leaves while others may still write to its memory.
+__device__ void end_row(int32_t *id, int chosen, bool bad)
+{
+    cg::this_cluster().sync();
+    if (cg::this_cluster().block_rank() == 0 && threadIdx.x == 0) *id = bad ? ~chosen : chosen;
 }
 
 __global__ void __launch_bounds__(THREADS) argmax_row(int32_t *ids, const float *logits, size_t stride, int vocab)
 {
+    __shared__ board shared;
+    bool bad;
+    const size_t at = blockIdx.x / BLOCKS;
     fm_begin();
-    const best b = likeliest(logits + blockIdx.x * stride, vocab);
-    if (threadIdx.x == 0) ids[blockIdx.x] = b.id;
-}
-
-// ---- Candidates ----
-
-struct candidate {
-    unsigned key;
-    int id;
-};
-
-struct cut { // what is at or before it stays
-    unsigned key;
-    int id;
-
-    __device__ bool keeps(candidate c) const { return c.key < key || (c.key == key && c.id <= id); }
-};
-
-// The row, or those of it that were gathered; either way in the order of ids.
-struct source {
-    const float *x;
-    const candidate *list; // NULL: the row
-    int n;
-    float max, temperature;
-
-    __device__ candidate at(int i) const
-    {
-        if (list) return list[i];
-        const float v = fmaxf(__fdiv_rn(__fsub_rn(tamed(x[i]), max), temperature), -1e30f);
-        return {__float_as_uint(fabsf(v)), i};
-    }
-    __device__ void share(int *begin, int *end) const // this thread's run of candidates
-    {
-        const int each = (n + THREADS - 1) / THREADS;
-        *begin = min((int)threadIdx.x * each, n);
-        *end = min(*begin + each, n);
-    }
-};
-
-__device__ double weight(unsigned key)
-{
-    return (double)expf(-__uint_as_float(key));
-}
-
-template <typename P> __device__ measure share_of(const source &s, P keeps)
-{
-    int begin, end;
-    measure m = {0.0, 0.0};
-    s.share(&begin, &end);
-    for (int i = begin; i < end; i++) {
-        const candidate c = s.at(i);
-        if (keeps(c)) m = plus(m, measure{1.0, weight(c.key)});
-    }
-    return m;
-}
-
-template <typename P> __device__ measure measure_of(const source &s, P keeps)
-{
-    return sum_all(share_of(s, keeps));
-}
-
-// The id of the nth candidate (from 1) of those that `keeps` keeps.
-template <typename P> __device__ int nth(const source &s, double n, P keeps)
-{
-    __shared__ int found;
-    int begin, end;
-    measure all;
-    double seen = before(share_of(s, keeps), &all).count;
-    s.share(&begin, &end);
-    for (int i = begin; i < end && seen < n; i++) {
-        const candidate c = s.at(i);
-        if (keeps(c) && ++seen == n) found = c.id;
-    }
-    __syncthreads();
-    return found;
-}
-
-// The first cut within `old` at which reached(measure of what it keeps) holds; `old` where none does.
-template <typename R> __device__ cut first_cut(const source &s, cut old, R reached)
-{
-    unsigned lo = 0, hi = old.key;
-    while (lo < hi) {
-        const unsigned mid = lo + (hi - lo) / 2;
-        if (reached(measure_of(s, [=](candidate c) { return c.key <= mid && old.keeps(c); })))
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    const measure less = measure_of(s, [=](candidate c) { return c.key < lo; });
-    const measure ties = measure_of(s, [=](candidate c) { return c.key == lo && old.keeps(c); });
-    if (ties.count == 0.0 || !reached(plus(less, ties))) return old;
-    double n = 1.0, most = ties.count; // the ties it takes
-    while (n < most) {
-        const double mid = floor((n + most) / 2);
-        if (reached(measure{less.count + mid, less.mass + mid * weight(lo)}))
-            most = mid;
-        else
-            n = mid + 1.0;
-    }
-    return {lo, nth(s, n, [=](candidate c) { return c.key == lo && old.keeps(c); })};
+    row r = begin_row(&shared, NULL, vocab);
+    cg::this_cluster().sync(); // all blocks are there
+    const best b = likeliest(r, logits + at * stride, &bad);
+    end_row(ids + at, b.id, bad);
 }
 
 // ---- Drawing ----
 
-// Candidates that certainly hold what top_k and top_p leave: those nearer to the likeliest than one of a few distances.
-__device__ unsigned near_enough(const source &s, unsigned most, const fm_draw &d, measure all)
+// Keys of what min_p leaves.
+__device__ void find_keys(row &r, const float *x, float max, const fm_draw &d)
 {
-    for (int j = 1; j <= COARSE; j++) {
-        const unsigned key = __float_as_uint((float)(j * j) * 0.5f);
-        if (key >= most) break;
-        const measure m = measure_of(s, [=](candidate c) { return c.key <= key; });
-        const bool enough = d.top_k > 0 && d.top_k < all.count ? m.count >= d.top_k : m.mass >= (double)d.top_p * all.mass;
-        if (enough) return key;
+    const float most_apart = d.min_p > 0.0f ? fminf((float)-log((double)d.min_p), 1e30f) : 1e30f;
+    const unsigned most = __float_as_uint(fabsf(most_apart));
+    for (int i = (int)threadIdx.x; i < r.n; i += THREADS) {
+        const float v = fmaxf(__fdiv_rn(__fsub_rn(tamed(x[r.first + i]), max), d.temperature), -1e30f);
+        const unsigned key = __float_as_uint(fabsf(v));
+        r.keys[i] = key <= most ? key : NEVER;
     }
-    return most;
 }
 
-// Gathers them in the order of ids, where there is room.
-__device__ source gathered(const source &s, candidate *list, unsigned most)
+// The least integer sum that is at least `share` of `all`; 1 at least, so that something is kept.
+__device__ unsigned long long at_least(double share, unsigned long long all)
 {
-    const auto keeps = [=](candidate c) { return c.key <= most; };
-    int begin, end;
-    measure all;
-    int to = (int)before(share_of(s, keeps), &all).count;
-    if (all.count > LIST_MOST) return s;
-    s.share(&begin, &end);
-    for (int i = begin; i < end; i++) {
-        const candidate c = s.at(i);
-        if (keeps(c)) list[to++] = c;
-    }
-    __syncthreads();
-    source few = s;
-    few.list = list;
-    few.n = (int)all.count;
-    return few;
+    const unsigned long long need = (unsigned long long)ceil(share * (double)all);
+    return need < 1 ? 1 : need > all ? all : need;
 }
 
-// In the order of ids: nothing was sorted.
-__device__ int draw_by_id(const source &s, unsigned most, double random)
+// The least integer sum beyond `share` of `all`, share < 1.
+__device__ unsigned long long beyond(double share, unsigned long long all)
 {
-    __shared__ int found;
-    const auto keeps = [=](candidate c) { return c.key <= most; };
-    int begin, end;
-    measure all;
-    const measure mine = share_of(s, keeps);
-    double sum = before(mine, &all).mass;
-    const double target = random * all.mass;
-    if (threadIdx.x == 0) found = -1;
-    __syncthreads();
-    s.share(&begin, &end);
-    for (int i = begin; i < end && sum <= target; i++) {
-        const candidate c = s.at(i);
-        if (!keeps(c)) continue;
-        if ((sum += weight(c.key)) > target) atomicMax(&found, c.id); // rounding may give two threads one each
-    }
-    __syncthreads();
-    return found;
+    const unsigned long long need = (unsigned long long)floor(share * (double)all) + 1;
+    return need > all ? all : need;
 }
 
-// From the likeliest down.
-__device__ int draw_by_rank(source s, candidate *list, unsigned most, const fm_draw &d, measure all)
+// In the order of ids where nothing is sorted, else from the likeliest down.
+__device__ int draw(row &r, const fm_draw &d, int vocab)
 {
-    const bool few = d.top_k > 0 && d.top_k < all.count;
-    s = gathered(s, list, near_enough(s, most, d, all));
-    cut c = {most, 0x7fffffff};
-    if (few) c = first_cut(s, c, [&](measure m) { return m.count >= d.top_k; });
+    cut c = {NEVER - 1, vocab};
+    const bool few = d.top_k > 0 && (unsigned long long)d.top_k < sum_of(r, c, by_count());
+    if (few) c = first_cut(r, c, (unsigned long long)d.top_k, vocab, by_count());
+    unsigned long long all = sum_of(r, c, by_mass());
     if (d.top_p < 1.0f) {
-        const double total = few ? measure_of(s, [=](candidate x) { return c.keeps(x); }).mass : all.mass;
-        c = first_cut(s, c, [&](measure m) { return m.mass >= (double)d.top_p * total; });
+        c = first_cut(r, c, at_least((double)d.top_p, all), vocab, by_mass());
+        all = sum_of(r, c, by_mass());
     }
-    const double total = measure_of(s, [=](candidate x) { return c.keeps(x); }).mass, target = d.random * total;
-    const cut drawn = first_cut(s, c, [&](measure m) { return m.mass > target; });
-    return target < total ? drawn.id : -1;
+    const unsigned long long need = beyond(d.random, all);
+    if (few || d.top_p < 1.0f) return first_cut(r, c, need, vocab, by_mass()).id;
+    return (int)first_place(r, need, id_bits(vocab), [&](int i, unsigned *at) {
+               *at = (unsigned)(r.first + i);
+               return c.keeps(r.keys[i], r.first + i) ? by_mass()(r.keys[i]) : 0;
+           }).at;
 }
 
 __global__ void __launch_bounds__(THREADS)
     sample_row(int32_t *ids, const float *logits, size_t stride, const fm_draw *draws, int vocab)
 {
-    extern __shared__ candidate list[];
+    __shared__ board shared;
+    extern __shared__ unsigned keys[];
+    bool bad;
+    const size_t at = blockIdx.x / BLOCKS;
+    const float *x = logits + at * stride;
     fm_begin();
-    const fm_draw d = draws[blockIdx.x];
-    const float *x = logits + blockIdx.x * stride;
-    const best b = likeliest(x, vocab);
+    const fm_draw d = draws[at];
+    row r = begin_row(&shared, keys, vocab);
+    cg::this_cluster().sync();
+    const best b = likeliest(r, x, &bad);
     int id = b.id;
     if (d.temperature > 0.0f) {
-        const source s = {x, NULL, vocab, b.v, d.temperature};
-        const float most_apart = d.min_p > 0.0f ? fminf((float)-log((double)d.min_p), 1e30f) : 1e30f;
-        const unsigned most = __float_as_uint(fabsf(most_apart));
-        const measure all = measure_of(s, [=](candidate c) { return c.key <= most; });
-        const bool ranked = (d.top_k > 0 && d.top_k < all.count) || d.top_p < 1.0f;
-        const int drawn = ranked ? draw_by_rank(s, list, most, d, all) : draw_by_id(s, most, d.random);
-        if (drawn >= 0) id = drawn;
+        find_keys(r, x, b.v, d);
+        __syncthreads();
+        id = draw(r, d, vocab);
     }
-    if (threadIdx.x == 0) ids[blockIdx.x] = id;
+    end_row(ids + at, id, bad);
 }
 
 } // namespace
 
 extern "C" void fm_cuda_argmax(fm_stream *s, int32_t *ids, const float *logits, size_t stride, size_t n, size_t vocab)
 {
-    if (n > 0) fm_queue(s, "argmax", argmax_row, (unsigned)n, THREADS, ids, logits, stride, (int)vocab);
+    const fm_launch l = {s, (unsigned)n * BLOCKS, THREADS, 0, BLOCKS};
+    if (n > 0) fm_cuda_launch(&l, "argmax", argmax_row, ids, logits, stride, (int)vocab);
 }
 
 extern "C" void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, size_t stride, const fm_draw *draws, size_t n,
                                size_t vocab)
 {
-    const size_t bytes = LIST_MOST * sizeof(candidate);
-    static_assert(LIST_MOST * sizeof(candidate) <= 48 << 10, "what a block has without asking");
-    if (n > 0) fm_queue_shared(s, "sample", sample_row, (unsigned)n, THREADS, bytes, ids, logits, stride, draws, (int)vocab);
+    const size_t bytes = (vocab + BLOCKS - 1) / BLOCKS * sizeof(unsigned);
+    const fm_launch l = {s, (unsigned)n * BLOCKS, THREADS, bytes, BLOCKS};
+    if (bytes > SHARED_MOST) {
+        fm_cuda_note(s, cudaErrorNotSupported, "sampling on the device: a vocabulary of more than 409600 tokens");
+        return;
+    }
+    if (bytes > (40 << 10)) FM_CUDA(s, cudaFuncSetAttribute(sample_row, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    if (n > 0) fm_cuda_launch(&l, "sample", sample_row, ids, logits, stride, draws, (int)vocab);
 }

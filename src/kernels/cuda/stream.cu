@@ -79,12 +79,28 @@ fm_stream *fm_stream_open(int device, const fm_stream_options *o, const char **w
     return NULL;
 }
 
+fm_stream *fm_stream_plan(const fm_stream_options *o, const char **why)
+{
+    fm_stream *s = (fm_stream *)calloc(1, sizeof *s);
+    *why = s ? NULL : "out of memory";
+    if (!s) return NULL;
+    s->device = -1;
+    if (o) s->o = *o;
+    return s;
+}
+
 void fm_stream_close(fm_stream *s)
 {
     if (!s) return;
+    if (s->device < 0) {
+        free(s);
+        return;
+    }
     cudaStreamSynchronize(s->stream);
     fm_cuda_blas_close(s);
     cudaFree(s->work);
+    for (int i = 0; i < FM_STREAM_MARKS; i++)
+        if (s->marks[i]) cudaEventDestroy(s->marks[i]);
     cudaStreamDestroy(s->stream);
     free(s);
 }
@@ -155,6 +171,17 @@ bool fm_stream_reserve(fm_stream *s, size_t bytes)
     s->work = fm_stream_alloc(s, bytes);
     s->work_bytes = s->work ? bytes : 0;
     return s->work != NULL;
+}
+
+void fm_stream_mark(fm_stream *s, unsigned which)
+{
+    if (!s->marks[which]) FM_CUDA(s, cudaEventCreateWithFlags(&s->marks[which], cudaEventDisableTiming));
+    if (s->marks[which]) FM_CUDA(s, cudaEventRecord(s->marks[which], s->stream));
+}
+
+void fm_stream_reach(fm_stream *s, unsigned which)
+{
+    if (s->marks[which]) FM_CUDA(s, cudaEventSynchronize(s->marks[which]));
 }
 
 // ---- Recording ----

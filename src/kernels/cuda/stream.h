@@ -5,6 +5,7 @@
 #ifndef FM_KERNELS_CUDA_STREAM_H
 #define FM_KERNELS_CUDA_STREAM_H
 
+#include "kernels/draw.h"
 #include "kernels/kernels.h"
 
 #ifdef __cplusplus
@@ -33,6 +34,8 @@ typedef struct fm_stream_options {
 
 /* NULL: *why says what failed (static or inside the stream's thread, until the next call). */
 fm_stream *fm_stream_open(int device, const fm_stream_options *o, const char **why);
+/* One that answers what things take, and nothing else: no device is looked for. */
+fm_stream *fm_stream_plan(const fm_stream_options *o, const char **why);
 void fm_stream_close(fm_stream *s);
 /* Waits; false: *why names the first error and the call that met it. */
 bool fm_stream_wait(fm_stream *s, const char **why);
@@ -53,6 +56,11 @@ void fm_stream_download(fm_stream *s, void *to, const void *from, size_t bytes);
 void fm_stream_copy(fm_stream *s, void *to, const void *from, size_t bytes); /* both on the device */
 void fm_stream_zero(fm_stream *s, void *p, size_t bytes);
 
+/* A place in the queue that can be waited for: `reach` returns once all that was put there before the mark is done. */
+enum { FM_STREAM_MARKS = 2 };
+void fm_stream_mark(fm_stream *s, unsigned which);
+void fm_stream_reach(fm_stream *s, unsigned which);
+
 /* Between begin and end nothing runs: what would have been put on the queue is recorded.  end gives NULL when the recording
  * failed; the error is the stream's.  Nothing may be allocated in between, so fm_stream_reserve comes first. */
 void fm_stream_record_begin(fm_stream *s);
@@ -65,6 +73,8 @@ size_t fm_graph_launches(const fm_graph *g); /* kernels in it */
 bool fm_stream_reserve(fm_stream *s, size_t bytes);
 /* What a product of n rows with W takes of it. */
 size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n);
+/* What libraries take of the device's memory beside it, once there is a product of n rows. */
+size_t fm_cuda_library_bytes(const fm_stream *s, size_t n);
 size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols); /* and its backward */
 
 /* Weights as the kernels want them: every row in a place of its own of so many bytes, a multiple of 16; 0: no kernel for it.
@@ -74,15 +84,9 @@ size_t fm_cuda_row_bytes(fm_dtype type, size_t cols);
 void fm_cuda_store(fm_stream *s, void *out, const void *raw, fm_dtype type, size_t rows, size_t cols);
 
 /* One token of each of n rows of logits (vocab <= INT32_MAX); everything is on the device, and only ids need to come back.  The
- * likeliest has the lowest id of equals; what is not a number is as unlikely as can be. */
+ * likeliest has the lowest id of equals; what is not a number is as unlikely as can be.  Where a logit of the row is not finite
+ * the bits of the id are turned (~id), which makes it negative. */
 void fm_cuda_argmax(fm_stream *s, int32_t *ids, const float *logits, size_t stride, size_t n, size_t vocab);
-/* What runtime/sampler draws with its usual order of samplers when no others take part: temperature, min_p, top_k, top_p. */
-typedef struct fm_draw {
-    float temperature;  /* 0: the likeliest */
-    float min_p, top_p; /* 0, 1: off */
-    int32_t top_k;      /* 0 or less: off */
-    double random;      /* [0, 1) */
-} fm_draw;
 void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, size_t stride, const fm_draw *draws, size_t n,
                     size_t vocab);
 

@@ -22,6 +22,11 @@ void fm_sampler_keep_allowed(const struct fm_sampler *s, fm_candidates *c)
     c->n = n;
 }
 
+static bool idle(const struct fm_sampler *s)
+{
+    return !s->p.n_biases && !s->allowed && (!s->n_eos || s->n_generated >= s->p.min_tokens);
+}
+
 /* May leave no candidate. */
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
@@ -29,4 +34,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     fm_sampler_keep_allowed(s, c);
 }
 
-const fm_sampler_kind fm_sampler_bias = {.name = "bias", .apply = apply};
+const fm_sampler_kind fm_sampler_bias = {.name = "bias", .apply = apply, .idle = idle};

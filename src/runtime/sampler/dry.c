@@ -127,9 +127,13 @@ static void find_matches(const struct fm_sampler *s, size_t n)
     }
 }
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.dry_multiplier == 0.0f || !s->breaker;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
-    if (s->p.dry_multiplier == 0.0f || !s->breaker) return;
     const size_t n = window_of(s), limit = n ? match_limit(s, n) : 0, allowed = (size_t)s->p.dry_allowed_length;
     if (n <= allowed || limit < allowed) return;
     find_matches(s, n);
@@ -150,4 +154,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     c->sorted = 0;
 }
 
-const fm_sampler_kind fm_sampler_dry = {.name = "dry", .apply = apply};
+const fm_sampler_kind fm_sampler_dry = {.name = "dry", .apply = apply, .idle = idle};

@@ -65,6 +65,9 @@ static inline int32_t fm_sampler_recent(const struct fm_sampler *s, size_t back)
     return s->ring[(s->n_seen - 1 - back) % s->n_history];
 }
 
+/* Whether a sampler of the list does something in the choice to come. */
+bool fm_sampler_takes_part(const struct fm_sampler *s, const fm_sampler_kind *kind);
+
 /* bias.c: drops what is banned or not among the allowed ids, at least one of which has a finite logit before biases. */
 void fm_sampler_keep_allowed(const struct fm_sampler *s, fm_candidates *c);
 

@@ -3,9 +3,14 @@
 
 #include "runtime/sampler/internal.h"
 
-static void apply(struct fm_sampler *s, fm_candidates *c)
+static bool idle(const struct fm_sampler *s)
 {
-    if (s->p.min_p > 0) fm_candidates_keep(c, fm_candidates_max(c) + logf(s->p.min_p));
+    return s->p.min_p <= 0;
 }
 
-const fm_sampler_kind fm_sampler_min_p = {.name = "min_p", .apply = apply};
+static void apply(struct fm_sampler *s, fm_candidates *c)
+{
+    fm_candidates_keep(c, fm_candidates_max(c) + logf(s->p.min_p));
+}
+
+const fm_sampler_kind fm_sampler_min_p = {.name = "min_p", .apply = apply, .idle = idle};

@@ -2,10 +2,14 @@
  * (OpenAI, vLLM). */
 #include "runtime/sampler/internal.h"
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.repeat_penalty == 1.0f && s->p.presence_penalty == 0.0f && s->p.frequency_penalty == 0.0f;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
     const float repeat = s->p.repeat_penalty, presence = s->p.presence_penalty, frequency = s->p.frequency_penalty;
-    if (repeat == 1.0f && presence == 0.0f && frequency == 0.0f) return;
     for (size_t i = 0; i < c->n; i++) {
         float *z = &c->c[i].logit;
         const int32_t id = c->c[i].id;
@@ -16,4 +20,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     c->sorted = 0;
 }
 
-const fm_sampler_kind fm_sampler_penalties = {.name = "penalties", .apply = apply};
+const fm_sampler_kind fm_sampler_penalties = {.name = "penalties", .apply = apply, .idle = idle};

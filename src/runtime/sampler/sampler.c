@@ -268,8 +268,9 @@ static size_t draw(fm_sampler *s)
 }
 
 /* At temperature 0 whatever drops candidates is left out, so that the likeliest wins in any order of samplers. */
-static bool takes_part(const fm_sampler *s, const fm_sampler_kind *kind)
+bool fm_sampler_takes_part(const fm_sampler *s, const fm_sampler_kind *kind)
 {
+    if (kind->idle && kind->idle(s)) return false;
     if (s->p.temperature == 0.0f) return kind == &fm_sampler_penalties || kind == &fm_sampler_dry;
     return !s->p.mirostat || !kind->truncates;
 }
@@ -286,7 +287,7 @@ FM_API int32_t fm_sampler_choose(fm_sampler *s, const float *logits, uint64_t ch
         fm_sampler_keep_allowed(s, c);
     }
     for (size_t i = 0; i < s->n_order; i++)
-        if (takes_part(s, s->order[i])) s->order[i]->apply(s, c);
+        if (fm_sampler_takes_part(s, s->order[i])) s->order[i]->apply(s, c);
     if (s->p.temperature == 0.0f) {
         fm_candidates_sort(c, 1);
         c->n = 1;

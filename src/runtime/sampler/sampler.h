@@ -34,7 +34,8 @@ struct fm_sampler; /* internal.h */
 typedef struct fm_sampler_kind {
     const char *name; /* as users write it in an order list */
     void (*apply)(struct fm_sampler *s, fm_candidates *c);
-    bool truncates; /* top_k, top_p, typical: mirostat does this in their place */
+    bool (*idle)(const struct fm_sampler *s); /* now it would change nothing, whatever the candidates; NULL: never */
+    bool truncates;                           /* top_k, top_p, typical: mirostat does this in their place */
 } fm_sampler_kind;
 
 #endif

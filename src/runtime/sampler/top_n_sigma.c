@@ -9,9 +9,13 @@ static bool counts(const fm_candidate *c)
     return c->logit > -1e27f;
 }
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.top_n_sigma <= 0;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
-    if (s->p.top_n_sigma <= 0) return;
     double sum = 0, squares = 0, n = 0;
     for (size_t i = 0; i < c->n; i++)
         if (counts(&c->c[i])) n++, sum += (double)c->c[i].logit;
@@ -21,4 +25,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     fm_candidates_keep(c, (float)((double)fm_candidates_max(c) - (double)s->p.top_n_sigma * sigma));
 }
 
-const fm_sampler_kind fm_sampler_top_n_sigma = {.name = "top_n_sigma", .apply = apply};
+const fm_sampler_kind fm_sampler_top_n_sigma = {.name = "top_n_sigma", .apply = apply, .idle = idle};

@@ -5,9 +5,13 @@
 
 enum { FIRST = 64 }; /* a quarter of what is sorted at first, which is usually enough */
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.top_p >= 1;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
-    if (s->p.top_p >= 1) return;
     const double max = (double)fm_candidates_max(c);
     double total = 0, sum = 0;
     for (size_t i = 0; i < c->n; i++) total += exp((double)c->c[i].logit - max);
@@ -20,4 +24,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     }
 }
 
-const fm_sampler_kind fm_sampler_top_p = {.name = "top_p", .apply = apply, .truncates = true};
+const fm_sampler_kind fm_sampler_top_p = {.name = "top_p", .apply = apply, .idle = idle, .truncates = true};

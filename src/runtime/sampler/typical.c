@@ -11,9 +11,13 @@ static int compare(const void *a, const void *b)
     return x->c.id < y->c.id ? -1 : 1;
 }
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.typical_p >= 1;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
-    if (s->p.typical_p >= 1) return;
     double entropy = 0, sum = 0;
     size_t n = 0;
     fm_candidates_softmax(c);
@@ -28,4 +32,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     fm_candidates_sort(c, n);
 }
 
-const fm_sampler_kind fm_sampler_typical = {.name = "typical", .apply = apply, .truncates = true};
+const fm_sampler_kind fm_sampler_typical = {.name = "typical", .apply = apply, .idle = idle, .truncates = true};

@@ -3,9 +3,13 @@
 
 #include "runtime/sampler/internal.h"
 
+static bool idle(const struct fm_sampler *s)
+{
+    return s->p.xtc_probability <= 0 || s->p.xtc_threshold > 0.5f;
+}
+
 static void apply(struct fm_sampler *s, fm_candidates *c)
 {
-    if (s->p.xtc_probability <= 0 || s->p.xtc_threshold > 0.5f) return;
     if (fm_sampler_random(s, FM_DRAW_XTC) >= (double)s->p.xtc_probability) return;
     size_t above = 0;
     fm_candidates_softmax(c);
@@ -17,4 +21,4 @@ static void apply(struct fm_sampler *s, fm_candidates *c)
     memmove(c->c, c->c + above - 1, c->n * sizeof *c->c);
 }
 
-const fm_sampler_kind fm_sampler_xtc = {.name = "xtc", .apply = apply};
+const fm_sampler_kind fm_sampler_xtc = {.name = "xtc", .apply = apply, .idle = idle};
