@@ -1,7 +1,9 @@
 #!/bin/sh
 # Checks and times everything that a GPU does, in parts of under 8 minutes each; builds nothing.
 #
-#   check    every kernel against the reference, again under compute-sanitizer; the golden models' ids against the CPU's
+#   check    every kernel against the reference; ids of the golden models, drawn ones too, and states against those of the CPU
+#   race     compute-sanitizer: racecheck of every kernel, memcheck of generate, gradients and every kernel
+#   start    a 7B file in bf16, in the page cache: the time from start to the end of one token, and of sending the weights
 #   decode   one sequence, token by token: bf16, Q8_0, Q4_K          (beside the card's measured limits)
 #   batch    16, 64 and 256 sequences, token by token: bf16, Q4_K
 #   prefill  512, 2048 and 8192 tokens: bf16, Q4_K
@@ -51,34 +53,84 @@ bench() {
     what=$1
     shift
     say "$what"
-    "$fmamba" bench -m "$file" --device cuda --roofline -r 3 --csv "$@" >"$work/rows" 2>>"$log" || fail "bench $what"
+    "$fmamba" bench -m "$file" --device cuda --roofline -r 3 --csv "$@" >"$work/rows" 2>"$work/notes" || fail "bench $what"
+    cat "$work/notes" >>"$log"
+    sed -n 's/.*note: \(memory of\)/\1/p' "$work/notes" # predicted, and in use
     [ -s "$csv" ] || echo "card,$(head -n 1 "$work/rows")" >"$csv"
     sed -n "2,\$s/^/$card,/p" "$work/rows" | tee -a "$csv" | cut -d, -f 1,3,6,7,8,11,13
 }
 
 # ---- Parts ----
 
+there="--device cuda --activations f32"
+
+# same_ids MODEL OPTION...: without a device and on it
 same_ids() {
-    ids=3,5,7,9,11,2,40,33,21
-    "$fmamba" generate -m "$1" --ids $ids -n 40 --temp 0 --ignore-eos >"$work/cpu" 2>>"$log"
-    "$fmamba" generate -m "$1" --ids $ids -n 40 --temp 0 --ignore-eos --device cuda --activations f32 >"$work/gpu" 2>>"$log"
-    if cmp -s "$work/cpu" "$work/gpu"; then say "same ids: $1"; else fail "other ids than the CPU's: $1"; fi
+    "$fmamba" generate -m "$@" --ids 3,5,7,9,11,2,40,33,21 -n 40 --ignore-eos --seed 1 >"$work/cpu" 2>>"$log"
+    "$fmamba" generate -m "$@" --ids 3,5,7,9,11,2,40,33,21 -n 40 --ignore-eos --seed 1 $there >"$work/gpu" 2>>"$log"
+    if cmp -s "$work/cpu" "$work/gpu"; then say "same ids: $*"; else fail "other ids than the CPU's: $*"; fi
+}
+
+# A state saved on either goes on on either, to the same ids.
+same_states() {
+    for from in "" "$there"; do
+        "$fmamba" generate -m "$1" --ids 3,5,7,9,11 -n 20 --ignore-eos --temp 0 --save-state "$work/state" $from >>"$log" 2>&1
+        for to in "" "$there"; do
+            "$fmamba" generate -m "$1" --state "$work/state" -n 20 --ignore-eos --temp 0 $to 2>>"$log"
+        done
+    done | sort | uniq >"$work/ids"
+    if [ "$(wc -l <"$work/ids")" -eq 1 ]; then say "same states: $1"; else fail "other ids after a state: $1"; fi
 }
 
 part_check() {
     golden=$here/tests/data/golden
     LINES_SHOWN=16 run kernelcheck "$kernelcheck" --device cuda
     LINES_SHOWN=16 run "kernelcheck in f32" "$kernelcheck" --device cuda --activations f32
-    for model in "$golden"/*/; do same_ids "$model"; done
+    for model in "$golden"/*/; do
+        same_ids "$model" --temp 0
+        same_ids "$model" --temp 0.8 --top-p 0.95
+        same_ids "$model" --temp 1.5 --top-k 40 --top-p 0.9 --min-p 0.01
+        same_states "$model"
+    done
+}
+
+part_race() {
+    golden=$here/tests/data/golden
     check="compute-sanitizer --error-exitcode 9 --tool"
     command -v compute-sanitizer >/dev/null || { say "compute-sanitizer: not found, left out" && return; }
-    run "memcheck of generate" $check memcheck "$fmamba" generate -m "$golden/falcon-small" --ids 3,5,7,9 -n 8 --temp 0 \
-        --ignore-eos --device cuda
+    for how in "--temp 0" "--temp 1 --top-k 20 --top-p 0.9 --min-p 0.01"; do
+        run "memcheck of generate" $check memcheck "$fmamba" generate -m "$golden/falcon-small" --ids 3,5,7,9 -n 8 $how \
+            --ignore-eos --device cuda
+    done
     run "memcheck of gradients" $check memcheck "$fmamba" gradients -m "$golden/falcon-small" --ids 1,5,9,22,17,3,8,44,51,2 \
         -o "$work/g.safetensors" --device cuda
     run "memcheck of kernelcheck" $check memcheck "$kernelcheck" --device cuda --quick
-    for op in conv scan rmsnorm; do # all of them would take longer than a part may
-        run "racecheck of $op" $check racecheck "$kernelcheck" --device cuda --quick --only $op
+    race_all
+}
+
+# Each kernel in a process of its own, all at the same time: one after the other they take longer than a part may.
+race_all() {
+    for op in rmsnorm conv scan softmax rows many sample; do
+        {
+            $check racecheck "$kernelcheck" --device cuda --quick --only $op >"$work/race-$op" 2>&1
+            echo "racecheck of $op: exit code $?, $(grep SUMMARY "$work/race-$op")" >"$work/raced-$op"
+        } &
+    done
+    wait
+    cat "$work"/race-* >>"$log"
+    cat "$work"/raced-* | tee -a "$log"
+    if cat "$work"/raced-* | grep -vq "exit code 0"; then fail "racecheck"; fi
+}
+
+part_start() {
+    model bf16
+    cat "$file" >/dev/null
+    for round in 1 2 3; do
+        begun=$(date +%s.%N)
+        "$fmamba" generate -v -m "$file" --ids 3,5,7 -n 1 --temp 0 --ignore-eos --device cuda >>"$log" 2>"$work/notes" ||
+            fail "start"
+        say "start to the end of one token: $(echo "$(date +%s.%N) $begun" | awk '{ printf "%.2f s", $1 - $2 }')"
+        grep "weights went" "$work/notes" | tee -a "$log"
     done
 }
 
@@ -156,7 +208,7 @@ card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
 say "$card, $("$fmamba" version | head -n 1)"
 for part in "$@"; do
     case $part in
-    check | decode | batch | prefill | kernels | train | profile) "part_$part" ;;
+    check | race | start | decode | batch | prefill | kernels | train | profile) "part_$part" ;;
     *) fail "no part is called $part: run it without any to see them" ;;
     esac
 done

@@ -195,6 +195,17 @@ class Interfaces(Case):
         j = good_json("inspect", TALES, "--json", "--mixer-rms-eps", "1e-5")
         self.assertAlmostEqual(j["mixer_rms_eps"], 1e-5)
 
+    def test_inspect_for_a_gpu(self):
+        p = run("inspect", TALES, "--json", "--device", "cuda", "--batch", 4, "-b", 64)
+        if p.returncode:
+            self.assertIn(b"built without CUDA", p.stderr)
+            return
+        j = json.loads(p.stdout)
+        self.assertEqual(j["device_bytes"], sum(j[f"device_{k}_bytes"] for k in ("weight", "state", "scratch")))
+        more = good_json("inspect", TALES, "--json", "--device", "cuda", "--batch", 8, "-b", 64)
+        self.assertEqual(more["device_state_bytes"], 2 * j["device_state_bytes"])
+        self.fails(("inspect", TALES, "--device", "cuda", "--batch", "1,2"), 1, "--batch 1,2")
+
     def test_bench(self):
         j = good_json("bench", "-p", "16,32", "-n", 4, "--batch", "1,2", "-r", 2, "-t", 1, "--json")
         self.assertEqual([(r["test"], r["batch"]) for r in j],
