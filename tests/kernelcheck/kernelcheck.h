@@ -27,7 +27,7 @@ typedef struct kc {
     fm_kernels k, ref;
     uint64_t seed, stream, draws;
     size_t n_checks, n_failed;
-    double worst; /* largest error seen, as a fraction of its bound */
+    double worst;                     /* largest error seen, as a fraction of its bound */
     const struct kc_machine *machine; /* with --bench */
     kc_buffer buffers[KC_BUFFERS_MAX];
     size_t n_buffers;
@@ -90,6 +90,7 @@ void kc_parts(void (*call)(void *ctx, const fm_run *run), void *ctx, unsigned n_
 extern size_t kc_sizes[];
 extern size_t kc_n_sizes;
 void kc_quick(void); /* a few of them, for runs under a tool that watches every access */
+bool kc_is_quick(void);
 extern const unsigned kc_part_counts[]; /* 2, 3, 5, 7 */
 enum { KC_N_PART_COUNTS = 4 };
 
@@ -102,8 +103,9 @@ void kc_machine_measure(kc_machine *m, unsigned features);
 
 /* What a call does.  A zero is not printed. */
 typedef struct kc_work {
-    double bytes; /* that it reads or writes once: judged against reading from memory, so more than 100 % is the cache's doing */
-    double ops;   /* multiplications and additions, judged against the peak of `arithmetic` */
+    double
+        bytes;  /* that it reads or writes once: judged against reading from memory, so more than 100 % is the cache's doing */
+    double ops; /* multiplications and additions, judged against the peak of `arithmetic` */
     fm_peak_kind arithmetic;
     double others; /* operations of a sort of their own ("Gstate/s"), with `unit`; no peak to judge them by */
     const char *unit;

@@ -15,8 +15,16 @@ size_t kc_sizes[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
 size_t kc_n_sizes = FM_COUNT(kc_sizes);
 const unsigned kc_part_counts[KC_N_PART_COUNTS] = {2, 3, 5, 7};
 
+static bool quick;
+
+bool kc_is_quick(void)
+{
+    return quick;
+}
+
 void kc_quick(void)
 {
+    quick = true;
     static const size_t few[] = {1, 3, 16, 33, 64, 100};
     memcpy(kc_sizes, few, sizeof few);
     kc_n_sizes = FM_COUNT(few);

@@ -105,8 +105,8 @@ struct place {
     unsigned long long below; // the sum of what is before it
 };
 
-// `of(i, &at)`: what this block's candidate i counts, and where.  The sum over all must reach `need`.
-template <class F> __device__ place first_place(row &r, unsigned long long need, int bits, F of)
+// `where(i, &at)`: whether this block's candidate i is in play, and its place.  The sum over all must reach `need`.
+template <class W, class M> __device__ place first_place(row &r, unsigned long long need, int bits, M measure, W where)
 {
     place p = {0, 0};
     unsigned long long end = 1ull << bits;
@@ -115,8 +115,8 @@ template <class F> __device__ place first_place(row &r, unsigned long long need,
         shift = shift > DIGIT ? shift - DIGIT : 0;
         for (int i = (int)threadIdx.x; i < r.n; i += THREADS) {
             unsigned at;
-            const unsigned long long c = of(i, &at);
-            if (c == 0 || at < p.at || at >= end) continue;
+            if (!where(i, &at) || at < p.at || at >= end) continue;
+            const unsigned long long c = measure(r.keys[i]);
             const unsigned digit = (at - p.at) >> shift;
 #pragma unroll
             for (int d = 0; d < BORDERS; d++)
@@ -138,20 +138,32 @@ __device__ int id_bits(int vocab)
     return 32 - __clz(vocab);
 }
 
+// The id of the nth candidate (from 1) of those with this key in `old`: usually the only one.
+__device__ int nth_tie(row &r, cut old, unsigned key, unsigned long long nth, int vocab)
+{
+    const auto ties = [&](int i) { return r.keys[i] == key && old.keeps(key, r.first + i); };
+    unsigned long long found = 0; // how many, above 2^40; below it the sum of their ids
+    for (int i = (int)threadIdx.x; i < r.n; i += THREADS)
+        if (ties(i)) found += (1ull << 40) + (unsigned)(r.first + i);
+    found = __shfl_sync(0xffffffffu, sum_all(r, &found, 1), 0);
+    if (found >> 40 == 1) return (int)(found & 0xffffffffu);
+    const auto where = [&](int i, unsigned *at) {
+        *at = (unsigned)(r.first + i);
+        return ties(i);
+    };
+    return (int)first_place(r, nth, id_bits(vocab), by_count(), where).at;
+}
+
 // The first cut within `old` at which `need` is reached, which it is by all of `old`.
 template <class M> __device__ cut first_cut(row &r, cut old, unsigned long long need, int vocab, M measure)
 {
-    const place p = first_place(r, need, KEY_BITS, [&](int i, unsigned *at) {
+    const place p = first_place(r, need, KEY_BITS, measure, [&](int i, unsigned *at) {
         *at = r.keys[i];
-        return old.keeps(r.keys[i], r.first + i) ? measure(r.keys[i]) : 0;
+        return old.keeps(r.keys[i], r.first + i);
     });
     // Of equal keys each counts the same.
     const unsigned long long each = measure(p.at), left = need - p.below, nth = each ? (left + each - 1) / each : 1;
-    const place tie = first_place(r, nth, id_bits(vocab), [&](int i, unsigned *at) {
-        *at = (unsigned)(r.first + i);
-        return (unsigned long long)(r.keys[i] == p.at && old.keeps(p.at, r.first + i));
-    });
-    return {p.at, (int)tie.at};
+    return {p.at, nth_tie(r, old, p.at, nth, vocab)};
 }
 
 // ---- The likeliest ----
@@ -265,10 +277,11 @@ __device__ int draw(row &r, const fm_draw &d, int vocab)
     }
     const unsigned long long need = beyond(d.random, all);
     if (few || d.top_p < 1.0f) return first_cut(r, c, need, vocab, by_mass()).id;
-    return (int)first_place(r, need, id_bits(vocab), [&](int i, unsigned *at) {
-               *at = (unsigned)(r.first + i);
-               return c.keeps(r.keys[i], r.first + i) ? by_mass()(r.keys[i]) : 0;
-           }).at;
+    const auto where = [&](int i, unsigned *at) {
+        *at = (unsigned)(r.first + i);
+        return c.keeps(r.keys[i], r.first + i);
+    };
+    return (int)first_place(r, need, id_bits(vocab), by_mass(), where).at;
 }
 
 __global__ void __launch_bounds__(THREADS)
@@ -310,6 +323,7 @@ extern "C" void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, 
         fm_cuda_note(s, cudaErrorNotSupported, "sampling on the device: a vocabulary of more than 409600 tokens");
         return;
     }
-    if (bytes > (40 << 10)) FM_CUDA(s, cudaFuncSetAttribute(sample_row, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    if (bytes > (40 << 10))
+        FM_CUDA(s, cudaFuncSetAttribute(sample_row, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     if (n > 0) fm_cuda_launch(&l, "sample", sample_row, ids, logits, stride, draws, (int)vocab);
 }
