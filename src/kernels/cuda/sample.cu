@@ -16,8 +16,9 @@
 namespace
 {
 
-enum { THREADS = 512, WARPS = THREADS / 32, BLOCKS = 8, BORDERS = 7, DIGIT = 3, KEY_BITS = 31 };
-const unsigned NEVER = 0xffffffffu; // the key of what is out of play
+enum { THREADS = 512, WARPS = THREADS / 32, BLOCKS = 8, BORDERS = 7, SUMS = BORDERS + 2, DIGIT = 3, KEY_BITS = 31 };
+const unsigned NEVER = 0xffffffffu;        // the key of what is out of play
+const unsigned long long ONE = 1ull << 40; // larger than any sum of ids
 const size_t SHARED_MOST = (size_t)200 << 10;
 
 namespace cg = cooperative_groups;
@@ -29,8 +30,8 @@ struct best {
 
 // What the blocks of a row tell each other: by turns, so that one meeting is enough.
 struct board {
-    unsigned long long warps[WARPS][BORDERS];
-    unsigned long long sums[2][BLOCKS][BORDERS];
+    unsigned long long warps[WARPS][SUMS];
+    unsigned long long sums[2][BLOCKS][SUMS];
     best warp_bests[WARPS], bests[BLOCKS];
     int warps_bad[WARPS], bad[BLOCKS];
 };
@@ -102,16 +103,17 @@ template <class M> __device__ unsigned long long sum_of(row &r, cut c, M measure
 
 struct place {
     unsigned at;              // of `bits` bits
-    unsigned long long below; // the sum of what is before it
+    int id;                   // of the only candidate there; -1: there may be several
+    unsigned long long below; // the sum of what is before it, where id is -1
 };
 
 // `where(i, &at)`: whether this block's candidate i is in play, and its place.  The sum over all must reach `need`.
 template <class W, class M> __device__ place first_place(row &r, unsigned long long need, int bits, M measure, W where)
 {
-    place p = {0, 0};
+    place p = {0, -1, 0};
     unsigned long long end = 1ull << bits;
     for (int shift = bits; shift > 0;) {
-        unsigned long long sums[BORDERS] = {};
+        unsigned long long sums[SUMS] = {}; // below each border; of those in play how many ONEs and ids, and places
         shift = shift > DIGIT ? shift - DIGIT : 0;
         for (int i = (int)threadIdx.x; i < r.n; i += THREADS) {
             unsigned at;
@@ -121,8 +123,14 @@ template <class W, class M> __device__ place first_place(row &r, unsigned long l
 #pragma unroll
             for (int d = 0; d < BORDERS; d++)
                 if (digit <= d) sums[d] += c;
+            sums[BORDERS] += ONE + (unsigned)(r.first + i);
+            sums[BORDERS + 1] += at;
         }
-        const unsigned long long sum = p.below + sum_all(r, sums, BORDERS);
+        unsigned long long sum = sum_all(r, sums, SUMS);
+        const unsigned long long left = __shfl_sync(0xffffffffu, sum, BORDERS),
+                                 ats = __shfl_sync(0xffffffffu, sum, BORDERS + 1);
+        if (left / ONE == 1) return {(unsigned)ats, (int)(left % ONE), 0};
+        sum += p.below;
         const unsigned less = __ballot_sync(0xffffffffu, sum < need) & ((1u << BORDERS) - 1);
         const int digit = __popc(less); // sums grow with the border
         const unsigned long long before = __shfl_sync(0xffffffffu, sum, digit > 0 ? digit - 1 : 0);
@@ -138,22 +146,6 @@ __device__ int id_bits(int vocab)
     return 32 - __clz(vocab);
 }
 
-// The id of the nth candidate (from 1) of those with this key in `old`: usually the only one.
-__device__ int nth_tie(row &r, cut old, unsigned key, unsigned long long nth, int vocab)
-{
-    const auto ties = [&](int i) { return r.keys[i] == key && old.keeps(key, r.first + i); };
-    unsigned long long found = 0; // how many, above 2^40; below it the sum of their ids
-    for (int i = (int)threadIdx.x; i < r.n; i += THREADS)
-        if (ties(i)) found += (1ull << 40) + (unsigned)(r.first + i);
-    found = __shfl_sync(0xffffffffu, sum_all(r, &found, 1), 0);
-    if (found >> 40 == 1) return (int)(found & 0xffffffffu);
-    const auto where = [&](int i, unsigned *at) {
-        *at = (unsigned)(r.first + i);
-        return ties(i);
-    };
-    return (int)first_place(r, nth, id_bits(vocab), by_count(), where).at;
-}
-
 // The first cut within `old` at which `need` is reached, which it is by all of `old`.
 template <class M> __device__ cut first_cut(row &r, cut old, unsigned long long need, int vocab, M measure)
 {
@@ -161,9 +153,14 @@ template <class M> __device__ cut first_cut(row &r, cut old, unsigned long long 
         *at = r.keys[i];
         return old.keeps(r.keys[i], r.first + i);
     });
+    if (p.id >= 0) return {p.at, p.id};
     // Of equal keys each counts the same.
     const unsigned long long each = measure(p.at), left = need - p.below, nth = each ? (left + each - 1) / each : 1;
-    return {p.at, nth_tie(r, old, p.at, nth, vocab)};
+    const place tie = first_place(r, nth, id_bits(vocab), by_count(), [&](int i, unsigned *at) {
+        *at = (unsigned)(r.first + i);
+        return r.keys[i] == p.at && old.keeps(p.at, r.first + i);
+    });
+    return {p.at, (int)tie.at};
 }
 
 // ---- The likeliest ----

@@ -398,12 +398,6 @@ template <int S> struct wide {
         }
     }
 
-    // The two kinds of warps meet from different places in the code, so it is a barrier with a number.
-    __device__ static void meet()
-    {
-        asm volatile("bar.sync 1, %0;" ::"n"((int)THREADS) : "memory");
-    }
-
     __device__ void help(int i) const
     {
         const float4 bias = fm_load4<true>(a.dt_bias + c + i % 16 * 4, a.dt_bias ? 4 : 0),
@@ -414,7 +408,7 @@ template <int S> struct wide {
         fetch_bc(0, i);
         prepare(0, now, bias, i);
         await_copies();
-        meet();
+        __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
             input later[ITEMS] = {};
             load(later, k + 2, i);
@@ -422,7 +416,7 @@ template <int S> struct wide {
             prepare(k + 1, next, bias, i);
             if (k > 0) finish(k - 1, before, skip, i);
             await_copies();
-            meet();
+            __syncthreads();
 #pragma unroll
             for (int j = 0; j < ITEMS; j++) before[j] = now[j], now[j] = next[j], next[j] = later[j];
         }
@@ -482,10 +476,10 @@ template <int S> struct wide {
 
     __device__ void scan_all(half h[2], int warp, int lane) const
     {
-        meet();
+        __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
             scan_tile(k, h, warp, lane);
-            meet();
+            __syncthreads();
         }
     }
 };
