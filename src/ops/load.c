@@ -101,9 +101,7 @@ static void send(fm_load *l, void *out, const fm_tensor *W, size_t r, size_t n)
 fm_status fm_load_tensor(fm_load *l, fm_tensor *out, void *place, const fm_tensor *W, fm_error *err)
 {
     const size_t row = fm_cuda_row_bytes(W->type, W->cols), each = W->stride < PIECE_BYTES ? PIECE_BYTES / W->stride : 1;
-    if (!row)
-        return fm_fail(err, FM_ERR_UNSUPPORTED, "%s has no kernels for %s: quantize to Q8_0, Q4_K or Q4_0, or use --device cpu",
-                       fm_device_name(l->d), fm_dtype_get(W->type)->name);
+    FM_ASSERT(row > 0); /* as fm_device_tensor_bytes() said */
     FM_TRY(open_places(l, each * W->stride > PIECE_BYTES ? each * W->stride : PIECE_BYTES, err));
     for (size_t r = 0; r < W->rows; r += each)
         send(l, (unsigned char *)place + r * row, W, r, W->rows - r < each ? W->rows - r : each);
