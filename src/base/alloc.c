@@ -1,5 +1,5 @@
 /* alloc.c - zeroed, aligned, overflow-checked allocation over the caller's fm_allocator. */
-#define _GNU_SOURCE /* MADV_HUGEPAGE */
+#define _GNU_SOURCE /* madvise */
 #include "base/alloc.h"
 
 #include <stdint.h>
@@ -16,23 +16,35 @@ size_t fm_alloc_bytes(size_t bytes)
     return fm_round_up(bytes, FM_ALIGN);
 }
 
-/* Asks for huge pages within a large block: a session of 140 MiB then begins with 70 faults, not 36000. */
-static void wish_huge(void *p, size_t bytes)
+/* The huge pages within a large block of the C library, whose memory is private and belongs to no file: asks for huge ones (a
+ * session of 140 MiB then begins with 70 faults, not 36000), and gives back what lies in them, so that they read as zeros and
+ * cost nothing before they are used.  false: they are as they were. */
+static bool renew_pages(void *p, size_t bytes)
 {
 #ifdef MADV_HUGEPAGE
-    const size_t lead = (size_t)(-(uintptr_t)p % HUGE_BYTES);
-    if (bytes < 2 * HUGE_BYTES) return;
-    madvise((unsigned char *)p + lead, (bytes - lead) / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE); /* a refusal costs only time */
-#else
-    (void)p, (void)bytes;
+    madvise(p, bytes, MADV_HUGEPAGE); /* a refusal costs only time */
 #endif
+    return madvise(p, bytes, MADV_DONTNEED) == 0;
 }
 
-static void *raw_alloc(const fm_allocator *a, size_t bytes)
+static void zero_large(unsigned char *p, size_t bytes)
 {
-    if (a != NULL && a->alloc != NULL) return a->alloc(a->ctx, bytes, FM_ALIGN);
-    void *p = aligned_alloc(FM_ALIGN, bytes);
-    if (p != NULL) wish_huge(p, bytes);
+    const size_t lead = (size_t)(-(uintptr_t)p % HUGE_BYTES), whole = (bytes - lead) / HUGE_BYTES * HUGE_BYTES;
+    memset(p, 0, lead);
+    if (!renew_pages(p + lead, whole)) memset(p + lead, 0, whole);
+    memset(p + lead + whole, 0, bytes - lead - whole);
+}
+
+static void *zero_alloc(const fm_allocator *a, size_t bytes)
+{
+    const bool given = a != NULL && a->alloc != NULL;
+    void *p = given ? a->alloc(a->ctx, bytes, FM_ALIGN) : aligned_alloc(FM_ALIGN, bytes);
+    if (p == NULL) return NULL;
+    FM_ASSERT((uintptr_t)p % FM_ALIGN == 0);
+    if (given || bytes < 2 * HUGE_BYTES)
+        memset(p, 0, bytes);
+    else
+        zero_large(p, bytes);
     return p;
 }
 
@@ -57,10 +69,8 @@ fm_status fm_alloc(void **out, const fm_allocator *a, size_t count, size_t size,
     size_t bytes = 0;
     if (!fm_mul(count, size, &bytes)) return fail_memory(err, count, size, what);
     const size_t padded = fm_alloc_bytes(bytes);
-    void *p = padded > 0 ? raw_alloc(a, padded) : NULL;
+    void *p = padded > 0 ? zero_alloc(a, padded) : NULL;
     if (p == NULL) return fail_memory(err, count, size, what);
-    FM_ASSERT((uintptr_t)p % FM_ALIGN == 0);
-    memset(p, 0, padded);
     *out = p;
     return FM_OK;
 }

@@ -1,4 +1,8 @@
 /* test_base_alloc.c - base/alloc.h and base/arena.h. */
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "testing.h"
 
 #include "base/arena.h"
@@ -40,6 +44,32 @@ static void test_alloc_zeroes(void **state)
     assert_int_equal(t.n_live, 0);
     fm_free(NULL, NULL);
     fm_free(&t.a, NULL);
+}
+
+/* Large blocks are zeroed by giving pages back; here they come from memory that has been written before. */
+static void test_large_blocks(void **state)
+{
+    (void)state;
+    const size_t mib = (size_t)1 << 20, sizes[] = {4 * mib - 64, 4 * mib, 4 * mib + 64, 6 * mib + 4096, 9 * mib + 192};
+#ifdef __GLIBC__
+    assert_int_equal(mallopt(M_MMAP_THRESHOLD, 32 << 20), 1);
+    assert_int_equal(mallopt(M_TRIM_THRESHOLD, 1 << 30), 1);
+#endif
+    for (size_t i = 0; i < FM_COUNT(sizes); i++) {
+        unsigned char *dirty = malloc(sizes[i] + mib);
+        void *p;
+        assert_non_null(dirty);
+        memset(dirty, 0xff, sizes[i] + mib);
+        free(dirty);
+        assert_ok(fm_alloc(&p, NULL, sizes[i], 1, "a large block", NULL));
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+        assert_in_range((uintptr_t)p, (uintptr_t)dirty, (uintptr_t)dirty + mib);
+#endif
+        for (size_t k = 0; k < sizes[i]; k++)
+            if (((unsigned char *)p)[k]) fail_msg("byte %zu of %zu is not zero", k, sizes[i]);
+        memset(p, 0xff, sizes[i]);
+        fm_free(NULL, p);
+    }
 }
 
 static void test_alloc_fails(void **state)
@@ -143,10 +173,10 @@ static void test_arena_saturates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),           cmocka_unit_test(test_alloc_zeroes),
-        cmocka_unit_test(test_alloc_fails),     cmocka_unit_test(test_grow),
-        cmocka_unit_test(test_strdup),          cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_arena_saturates),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_alloc_zeroes),
+        cmocka_unit_test(test_large_blocks), cmocka_unit_test(test_alloc_fails),
+        cmocka_unit_test(test_grow),         cmocka_unit_test(test_strdup),
+        cmocka_unit_test(test_arena),        cmocka_unit_test(test_arena_saturates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
