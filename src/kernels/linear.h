@@ -53,6 +53,9 @@ void fm_linear_fill_amx(fm_kernels *k);
 void fm_linear_fill_neon(fm_kernels *k);
 void fm_linear_fill_neon_dotprod(fm_kernels *k);
 
+/* The products of avx512_vnni for any quantised type: what the table amx does with too few tokens for tiles. */
+void fm_linear_few_avx512_vnni(const fm_run *run, const fm_linear_args *a);
+
 /* The values of IQ4_NL and IQ4_XS codes (spec falcon-mamba.md 4.4). */
 #define FM_IQ4_VALUES                                                                                                          \
     {                                                                                                                          \

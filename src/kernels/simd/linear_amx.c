@@ -377,9 +377,7 @@ static void linear_amx(const fm_run *run, const fm_linear_args *a)
 {
     size_t begin, end;
     if (a->n < FEWEST) {
-        fm_kernels vnni;
-        fm_linear_fill_avx512_vnni(&vnni);
-        vnni.linear[a->W->type](run, a);
+        fm_linear_few_avx512_vnni(run, a);
         return;
     }
     fm_run_range(run, a->W->rows, ROW_GRANULE, &begin, &end);

@@ -1,14 +1,16 @@
-/* linear_avx512_vnni.c - matrix products for AVX-512 with VNNI: the templates with that set's vectors, and its own products of
- * one token. */
+/* linear_avx512_vnni.c - products with quantised weights for AVX-512 with VNNI: the templates with that set's vectors, and its
+ * own products of one token.  Floats gain nothing by it, so the rest is what avx512 has. */
 #include "kernels/simd/linear_vec_avx512.h"
 
-#include "kernels/simd/linear_float.h"
 #include "kernels/simd/linear_gemv_vnni.h"
-#include "kernels/simd/pack.h"
 
 void fm_linear_fill_avx512_vnni(fm_kernels *k)
 {
-    pack_fill(k);
-    linear_fill(k);
+    fm_linear_fill_avx512(k);
     gemv_fill(k);
+}
+
+void fm_linear_few_avx512_vnni(const fm_run *run, const fm_linear_args *a)
+{
+    gemv[a->W->type](run, a);
 }

@@ -5,7 +5,8 @@
  * that blocks (or rows) lie across the lanes for the float work, and only the last fma runs block by block, in the order of the
  * columns.  That order is the one of the panels (linear_quant.h), and so are the bits.
  *
- * A linear_gemv_<isa>.h gives STEP_BLOCKS and CHUNK, includes this file, and defines chunk_256 and add_step. */
+ * A linear_gemv_<isa>.h gives STEP_BLOCKS and CHUNK and lists types with their forms, GEMV_256 and GEMV_32; it includes this
+ * file, and defines chunk_256 and add_step. */
 #ifndef FM_KERNELS_SIMD_LINEAR_GEMV_H
 #define FM_KERNELS_SIMD_LINEAR_GEMV_H
 
@@ -13,18 +14,39 @@
 
 enum {
     GEMV_BLOCKS = 64, /* of 256 columns in a row; longer rows take the panels */
-    AHEAD = 12 << 10, /* bytes */
+    /* Bytes beyond those that are read: into the second level, and from there into the first. */
+    FAR_256 = 12 << 10,
+    NEAR_256 = 3 << 9,
+    FAR_32 = 6 << 10,
+    NEAR_32 = 640,
     STEP_ROWS = 4,
     STEP_COLS = 32 * STEP_BLOCKS,
     STEP_LANES = STEP_ROWS * STEP_BLOCKS,
     GEMV_STEPS = GEMV_BLOCKS * FM_X_COLS / STEP_COLS,
 };
 
-/* Hardware prefetchers stop at the ends of pages; into the second level, since the first has too few lines under way.  A prefetch
- * cannot fault, so the last ones may lie beyond the weights. */
-FM_INLINE void fetch_ahead(uintptr_t at, size_t bytes)
+/* Hardware prefetchers stop at the ends of pages, so every line is fetched twice by name: into the second level long before it
+ * is used, since the first has too few lines under way, and into the first shortly before.  A prefetch cannot fault, so the last
+ * ones may lie beyond the weights. */
+FM_INLINE void fetch_far(uintptr_t at, size_t bytes)
 {
     UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(at + i), _MM_HINT_T1);
+}
+FM_INLINE void fetch_near(uintptr_t at, size_t bytes)
+{
+    UNROLL for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(at + i), _MM_HINT_T0);
+}
+
+/* The lines that begin with block k of a run of blocks.  They are asked for between the work on the blocks, where the empty
+ * statement keeps them: the compiler would put all of them first, and in a bunch they hold up the loads behind them. */
+FM_INLINE void fetch_with_block(const uint8_t *w, size_t k, size_t bytes)
+{
+    __asm__ volatile("");
+    UNROLL for (size_t i = (k * bytes + 63) / 64 * 64; i < (k + 1) * bytes; i += 64)
+    {
+        fetch_far((uintptr_t)w + FAR_256 + i, 1);
+        fetch_near((uintptr_t)w + NEAR_256 + i, 1);
+    }
 }
 
 /* Super-blocks: the weights of a call are one stream, taken CHUNK blocks at a time whatever row they belong to. */
@@ -176,13 +198,14 @@ FM_INLINE __m128 add_blocks(__m128 y, const float *scale, const float *isum, con
 FM_INLINE void rows_32(const fm_linear_args *a, size_t r, size_t rows, const step_32 *x, fm_dtype type, form_32 f)
 {
     const size_t blocks = a->W->cols / 32, steps = blocks / STEP_BLOCKS;
-    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + STEP_ROWS * a->W->stride + AHEAD / 2;
+    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + STEP_ROWS * a->W->stride + FAR_32;
     const uint8_t *w[STEP_ROWS];
     __m128 y = _mm_setzero_ps();
     float sums[STEP_ROWS];
     for (size_t i = 0; i < STEP_ROWS; i++) w[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     for (size_t s = 0; s < steps; s++, ahead += STEP_LANES * f.bytes) {
-        fetch_ahead(ahead, STEP_LANES * f.bytes);
+        fetch_far(ahead, STEP_LANES * f.bytes);
+        UNROLL for (size_t i = 0; i < STEP_ROWS; i++) fetch_near((uintptr_t)w[i] + NEAR_32, STEP_BLOCKS * f.bytes);
         y = add_step(y, w, x + s, STEP_BLOCKS, type, f);
         UNROLL for (size_t i = 0; i < STEP_ROWS; i++) w[i] += STEP_BLOCKS * f.bytes;
     }
@@ -205,7 +228,7 @@ FM_INLINE void gemv_32(const fm_run *run, const fm_linear_args *a, fm_dtype type
     for (; r < end; r += STEP_ROWS) rows_32(a, r, end - r < STEP_ROWS ? end - r : STEP_ROWS, x, type, f);
 }
 
-/* The lists of types name a form each. */
+/* A function for each type of the lists. */
 #define GEMV_256_DEFINE(type, ...)                                                                                             \
     static void linear_##type(const fm_run *run, const fm_linear_args *a)                                                      \
     {                                                                                                                          \
@@ -216,6 +239,18 @@ FM_INLINE void gemv_32(const fm_run *run, const fm_linear_args *a, fm_dtype type
     {                                                                                                                          \
         gemv_32(run, a, FM_##type, (form_32){__VA_ARGS__});                                                                    \
     }
-#define GEMV_SET(type, ...) k->linear[FM_##type] = linear_##type;
+#define GEMV_ENTRY(type, ...) [FM_##type] = linear_##type,
+
+GEMV_256(GEMV_256_DEFINE)
+GEMV_32(GEMV_32_DEFINE)
+
+static void (*const gemv[FM_DTYPE_COUNT])(const fm_run *run,
+                                          const fm_linear_args *a) = {GEMV_256(GEMV_ENTRY) GEMV_32(GEMV_ENTRY)};
+
+static void gemv_fill(fm_kernels *k)
+{
+    for (int t = 0; t < FM_DTYPE_COUNT; t++)
+        if (gemv[t]) k->linear[t] = gemv[t];
+}
 
 #endif

@@ -5,6 +5,30 @@
 
 enum { CHUNK = 8, STEP_BLOCKS = 2 };
 
+#define IN_ORDER                                                                                                               \
+    {                                                                                                                          \
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                                   \
+    }
+#define STEP_IN_ORDER                                                                                                          \
+    {                                                                                                                          \
+        0, 1, 2, 3, 4, 5, 6, 7                                                                                                 \
+    }
+
+/* type, bytes, narrow, min, word, upper, order */
+#define GEMV_256(X)                                                                                                            \
+    X(Q4_K, 144, false, true, 0, false, IN_ORDER)                                                                              \
+    X(Q5_K, 176, false, true, 0, false, IN_ORDER)                                                                              \
+    X(Q6_K, 210, true, false, 3, true, IN_ORDER)
+
+/* type, bytes, codes, min, shift, order */
+#define GEMV_32(X)                                                                                                             \
+    X(Q8_0, 34, 2, false, 0, STEP_IN_ORDER)                                                                                    \
+    X(Q4_0, 18, 2, false, 3, STEP_IN_ORDER)                                                                                    \
+    X(Q4_1, 20, 4, true, 0, STEP_IN_ORDER)                                                                                     \
+    X(Q5_0, 22, 6, false, 4, STEP_IN_ORDER)                                                                                    \
+    X(Q5_1, 24, 8, true, 0, STEP_IN_ORDER)                                                                                     \
+    X(IQ4_NL, 18, 2, false, 0, STEP_IN_ORDER)
+
 #include "kernels/simd/linear_gemv.h"
 
 FM_INLINE __m256i load_256(const void *p)
@@ -122,9 +146,9 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
 {
     __m256i s[CHUNK], m[CHUNK];
     uint32_t head[CHUNK];
-    fetch_ahead((uintptr_t)w + AHEAD, CHUNK * f.bytes);
     UNROLL for (size_t i = 0; i < CHUNK; i++)
     {
+        fetch_with_block(w, i, f.bytes);
         const uint8_t *b = w + i * f.bytes;
         const int8_t *q = x->q + 256 * (at + i);
         const int16_t *sums = x->sum[0] + 8 * (at + i);
@@ -182,39 +206,6 @@ FM_INLINE __m128 add_step(__m128 y, const uint8_t *const w[STEP_ROWS], const ste
     _mm256_storeu_ps(scale, _mm256_mul_ps(halves(d, false), _mm256_loadu_ps(x->d)));
     if (f.min) _mm256_storeu_ps(m, halves(d, true));
     return add_blocks(y, scale, isum, f.min ? m : NULL, x->ds, left);
-}
-
-#define IN_ORDER                                                                                                               \
-    {                                                                                                                          \
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                                   \
-    }
-#define STEP_IN_ORDER                                                                                                          \
-    {                                                                                                                          \
-        0, 1, 2, 3, 4, 5, 6, 7                                                                                                 \
-    }
-
-/* type, bytes, narrow, min, word, upper, order */
-#define GEMV_256(X)                                                                                                            \
-    X(Q4_K, 144, false, true, 0, false, IN_ORDER)                                                                              \
-    X(Q5_K, 176, false, true, 0, false, IN_ORDER)                                                                              \
-    X(Q6_K, 210, true, false, 3, true, IN_ORDER)
-
-/* type, bytes, codes, min, shift, order */
-#define GEMV_32(X)                                                                                                             \
-    X(Q8_0, 34, 2, false, 0, STEP_IN_ORDER)                                                                                    \
-    X(Q4_0, 18, 2, false, 3, STEP_IN_ORDER)                                                                                    \
-    X(Q4_1, 20, 4, true, 0, STEP_IN_ORDER)                                                                                     \
-    X(Q5_0, 22, 6, false, 4, STEP_IN_ORDER)                                                                                    \
-    X(Q5_1, 24, 8, true, 0, STEP_IN_ORDER)                                                                                     \
-    X(IQ4_NL, 18, 2, false, 0, STEP_IN_ORDER)
-
-GEMV_256(GEMV_256_DEFINE)
-GEMV_32(GEMV_32_DEFINE)
-
-static void gemv_fill(fm_kernels *k)
-{
-    GEMV_256(GEMV_SET)
-    GEMV_32(GEMV_SET)
 }
 
 #endif

@@ -5,6 +5,50 @@
 
 enum { CHUNK = 16, STEP_BLOCKS = 4 };
 
+#define ORDER_Q45_K                                                                                                            \
+    {                                                                                                                          \
+        0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15                                                                   \
+    }
+#define ORDER_Q23_K                                                                                                            \
+    {                                                                                                                          \
+        0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15                                                                   \
+    }
+#define ORDER_Q6_K                                                                                                             \
+    {                                                                                                                          \
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                                   \
+    }
+#define ORDER_IQ4_XS                                                                                                           \
+    {                                                                                                                          \
+        0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15                                                                   \
+    }
+
+/* type, bytes, narrow, min, word, upper, order */
+#define GEMV_256(X)                                                                                                            \
+    X(Q2_K, 84, true, true, 3, false, ORDER_Q23_K)                                                                             \
+    X(Q3_K, 110, true, false, 3, true, ORDER_Q23_K)                                                                            \
+    X(Q4_K, 144, false, true, 0, false, ORDER_Q45_K)                                                                           \
+    X(Q5_K, 176, false, true, 0, false, ORDER_Q45_K)                                                                           \
+    X(Q6_K, 210, true, false, 3, true, ORDER_Q6_K)                                                                             \
+    X(IQ4_XS, 136, false, false, 0, false, ORDER_IQ4_XS)
+
+#define ORDER_WHOLE                                                                                                            \
+    {                                                                                                                          \
+        0, 1, 4, 5, 2, 3, 6, 7                                                                                                 \
+    }
+#define ORDER_NIBBLES                                                                                                          \
+    {                                                                                                                          \
+        0, 2, 4, 6, 1, 3, 5, 7                                                                                                 \
+    }
+
+/* type, bytes, codes, min, shift, order */
+#define GEMV_32(X)                                                                                                             \
+    X(Q8_0, 34, 2, false, 7, ORDER_WHOLE)                                                                                      \
+    X(Q4_0, 18, 2, false, 3, ORDER_NIBBLES)                                                                                    \
+    X(Q4_1, 20, 4, true, 0, ORDER_NIBBLES)                                                                                     \
+    X(Q5_0, 22, 6, false, 4, ORDER_NIBBLES)                                                                                    \
+    X(Q5_1, 24, 8, true, 0, ORDER_NIBBLES)                                                                                     \
+    X(IQ4_NL, 18, 2, false, 7, ORDER_NIBBLES)
+
 #include "kernels/simd/linear_gemv.h"
 
 FM_INLINE __m512i load_512(const void *p)
@@ -117,6 +161,7 @@ FM_INLINE quad quad_q45_k(const uint8_t *w, const token_256 *x, size_t at, bool 
     UNROLL for (int k = 0; k < 4; k++)
     {
         const uint8_t *b = w + (size_t)k * bytes;
+        fetch_with_block(w, (size_t)k, bytes);
         const __m512i bits = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)(b + 16)));
         s[k] = zero;
         UNROLL for (int i = 0; i < 2; i++)
@@ -191,7 +236,11 @@ FM_INLINE quad quad_q6_k(const uint8_t *w, const token_256 *x, size_t at)
 {
     const __m512i scales = heads_4(w + 192, 210);
     __m512i s[4];
-    UNROLL for (int k = 0; k < 4; k++) s[k] = isum_q6_k(w + 210 * k, x->q + 256 * (at + (size_t)k), quarter(scales, k));
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        fetch_with_block(w, (size_t)k, 210);
+        s[k] = isum_q6_k(w + 210 * k, x->q + 256 * (at + (size_t)k), quarter(scales, k));
+    }
     const __m512i excess = _mm512_slli_epi32(sum_scales(scales, x, at), 5);
     return (quad){_mm512_sub_epi32(quarters(s), excess), excess, heads_4(w + 194, 210)};
 }
@@ -222,8 +271,11 @@ FM_INLINE quad quad_q2_k(const uint8_t *w, const token_256 *x, size_t at)
     const __m512i both = heads_4(w, 84), scales = _mm512_and_si512(both, bytes_of(15));
     const __m512i least = _mm512_and_si512(_mm512_srli_epi32(both, 4), bytes_of(15));
     __m512i s[4];
-    UNROLL for (int k = 0; k < 4; k++) s[k] =
-        isum_q23_k(w + 84 * k + 16, x->q + 256 * (at + (size_t)k), quarter(scales, k), least, false);
+    UNROLL for (int k = 0; k < 4; k++)
+    {
+        fetch_with_block(w, (size_t)k, 84);
+        s[k] = isum_q23_k(w + 84 * k + 16, x->q + 256 * (at + (size_t)k), quarter(scales, k), least, false);
+    }
     return (quad){quarters(s), sum_scales(least, x, at), heads_4(w + 68, 84)};
 }
 
@@ -243,6 +295,7 @@ FM_INLINE quad quad_q3_k(const uint8_t *w, const token_256 *x, size_t at)
     UNROLL for (int k = 0; k < 4; k++)
     {
         const uint8_t *b = w + 110 * k;
+        fetch_with_block(w, (size_t)k, 110);
         const __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)b));
         s[k] = isum_q23_k(b + 32, x->q + 256 * (at + (size_t)k), quarter(scales, k), high, true);
     }
@@ -288,6 +341,7 @@ FM_INLINE quad quad_iq4_xs(const uint8_t *w, const token_256 *x, size_t at)
     UNROLL for (int k = 0; k < 4; k++)
     {
         s[k] = _mm512_setzero_si512();
+        fetch_with_block(w, (size_t)k, BYTES);
         UNROLL for (int i = 0; i < 2; i++)
         {
             const __m512i first = _mm512_set1_epi32((int)0x00808080u | 4 * i << 24), zero = _mm512_setzero_si512();
@@ -339,7 +393,6 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
     UNROLL for (size_t i = 0; i < 4; i++)
     {
         const uint8_t *piece = w + 4 * i * f.bytes;
-        fetch_ahead((uintptr_t)piece + AHEAD, 4 * f.bytes);
         const quad q = quad_256(type, piece, x, at + 4 * i);
         p[i] = q.isum;
         m[i] = q.msum;
@@ -349,32 +402,6 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
     if (f.min) sum = _mm512_fnmadd_ps(halves(d, true), _mm512_cvtepi32_ps(join_4(m)), sum);
     _mm512_storeu_ps(v, _mm512_permutexvar_ps(order, sum));
 }
-
-#define ORDER_Q45_K                                                                                                            \
-    {                                                                                                                          \
-        0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15                                                                   \
-    }
-#define ORDER_Q23_K                                                                                                            \
-    {                                                                                                                          \
-        0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15                                                                   \
-    }
-#define ORDER_Q6_K                                                                                                             \
-    {                                                                                                                          \
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                                   \
-    }
-#define ORDER_IQ4_XS                                                                                                           \
-    {                                                                                                                          \
-        0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15                                                                   \
-    }
-
-/* type, bytes, narrow, min, word, upper, order */
-#define GEMV_256(X)                                                                                                            \
-    X(Q2_K, 84, true, true, 3, false, ORDER_Q23_K)                                                                             \
-    X(Q3_K, 110, true, false, 3, true, ORDER_Q23_K)                                                                            \
-    X(Q4_K, 144, false, true, 0, false, ORDER_Q45_K)                                                                           \
-    X(Q5_K, 176, false, true, 0, false, ORDER_Q45_K)                                                                           \
-    X(Q6_K, 210, true, false, 3, true, ORDER_Q6_K)                                                                             \
-    X(IQ4_XS, 136, false, false, 0, false, ORDER_IQ4_XS)
 
 FM_INLINE __m512i load_halves(const uint8_t *a, const uint8_t *b)
 {
@@ -466,33 +493,6 @@ FM_INLINE __m128 add_step(__m128 y, const uint8_t *const w[STEP_ROWS], const ste
     _mm512_storeu_ps(scale, _mm512_mul_ps(halves(head, false), _mm512_load_ps(x->d)));
     if (f.min) _mm512_storeu_ps(m, halves(head, true));
     return add_blocks(y, scale, isum, f.min ? m : NULL, x->ds, left);
-}
-
-#define ORDER_WHOLE                                                                                                            \
-    {                                                                                                                          \
-        0, 1, 4, 5, 2, 3, 6, 7                                                                                                 \
-    }
-#define ORDER_NIBBLES                                                                                                          \
-    {                                                                                                                          \
-        0, 2, 4, 6, 1, 3, 5, 7                                                                                                 \
-    }
-
-/* type, bytes, codes, min, shift, order */
-#define GEMV_32(X)                                                                                                             \
-    X(Q8_0, 34, 2, false, 7, ORDER_WHOLE)                                                                                      \
-    X(Q4_0, 18, 2, false, 3, ORDER_NIBBLES)                                                                                    \
-    X(Q4_1, 20, 4, true, 0, ORDER_NIBBLES)                                                                                     \
-    X(Q5_0, 22, 6, false, 4, ORDER_NIBBLES)                                                                                    \
-    X(Q5_1, 24, 8, true, 0, ORDER_NIBBLES)                                                                                     \
-    X(IQ4_NL, 18, 2, false, 7, ORDER_NIBBLES)
-
-GEMV_256(GEMV_256_DEFINE)
-GEMV_32(GEMV_32_DEFINE)
-
-static void gemv_fill(fm_kernels *k)
-{
-    GEMV_256(GEMV_SET)
-    GEMV_32(GEMV_SET)
 }
 
 #endif

@@ -145,10 +145,10 @@ FM_INLINE void pack_words(const fm_pack_args *a, word_kind kind)
 
 /* ---- Few tokens ---- */
 
-enum { WORDS_AHEAD = 6 << 10 }; /* bytes, beyond the rows that are being read */
+enum { WORDS_FAR = 6 << 10, WORDS_NEAR = 512 }; /* bytes beyond the rows that are being read, and in each of them */
 
-/* Four rows are read side by side, but fetched in the order in which they lie, into the second level (linear_gemv.h).  A prefetch
- * cannot fault, so the last ones may lie beyond the weights. */
+/* Four rows are read side by side, but fetched in the order in which they lie, into the second level, and from there row by row
+ * into the first (linear_gemv.h).  A prefetch cannot fault, so the last ones may lie beyond the weights. */
 FM_INLINE void fetch_words(uintptr_t at, size_t bytes)
 {
     UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const void *)(at + i), 0, 2);
@@ -159,7 +159,7 @@ FM_INLINE void stream_tile(const fm_linear_args *a, size_t r, size_t t0, int R, 
     const size_t bytes = row_bytes(a->W->cols, kind), size = word_bytes(kind), words = words_of(a->W->cols, kind);
     const size_t stride = fm_x_f32_stride(words), w_stride = a->W->stride;
     const uint8_t *w[F_ROWS], *x = (const uint8_t *)a->x + t0 * stride * sizeof(float);
-    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + (size_t)R * w_stride + WORDS_AHEAD;
+    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + (size_t)R * w_stride + WORDS_FAR;
     float y[F_TOKENS][F_ROWS] = {{0}};
     UNROLL for (int i = 0; i < R; i++) w[i] = fm_tensor_row(a->W, r + (size_t)i);
     for (size_t b = 0; b < words; b += F_BLOCK) {
@@ -170,6 +170,8 @@ FM_INLINE void stream_tile(const fm_linear_args *a, size_t r, size_t t0, int R, 
         for (; k < whole; k += LANES) {
             fv xs[F_TOKENS];
             if (R > 1 && t0 == 0) fetch_words(ahead, (size_t)R * LANES * size);
+            if (R > 1 && t0 == 0 && k * size % 64 == 0)
+                UNROLL for (int i = 0; i < R; i++) __builtin_prefetch((const void *)((uintptr_t)w[i] + k * size + WORDS_NEAR));
             ahead += (size_t)R * LANES * size;
             UNROLL for (int j = 0; j < T; j++) xs[j] = fv_load(x + ((size_t)j * stride + k) * sizeof(float));
             UNROLL for (int i = 0; i < R; i++)
