@@ -139,6 +139,8 @@ static void check_adamw_case(kc *t, size_t n, kc_kind kind)
     c.k = &t->k;
     kc_parts(adamw_call, &c, 1);
     for (size_t i = 0; i < n; i++) adamw_compare(t, &c, i, &begin, &whole, &ref);
+    /* A device contracts products and sums; elsewhere each operation is rounded by itself.  A NaN may have any bits. */
+    if (!kc_on_device() && kind == KC_NORMAL) outputs_same(t, &whole, &ref, "not the bits of the reference");
     for (unsigned n_parts = 2; n_parts <= 5; n_parts++) {
         c.o = outputs_copy(t, &begin);
         kc_parts(adamw_call, &c, n_parts);

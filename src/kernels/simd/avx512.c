@@ -5,11 +5,13 @@
 #include "kernels/linear.h"
 #include "kernels/simd/backward.h"
 #include "kernels/simd/elementwise.h"
+#include "kernels/simd/optim.h"
 
 void fm_kernels_fill_avx512(fm_kernels *k)
 {
     fill_elementwise(k, "avx512");
     fill_backward(k);
+    fill_optim(k);
     fm_linear_fill_avx512(k);
 }
 

@@ -41,7 +41,8 @@ FM_INLINE vlanes lanes_first(size_t n)
 
 /* rmsnorm ------------------------------------------------------------------------------------------------------------------ */
 
-static float norm_scale(const float *x, size_t d, float eps)
+/* In double, in an order fixed by d alone. */
+static double squares_sum(const float *x, size_t d)
 {
     vsquares even = vsquares_zero(), odd = vsquares_zero();
     size_t i = 0;
@@ -51,7 +52,12 @@ static float norm_scale(const float *x, size_t d, float eps)
     }
     for (; i + VLEN <= d; i += VLEN) even = vsquares_add(even, vload(x + i));
     if (i < d) odd = vsquares_add(odd, vload_tail(x + i, vtail_of(d - i)));
-    const double mean = (vsquares_sum(even) + vsquares_sum(odd)) / (double)d;
+    return vsquares_sum(even) + vsquares_sum(odd);
+}
+
+static float norm_scale(const float *x, size_t d, float eps)
+{
+    const double mean = squares_sum(x, d) / (double)d;
     return (float)(1.0 / sqrt(mean + (double)eps));
 }
 

@@ -32,6 +32,7 @@ FM_INLINE vf vadd(vf a, vf b) { return _mm256_add_ps(a, b); }
 FM_INLINE vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 FM_INLINE vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 FM_INLINE vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
+FM_INLINE vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
 FM_INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 FM_INLINE vf vfnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 FM_INLINE vf vabs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }

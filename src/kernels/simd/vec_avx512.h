@@ -28,6 +28,7 @@ FM_INLINE vf vadd(vf a, vf b) { return _mm512_add_ps(a, b); }
 FM_INLINE vf vsub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 FM_INLINE vf vmul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 FM_INLINE vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
+FM_INLINE vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 FM_INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 FM_INLINE vf vfnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
 FM_INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }

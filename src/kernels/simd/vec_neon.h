@@ -41,6 +41,7 @@ FM_INLINE vf vadd(vf a, vf b) { return vaddq_f32(a, b); }
 FM_INLINE vf vsub(vf a, vf b) { return vsubq_f32(a, b); }
 FM_INLINE vf vmul(vf a, vf b) { return vmulq_f32(a, b); }
 FM_INLINE vf vdiv(vf a, vf b) { return vdivq_f32(a, b); }
+FM_INLINE vf vsqrt(vf a) { return vsqrtq_f32(a); }
 FM_INLINE vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 FM_INLINE vf vfnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); }
 FM_INLINE vf vabs(vf a) { return vabsq_f32(a); }
