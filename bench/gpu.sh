@@ -2,6 +2,7 @@
 # Checks and times everything that a GPU does, in parts of under 8 minutes each; builds nothing.
 #
 #   check    every kernel against the reference; ids of the golden models, drawn ones too, and states against those of the CPU
+#            recorded steps against the same launched kernel by kernel
 #   race     compute-sanitizer: racecheck of every kernel, memcheck of generate, gradients and every kernel
 #   start    a 7B file in bf16, in the page cache: the time from start to the end of one token, and of sending the weights
 #   decode   one sequence, token by token: bf16, Q8_0, Q4_K          (beside the card's measured limits)
@@ -13,13 +14,14 @@
 #
 # usage: bench/gpu.sh PART...
 #        OUT: folder for gpu.log and gpu.csv (default: .)      WORK: folder for models (default: /tmp)
-#        FMAMBA, KERNELCHECK: the programs                     TYPES: other types than those of a part
+#        FMAMBA, KERNELCHECK, STEPCHECK: the programs          TYPES: other types than those of a part
 #        TEXT, TOKENIZER: a text to train with and a tokenizer's folder
 set -u
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 fmamba=${FMAMBA:-$here/build-cuda/fmamba}
 kernelcheck=${KERNELCHECK:-$here/build-cuda/bin/kernelcheck}
+stepcheck=${STEPCHECK:-$here/build-cuda/bin/stepcheck}
 out=${OUT:-.}
 work=${WORK:-/tmp}/fmamba-gpu
 failed=0
@@ -92,6 +94,11 @@ part_check() {
         same_ids "$model" --temp 1.5 --top-k 40 --top-p 0.9 --min-p 0.01
         same_states "$model"
     done
+    for type in bf16 q8_0; do
+        small=$work/130m-$type.gguf
+        [ -f "$small" ] || run "synth $type" "$fmamba" synth --shape mamba-130m --type $type -o "$small"
+    done
+    run stepcheck "$stepcheck" "$golden"/*/ "$work"/130m-*.gguf
 }
 
 part_race() {
