@@ -4,7 +4,11 @@
  * tests/kernelcheck.  An entry is called by every worker with its own fm_run and computes its share, part i of n; the split never
  * changes a bit of the result, nor does the number of tokens in the call: a token's numbers depend on its own row, its sequence's
  * state and the weights alone, in an order fixed by the sizes.  (T, d) means T rows of d floats; a `_stride` counts floats from
- * one row to the next.  fm_real is float (real.h).  Only `out` may alias inputs, where said. */
+ * one row to the next.  fm_real is float (real.h).  Only `out` may alias inputs, where said.
+ *
+ * `half` in a call's arguments: the rows that it names are bf16 at these pointers, and their strides count those.  Sums and
+ * states stay f32, and what is written rounds to nearest even.  Only tables of a device take it, where their entry `half` says
+ * so; such rows lie at multiples of 16 bytes. */
 #ifndef FM_KERNELS_KERNELS_H
 #define FM_KERNELS_KERNELS_H
 
@@ -62,6 +66,7 @@ typedef struct fm_pack_args {
     void *out;      /* the pack of all n rows */
     const float *x; /* (n, cols), and not only the rectangle */
     size_t x_stride;
+    bool half; /* x */
     size_t n, cols;
     size_t row, row_end;      /* rows row .. row_end - 1 */
     size_t col, col_end;      /* of these columns; both multiples of FM_PACK_COLS, or the end of the row */
@@ -81,8 +86,19 @@ typedef struct fm_linear_args {
     const fm_tensor *W; /* (rows, cols), rows as they lie in the file: no alignment beyond that of the type's fields */
     const float *bias;  /* (rows) or NULL */
     bool add;
-    size_t n; /* tokens */
+    bool half; /* y, which then has neither bias nor add */
+    size_t n;  /* tokens */
 } fm_linear_args;
+
+/* A product, f32 without bias or add, and the norms of three runs of columns of its rows (rmsnorm_three). */
+typedef struct fm_linear_three_args {
+    fm_linear_args product; /* y NULL: only the normed rows are wanted */
+    fm_real *out;           /* (n, rows) */
+    size_t out_stride;
+    void *packed; /* as rmsnorm_three's */
+    size_t d[3];
+    float eps;
+} fm_linear_three_args;
 
 typedef struct fm_conv_args {
     fm_real *out; /* (T, d_inner) = silu(conv(x) + bias) */
@@ -95,11 +111,23 @@ typedef struct fm_conv_args {
     const fm_ragged *ragged;
     size_t d_inner, d_conv; /* d_conv >= 1 */
     bool hold;              /* leave state as it was: a draft may be taken back */
+    bool half;              /* x and out */
     void *packed;           /* where the table `packs`: the pack of out as well; else NULL */
 } fm_conv_args;
 
 /* States of a channel, at most: a held scan keeps a copy on the stack. */
 enum { FM_D_STATE_MAX = 4096 };
+
+/* A scan of rows of bf16 can leave the state at every so-manyth row of the step to its backward, which walks from one to the
+ * next: (rows / FM_KEPT_ROWS + 1, d_state, d_inner), the state before row FM_KEPT_ROWS i at i, where that row does not begin a
+ * sequence.  So many floats; 0: not of such a shape. */
+enum { FM_KEPT_ROWS = 8, FM_KEPT_STATES = 16 };
+static inline size_t fm_scan_kept_floats(size_t n_tokens, size_t d_inner, size_t d_state)
+{
+    return d_state == FM_KEPT_STATES && d_inner % FM_CHANNEL_GRANULE == 0
+               ? (n_tokens / FM_KEPT_ROWS + 1) * FM_KEPT_STATES * d_inner
+               : 0;
+}
 
 /* Selective scan with everything around it that is element-wise (spec 2.1 steps 9-13):
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
@@ -122,6 +150,8 @@ typedef struct fm_scan_args {
     const fm_ragged *ragged;
     size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
     bool hold;               /* leave h as it was */
+    bool half;               /* y, u, dt and z */
+    fm_real *kept;           /* fm_scan_kept_floats() of them, or NULL */
     void *packed;            /* where the table `packs`: the pack of y as well, or, without y, alone; else NULL */
 } fm_scan_args;
 
@@ -137,6 +167,7 @@ typedef struct fm_linear_gx_args {
     const fm_tensor *W; /* (rows, cols) */
     bool add;
     size_t n;
+    bool half_x, half_y; /* g_x, g_y */
 } fm_linear_gx_args;
 
 typedef struct fm_linear_gw_args {
@@ -146,7 +177,8 @@ typedef struct fm_linear_gw_args {
     const float *x; /* (n, cols) */
     size_t x_stride;
     size_t n, rows, cols;
-    bool same_g_y; /* linear_gx of the same g_y was the call before this one: what it made of it may be used again */
+    bool same_g_y;       /* linear_gx of the same g_y was the call before this one: what it made of it may be used again */
+    bool half_x, half_y; /* x, g_y */
 } fm_linear_gw_args;
 
 typedef struct fm_rmsnorm_back_args {
@@ -161,6 +193,9 @@ typedef struct fm_rmsnorm_back_args {
     size_t n, d;
     float eps;
     bool add;
+    bool half;     /* g */
+    fm_real *g_w;  /* (d), a device's table: added to at once; else NULL, and rmsnorm_gw does it */
+    void *rounded; /* likewise: (n, d) as bf16, the new g_x once more; or NULL */
 } fm_rmsnorm_back_args;
 
 typedef struct fm_conv_back_args {
@@ -176,6 +211,7 @@ typedef struct fm_conv_back_args {
     const fm_real *w, *bias; /* as fm_conv_args */
     const fm_ragged *ragged;
     size_t d_inner, d_conv;
+    bool half; /* g_x, g and x */
 } fm_conv_back_args;
 
 typedef struct fm_scan_back_args {
@@ -191,7 +227,9 @@ typedef struct fm_scan_back_args {
     size_t u_stride, dt_stride, bc_stride, z_stride;
     const fm_ragged *ragged;
     size_t d_inner, d_state;
-    fm_real *scratch; /* scan_back_floats(), this worker's own */
+    fm_real *scratch;    /* scan_back_floats(), this worker's own */
+    bool half;           /* g_u, g_dt, g_z, g, u, dt and z */
+    const fm_real *kept; /* as the scan left it, or NULL: the states are worked out again */
 } fm_scan_back_args;
 
 /* out (m, n) = (out +) a b, all in f32: the gradients of a product's input (a = g_y, b = W) and of its weights (a = g_y turned,
@@ -215,6 +253,7 @@ typedef struct fm_xent_args {
     const int32_t *target; /* (n); negative: ignored, no gradient */
     size_t n, vocab;
     float scale, z;
+    bool half; /* the gradient, in the first half of each row's memory: rows are 2 vocab apart; vocab % 4 == 0 */
 } fm_xent_args;
 
 /* Dropout: out = (out +) x kept / (1 - p), where value i of row r is kept with probability 1 - p by word i % 4 of
@@ -306,18 +345,27 @@ typedef struct fm_kernels {
      * added when `add`; g_W (rows, cols) += g_y^T x.  Splits rows of the output. */
     void (*linear_gx)(const fm_run *run, const fm_linear_gx_args *a);
     void (*linear_gw)(const fm_run *run, const fm_linear_gw_args *a);
+    /* out (rows, cols) = W as bf16, row behind row: a device's products of many tokens with it give the bits of those with W. */
+    void (*round)(const fm_run *run, void *out, const fm_tensor *W);
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
     /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs of this form themselves, which saves reading the rows again:
      * the bits of pack_x.  NULL: they never do.  Where it says yes, that memory holds no other pack any more. */
     bool (*packs)(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols);
+    /* Whether rows of d channels between the ops of a step of n tokens are to be bf16 (`half` above).  NULL: never.  Such rows
+     * that follow one another without a gap are the packs that `packs` speaks of. */
+    bool (*half)(const fm_run *run, size_t n, size_t d);
     /* rmsnorm of rows of which only the pack is wanted; where the table packs. */
     void (*rmsnorm_pack)(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
                          float eps);
     /* rmsnorm without weights of three runs of columns that follow one another, d[0], d[1] and d[2] wide, at once: the bits of
-     * three calls.  NULL: they are three calls. */
-    void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const size_t d[3],
-                          size_t n, float eps);
+     * three calls.  NULL: they are three calls.  packed: where the table packs, the pack of the first run as well; else NULL. */
+    void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, void *packed, const float *x, size_t x_stride,
+                          const size_t d[3], size_t n, float eps);
+    /* A product and rmsnorm_three at once, where that is one thing for `n` rows and this W: then linear_three has the bits of
+     * both calls.  NULL: it never is. */
+    bool (*has_three)(const fm_run *run, const fm_tensor *W, size_t n, const size_t d[3]);
+    void (*linear_three)(const fm_run *run, const fm_linear_three_args *a);
 } fm_kernels;
 
 /* The table for these features (base/cpu.h): reference first, then each instruction set overrides what it has. */

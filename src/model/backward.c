@@ -15,12 +15,13 @@ typedef struct tables {
 typedef struct space {
     float *x;       /* (T, d_model) residual stream, then its gradient */
     float *last;    /* (T, d_model) after the last layer */
-    float *normed;  /* (T, d_model) after the final norm */
-    float *g;       /* (T, d_model) gradient of normed */
+    fm_rows normed; /* (T, d_model) after the final norm; bf16 where rows of the layers are */
+    fm_rows g;      /* (T, d_model) gradient of normed, likewise */
+    void *rounded;  /* (T, d_model) the gradient of the residual stream as bf16, likewise; else NULL */
     float *rho;     /* (T) */
     float *logits;  /* (loss_rows, vocab) */
     float *loss;    /* (T) */
-    float *decoded; /* the head as f32 */
+    float *decoded; /* the head as f32, or rounded to bf16 where rows are */
     float *zeros;   /* the state that all pieces begin with when they forget */
     float *inputs;  /* (n_layer, T, d_model) and the states before, when layers are run again */
     float *befores; /* (n_layer, n_pieces, state of a layer) */
@@ -44,10 +45,10 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Rows of logits whose loss is computed at once: a device wants many, as long as they take no more than 256 MiB. */
+/* Rows of logits whose loss is computed at once: a device wants many, as long as they take no more than 1 GiB. */
 static size_t loss_rows(const fm_model *m)
 {
-    const size_t fit = ((size_t)1 << 26) / m->config.vocab;
+    const size_t fit = ((size_t)1 << 28) / m->config.vocab;
     return m->device && fit > FM_LOSS_ROWS ? (fit < 4096 ? fit : 4096) : FM_LOSS_ROWS;
 }
 
@@ -63,6 +64,18 @@ static size_t product_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, u
     return forward && back ? max_size(forward, back) : 0;
 }
 
+/* Whether rows between ops are bf16, forward and backward. */
+static bool half_rows(const fm_backward *b, size_t T)
+{
+    return fm_rows_half(b->m, b->k, T);
+}
+
+/* Whether the loss's gradient is, too: what xent can write. */
+static bool half_logits(const fm_backward *b, size_t T)
+{
+    return half_rows(b, T) && b->m->config.vocab % 4 == 0;
+}
+
 /* The most that any layer needs of what its block measures. */
 typedef struct layer_needs {
     size_t scratch, saved, state_floats;
@@ -76,8 +89,8 @@ static layer_needs measure_layers(const fm_backward *b, size_t T, unsigned n_par
         const fm_block *block = m->layers[l].block;
         fm_arena forward = {0}, back = {0}, saved = {0};
         block->scratch(&forward, &m->config, T, n_parts);
-        block->back_scratch(&back, b->k, &m->config, T, n_parts);
-        block->saved(&saved, &m->config, T, b->forget ? 0 : b->n_pieces, n_parts);
+        block->back_scratch(&back, b->k, &m->config, T, n_parts, half_rows(b, T));
+        block->saved(&saved, &m->config, T, b->forget ? 0 : b->n_pieces, n_parts, half_rows(b, T));
         most.scratch = max_size(most.scratch, max_size(forward.used, back.used));
         most.saved = max_size(most.saved, saved.used);
         most.state_floats = max_size(most.state_floats, block->state_floats(&m->config));
@@ -105,17 +118,20 @@ static tables place_tables(fm_arena *a, size_t T, size_t n_seq)
 static space place(fm_arena *a, fm_arena *host, const fm_backward *b, size_t T, unsigned n_parts)
 {
     const fm_model *m = b->m;
+    const fm_tensor *head = &m->globals[FM_GLOBAL_HEAD];
     const size_t d = m->config.d_model, rows = fm_op_rows_count(T, n_parts), n_layer = m->config.n_layer;
+    const bool half = half_rows(b, T);
     const layer_needs needs = measure_layers(b, T, n_parts);
     space s = {.saved_bytes = needs.saved};
     s.x = FM_PUSH(a, float, T *d);
     s.last = FM_PUSH(a, float, T *d);
-    s.normed = FM_PUSH(a, float, rows *d);
-    s.g = FM_PUSH(a, float, T *d);
+    s.normed = (fm_rows){FM_PUSH(a, float, rows *d), T, d, d, half};
+    s.g = (fm_rows){FM_PUSH(a, float, T *d), T, d, d, half};
+    s.rounded = half ? FM_PUSH(a, float, T *d) : NULL;
     s.rho = FM_PUSH(a, float, T);
     s.logits = FM_PUSH(a, float, loss_rows(m) * m->config.vocab);
     s.loss = FM_PUSH(a, float, T);
-    s.decoded = FM_PUSH(a, float, fm_op_linear_back_floats(&m->globals[FM_GLOBAL_HEAD]));
+    s.decoded = FM_PUSH(a, float, m->device ? (head->rows * head->cols + 1) / 2 : fm_op_linear_back_floats(head));
     s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
     s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
     s.befores = FM_PUSH(a, float, b->recompute && !b->forget ? n_layer * b->n_pieces * needs.state_floats : 0);
@@ -158,6 +174,7 @@ static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
                       .state = j->s.t.in.state,
                       .n_tokens = j->T,
                       .hold = j->b->forget,
+                      .half = half_rows(j->b, j->T),
                       .dropout = j->b->dropout,
                       .layer = layer,
                       .saved = saved};
@@ -200,45 +217,85 @@ static void forward(const fm_ctx *c, const job *j)
     }
 }
 
+/* Rows first .. first + n - 1. */
+static fm_rows some_rows(fm_rows x, size_t first, size_t n)
+{
+    fm_rows y = x;
+    y.p = (float *)((unsigned char *)x.p + first * x.stride * fm_rows_element(x));
+    y.n = n;
+    return y;
+}
+
+/* The head as all parts of the loss multiply with it: a device would round it for each of them. */
+static fm_tensor find_head(const fm_ctx *c, const job *j)
+{
+    fm_tensor W = j->b->m->globals[FM_GLOBAL_HEAD];
+    if (half_logits(j->b, j->T) && W.type == FM_F32) fm_op_round(c, &W, j->s.decoded, &j->b->m->globals[FM_GLOBAL_HEAD]);
+    return W;
+}
+
+/* Loss of some rows, and what it gives to the head and to what it was computed from.  A gradient in bf16 lies in the first half
+ * of each row of the logits. */
+static void loss_of(const fm_ctx *c, const job *j, const fm_tensor *W, size_t first, size_t n)
+{
+    const fm_backward *b = j->b;
+    const fm_model *m = b->m;
+    const bool half = half_logits(b, j->T);
+    const fm_rows x = some_rows(j->s.normed, first, n), y = fm_rows_of(j->s.logits, n, W->rows);
+    fm_op_linear(c, y, fm_op_pack_rows(c, x, W), W, NULL);
+    fm_op_xent(c, &(fm_xent_args){.logits = y.p,
+                                  .loss = j->s.loss + first,
+                                  .target = j->s.t.targets + first,
+                                  .n = n,
+                                  .vocab = W->rows,
+                                  .scale = b->scale,
+                                  .z = b->z_loss,
+                                  .half = half});
+    fm_op_linear_back(c, &(fm_linear_back){.g_x = some_rows(j->s.g, first, n),
+                                           .g_y = {y.p, n, y.d, half ? 2 * y.d : y.d, half},
+                                           .x = x,
+                                           .W = W,
+                                           .g_W = b->g[m->config.tie ? FM_GLOBAL_EMBED : FM_GLOBAL_HEAD],
+                                           .decoded = j->s.decoded});
+}
+
+/* Each worker takes some of the rows, few as they may be. */
+static void norm_rows(const fm_ctx *c, const job *j, const float *w)
+{
+    const fm_rows out = j->s.normed, x = rows_of(j, j->s.x);
+    const float eps = j->b->m->config.norm_eps;
+    if (out.half)
+        fm_op_rmsnorm(c, out, x, w, eps);
+    else
+        c->k->rmsnorm(&c->run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
+    fm_op_meet(c);
+}
+
 /* Loss and the gradients of the head and the final norm; x becomes the gradient of the residual stream. */
 static void head(const fm_ctx *c, const job *j)
 {
     const fm_backward *b = j->b;
     const fm_model *m = b->m;
-    const size_t d = m->config.d_model, vocab = m->config.vocab, most = loss_rows(m);
-    const fm_tensor *W = &m->globals[FM_GLOBAL_HEAD];
-    float *g_W = b->g[m->config.tie ? FM_GLOBAL_EMBED : FM_GLOBAL_HEAD];
-    c->k->rmsnorm(&c->run, j->s.normed, d, j->s.x, d, m->globals[FM_GLOBAL_NORM].data, j->T, d, m->config.norm_eps);
-    fm_op_meet(c);
-    for (size_t first = 0; first < j->T; first += most) {
-        const size_t n = least(j->T - first, most);
-        const fm_rows x = fm_rows_of(j->s.normed + first * d, n, d), y = fm_rows_of(j->s.logits, n, vocab);
-        fm_op_linear(c, y, fm_op_pack_rows(c, x, W), W, NULL);
-        fm_op_xent(c, &(fm_xent_args){.logits = y.p,
-                                      .loss = j->s.loss + first,
-                                      .target = j->s.t.targets + first,
-                                      .n = n,
-                                      .vocab = vocab,
-                                      .scale = b->scale,
-                                      .z = b->z_loss});
-        fm_op_linear_back(
-            c, &(fm_linear_back){
-                   .g_x = fm_rows_of(j->s.g + first * d, n, d), .g_y = y, .x = x, .W = W, .g_W = g_W, .decoded = j->s.decoded});
-    }
+    const size_t d = m->config.d_model, most = loss_rows(m);
+    const fm_tensor W = find_head(c, j), *norm = &m->globals[FM_GLOBAL_NORM];
+    norm_rows(c, j, norm->data);
+    for (size_t first = 0; first < j->T; first += most) loss_of(c, j, &W, first, least(j->T - first, most));
     fm_op_copy(c, rows_of(j, j->s.last), rows_of(j, j->s.x));
     fm_op_meet(c);
     fm_op_rmsnorm_back(c, b->g[FM_GLOBAL_NORM],
                        &(fm_rmsnorm_back_args){.g_x = j->s.x,
                                                .g_x_stride = d,
                                                .rho = j->s.rho,
-                                               .g = j->s.g,
+                                               .g = j->s.g.p,
                                                .g_stride = d,
                                                .x = j->s.last,
                                                .x_stride = d,
-                                               .w = m->globals[FM_GLOBAL_NORM].data,
+                                               .w = norm->data,
                                                .n = j->T,
                                                .d = d,
-                                               .eps = m->config.norm_eps});
+                                               .eps = m->config.norm_eps,
+                                               .half = j->s.g.half,
+                                               .rounded = j->s.rounded});
 }
 
 static void backward(const fm_ctx *c, const job *j)
@@ -255,6 +312,7 @@ static void backward(const fm_ctx *c, const job *j)
         const fm_block_back b = {.batch = &batch,
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
                                  .g_state = j->b->g_state ? j->s.t.g_state : NULL,
+                                 .rounded = j->s.rounded,
                                  .scratch = j->s.blocks};
         layer->block->backward(c, layer, &b, rows_of(j, j->s.x));
     }
@@ -306,12 +364,15 @@ size_t fm_pass_bytes(const fm_backward *like, size_t n_tokens)
     return scratch == SIZE_MAX ? 0 : scratch;
 }
 
-static fm_status reserve_products(const fm_model *m, size_t n_tokens, fm_error *err)
+static fm_status reserve_products(const fm_backward *b, size_t n_tokens, fm_error *err)
 {
+    const fm_model *m = b->m;
     for (size_t i = 0; i < fm_model_weight_count(m) && m->device; i++) {
         const fm_model_weight w = fm_model_weight_at(m, i);
-        const size_t rows = i == FM_GLOBAL_HEAD ? least(n_tokens, loss_rows(m)) : n_tokens;
-        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data) FM_TRY(fm_device_reserve_back(m->device, w.loaded, rows, err));
+        const bool is_head = i == FM_GLOBAL_HEAD, half = is_head && half_logits(b, n_tokens);
+        const size_t rows = is_head ? least(n_tokens, loss_rows(m)) : n_tokens;
+        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data)
+            FM_TRY(fm_device_reserve_back(m->device, w.loaded, rows, half, err));
     }
     return FM_OK;
 }
@@ -326,7 +387,7 @@ static fm_status open_pass(fm_pass *p, const fm_backward *like, size_t n_tokens,
     FM_TRY(fm_device_alloc(there, &p->scratch, p->scratch_bytes, 1, what, err));
     if (!p->device) return FM_OK;
     FM_TRY(fm_device_alloc_host(there, &p->host, p->host_bytes, 1, "a pass's lists", err));
-    return reserve_products(like->m, n_tokens, err);
+    return reserve_products(like, n_tokens, err);
 }
 
 fm_status fm_pass_open(fm_pass *p, const fm_backward *like, size_t n_tokens, const fm_allocator *a, fm_error *err)

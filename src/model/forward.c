@@ -41,6 +41,12 @@ typedef struct job {
     bool cancelled;  /* written by worker 0 between barriers */
 } job;
 
+bool fm_rows_half(const fm_model *m, const fm_kernels *k, size_t n_tokens)
+{
+    return !m->config.use_bias && fm_op_half(k, m->device, n_tokens, m->config.d_inner) &&
+           fm_op_half(k, m->device, n_tokens, m->config.d_model);
+}
+
 /* ---- Memory ---- */
 
 static size_t max_size(size_t a, size_t b)
@@ -323,6 +329,7 @@ static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_byt
                           .ragged = &j->ragged,
                           .state = j->s.t.in.state,
                           .n_tokens = j->T,
+                          .half = !f->log && fm_rows_half(f->m, f->k, j->T),
                           .log_tokens = f->log_tokens,
                           .watcher = f->watcher};
 }

@@ -94,6 +94,10 @@ typedef struct fm_piece {
 #define FM_LOGIT_ROWS        ((size_t)32) /* rows of logits computed at once */
 #define FM_LOGIT_ROWS_DEVICE ((size_t)256)
 
+/* Whether rows between the ops of a step of n tokens are bf16: on a device, unless activations are to be f32 or the tokens are
+ * few; products that write such rows have no bias. */
+bool fm_rows_half(const fm_model *m, const fm_kernels *k, size_t n_tokens);
+
 /* What becomes of the rows of logits. */
 typedef enum fm_outcome { FM_OUT_LOGITS, FM_OUT_LIKELIEST, FM_OUT_DRAWN } fm_outcome;
 

@@ -43,7 +43,9 @@ static void linear_back_device(const fm_ctx *c, const fm_linear_back *a)
                                                   .g_y_stride = a->g_y.stride,
                                                   .W = a->W,
                                                   .add = a->add,
-                                                  .n = a->g_y.n});
+                                                  .n = a->g_y.n,
+                                                  .half_x = a->g_x.half,
+                                                  .half_y = a->g_y.half});
     if (a->g_W)
         c->k->linear_gw(&c->run, &(fm_linear_gw_args){.g_W = a->g_W,
                                                       .g_y = a->g_y.p,
@@ -53,7 +55,10 @@ static void linear_back_device(const fm_ctx *c, const fm_linear_back *a)
                                                       .n = a->x.n,
                                                       .rows = a->g_y.d,
                                                       .cols = a->x.d,
-                                                      .same_g_y = true});
+                                                      .same_g_y = true,
+                                                      .half_x = a->x.half,
+                                                      .half_y = a->g_y.half});
+    FM_ASSERT(!a->g_bias || !a->g_y.half);
     if (a->g_bias) c->k->sum_rows(&c->run, a->g_bias, a->g_y.p, a->g_y.stride, a->g_y.n, a->g_y.d);
 }
 
@@ -97,9 +102,18 @@ void fm_op_linear_back(const fm_ctx *c, const fm_linear_back *a)
 
 /* ---- The rest ---- */
 
+void fm_op_round(const fm_ctx *c, fm_tensor *out, void *place, const fm_tensor *W)
+{
+    c->k->round(&c->run, place, W);
+    *out = (fm_tensor){place, FM_BF16, W->rows, W->cols, W->cols * sizeof(uint16_t)};
+}
+
 void fm_op_rmsnorm_back(const fm_ctx *c, float *g_w, const fm_rmsnorm_back_args *a)
 {
-    c->k->rmsnorm_back(&c->run, a);
+    fm_rmsnorm_back_args both = *a;
+    both.g_w = c->device ? g_w : NULL;
+    c->k->rmsnorm_back(&c->run, &both);
+    if (c->device) return;
     fm_op_meet(c);
     if (!g_w) return;
     c->k->rmsnorm_gw(&c->run, g_w, a);

@@ -20,6 +20,9 @@ size_t fm_op_linear_back_floats(const fm_tensor *W);
 /* Bytes of fm_ctx.packed that the products of W with n rows take; 0 on overflow. */
 size_t fm_op_linear_back_packed(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts);
 
+/* W as bf16 at `place` (rows x cols of them): what a device would make of W in every product. */
+void fm_op_round(const fm_ctx *c, fm_tensor *out, void *place, const fm_tensor *W);
+
 /* g_w (d) or NULL. */
 void fm_op_rmsnorm_back(const fm_ctx *c, float *g_w, const fm_rmsnorm_back_args *a);
 void fm_op_conv_back(const fm_ctx *c, const fm_conv_back_args *a);

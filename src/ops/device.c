@@ -272,10 +272,10 @@ fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error
     return d ? reserve(d, fm_device_work_bytes(d, W, n), err) : FM_OK;
 }
 
-fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err)
+fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, bool half, fm_error *err)
 {
     FM_TRY(fm_device_reserve(d, W, n, err));
-    return d ? reserve(d, fm_cuda_back_work_bytes(d->stream, W->type, n, W->rows, W->cols), err) : FM_OK;
+    return d ? reserve(d, fm_cuda_back_work_bytes(d->stream, W, n, half), err) : FM_OK;
 }
 
 /* ---- Recording ---- */

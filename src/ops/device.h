@@ -70,7 +70,8 @@ size_t fm_device_library_bytes(const fm_device *d, size_t n);
 fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error *err);
 /* Bytes/s of reading and operations/s of bf16 products, at most; 0 where there is no memory to measure them in. */
 void fm_device_peaks(fm_device *d, double *read, double *bf16);
-fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, fm_error *err); /* and for their backward */
+/* And for their backward; half: what comes back are rows of bf16. */
+fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, bool half, fm_error *err);
 
 /* Steps that repeat are recorded once and put on the queue at once: between begin and end nothing runs. */
 typedef struct fm_graph fm_graph;

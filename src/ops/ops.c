@@ -8,7 +8,12 @@
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d)
 {
     FM_ASSERT(first <= x.d && d <= x.d - first);
-    return (fm_rows){x.p + first, x.n, d, x.stride};
+    return (fm_rows){(float *)((unsigned char *)x.p + first * fm_rows_element(x)), x.n, d, x.stride, x.half};
+}
+
+bool fm_op_half(const fm_kernels *k, const fm_device *device, size_t n, size_t d)
+{
+    return k->half && k->half(&(fm_run){.n_parts = 1, .stream = fm_device_stream(device)}, n, d);
 }
 
 void fm_op_meet(const fm_ctx *c)
@@ -72,32 +77,24 @@ void fm_op_meet_rows(const fm_ctx *c, size_t n)
 
 void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps)
 {
-    FM_ASSERT(out.n == x.n && out.d == x.d);
+    FM_ASSERT(out.n == x.n && out.d == x.d && !x.half && (!out.half || out.stride == out.d));
     const fm_run run = rows_run(c, x.n);
-    c->k->rmsnorm(&run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
-}
-
-void fm_op_rmsnorm_three(const fm_ctx *c, fm_rows out, fm_rows x, const size_t d[3], float eps)
-{
-    FM_ASSERT(out.n == x.n && out.d == x.d && d[0] + d[1] + d[2] == x.d);
-    if (c->k->rmsnorm_three) {
-        c->k->rmsnorm_three(&c->run, out.p, out.stride, x.p, x.stride, d, x.n, eps);
-        return;
-    }
-    for (size_t i = 0, at = 0; i < 3; at += d[i++])
-        fm_op_rmsnorm(c, fm_rows_cols(out, at, d[i]), fm_rows_cols(x, at, d[i]), NULL, eps);
+    if (out.half)
+        c->k->rmsnorm_pack(&run, out.p, x.p, x.stride, w, x.n, x.d, eps);
+    else
+        c->k->rmsnorm(&run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
 }
 
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index)
 {
-    FM_ASSERT(out.d == x.d && (index || out.n <= x.n));
+    FM_ASSERT(out.d == x.d && (index || out.n <= x.n) && !out.half && !x.half);
     const fm_run run = rows_run(c, out.n);
     c->k->gather(&run, out.p, out.stride, x.p, x.stride, index, out.n, out.d);
 }
 
 void fm_op_copy(const fm_ctx *c, fm_rows out, fm_rows x)
 {
-    FM_ASSERT(out.d == x.d && out.n == x.n);
+    FM_ASSERT(out.d == x.d && out.n == x.n && !out.half && !x.half);
     c->k->gather(&c->run, out.p, out.stride, x.p, x.stride, NULL, out.n, out.d);
 }
 
@@ -108,7 +105,7 @@ void fm_op_copy_states(const fm_ctx *c, const fm_states *to, const fm_states *fr
 
 void fm_op_embed(const fm_ctx *c, fm_rows out, const fm_tensor *table, const int32_t *ids)
 {
-    FM_ASSERT(out.d == table->cols);
+    FM_ASSERT(out.d == table->cols && !out.half);
     c->k->embed(&c->run, out.p, out.stride, table, ids, out.n);
     fm_op_meet(c);
 }
@@ -135,14 +132,22 @@ static void *channels_place(const fm_ctx *c)
     return (unsigned char *)c->packed + c->packed_bytes / 2;
 }
 
-/* A rectangle of x goes to its place in `out`. */
+/* Whether kernels write packs of such rows, for a product with W, themselves. */
+static bool packs(const fm_ctx *c, const void *packed, const fm_tensor *W, size_t n)
+{
+    return c->k->packs && c->k->packs(&c->run, fm_xform_of(W->type), packed, n, W->cols);
+}
+
+/* A rectangle of x goes to its place in `out`, unless the rows are a pack. */
 static fm_packed pack(const fm_ctx *c, void *out, fm_rows x, const fm_tensor *W, fm_pack_args a)
 {
     FM_ASSERT(x.d == W->cols);
     const fm_packed packed = {out, x.n, x.d, fm_xform_of(W->type)};
+    if (x.half && x.stride == x.d && packs(c, x.p, W, x.n)) return (fm_packed){x.p, x.n, x.d, packed.form};
     a.out = out;
     a.x = x.p;
     a.x_stride = x.stride;
+    a.half = x.half;
     a.n = x.n;
     a.cols = x.d;
     a.stream = c->run.stream;
@@ -180,9 +185,11 @@ static void linear(const fm_ctx *c, const fm_run *run, fm_rows y, fm_packed x, c
 {
     const fm_tensor *W = how->W;
     FM_ASSERT(y.n == x.n && x.cols == W->cols && y.d == W->rows && x.form == fm_xform_of(W->type));
+    FM_ASSERT(!y.half || (!how->bias && !how->add));
     fm_linear_args a = *how;
     a.y = y.p;
     a.y_stride = y.stride;
+    a.half = y.half;
     a.x = x.p;
     a.n = x.n;
     c->k->linear[W->type](run, &a);
@@ -214,12 +221,6 @@ void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a)
     c->k->conv_silu(&run, a);
 }
 
-/* Whether kernels write packs of such rows, for a product with W, themselves. */
-static bool packs(const fm_ctx *c, const void *packed, const fm_tensor *W, size_t n)
-{
-    return c->k->packs && c->k->packs(&c->run, fm_xform_of(W->type), packed, n, W->cols);
-}
-
 fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W)
 {
     FM_ASSERT(out.n == x.n && out.d == x.d && x.d == W->cols);
@@ -231,22 +232,63 @@ fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const floa
     return fm_op_pack_rows(c, out, W);
 }
 
+/* A table that packs has the entry for three. */
+static void norm_three(const fm_ctx *c, const fm_linear_three *a, void *packed)
+{
+    const fm_rows out = a->out, y = a->y;
+    if (c->k->rmsnorm_three)
+        c->k->rmsnorm_three(&c->run, out.p, out.stride, packed, y.p, y.stride, a->d, y.n, a->eps);
+    else
+        for (size_t i = 0, at = 0; i < 3; at += a->d[i++])
+            fm_op_rmsnorm(c, fm_rows_cols(out, at, a->d[i]), fm_rows_cols(y, at, a->d[i]), NULL, a->eps);
+}
+
+static void linear_three(const fm_ctx *c, const fm_linear_three *a, void *packed)
+{
+    fm_linear_three_args args = {.product = {.y = a->keep ? a->y.p : NULL, .y_stride = a->y.stride, .x = a->x.p, .W = a->W},
+                                 .out = a->out.p,
+                                 .out_stride = a->out.stride,
+                                 .packed = packed,
+                                 .d = {a->d[0], a->d[1], a->d[2]},
+                                 .eps = a->eps};
+    args.product.n = a->y.n;
+    c->k->linear_three(&c->run, &args);
+}
+
+fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a)
+{
+    const fm_rows y = a->y, out = a->out;
+    const size_t width = a->d[0];
+    FM_ASSERT(out.n == y.n && out.d == y.d && width + a->d[1] + a->d[2] == y.d && y.d == a->W->rows && width == a->next->cols);
+    FM_ASSERT(!out.half && !y.half);
+    void *packed = packs(c, c->packed, a->next, y.n) ? c->packed : NULL;
+    if (c->k->has_three && c->k->has_three(&c->run, a->W, y.n, a->d)) {
+        linear_three(c, a, packed);
+    } else {
+        fm_op_linear(c, y, a->x, a->W, NULL);
+        norm_three(c, a, packed);
+    }
+    return packed ? (fm_packed){packed, y.n, width, fm_xform_of(a->next->type)}
+                  : fm_op_pack_rows(c, fm_rows_cols(out, 0, width), a->next);
+}
+
+/* Rows of bf16 are packs already. */
 fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W)
 {
-    const fm_rows out = {a->out, a->ragged->n_tokens, a->d_inner, a->out_stride};
+    const fm_rows out = {a->out, a->ragged->n_tokens, a->d_inner, a->out_stride, a->half};
     fm_conv_args b = *a;
     FM_ASSERT(out.d == W->cols);
-    b.packed = packs(c, channels_place(c), W, out.n) ? channels_place(c) : NULL;
+    b.packed = !out.half && packs(c, channels_place(c), W, out.n) ? channels_place(c) : NULL;
     fm_op_conv_silu(c, &b);
     return b.packed ? (fm_packed){b.packed, out.n, out.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, out, W);
 }
 
 fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
 {
-    const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride};
+    const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
     fm_scan_args b = *a;
     FM_ASSERT(y.d == W->cols);
-    b.packed = packs(c, channels_place(c), W, y.n) ? channels_place(c) : NULL;
+    b.packed = !y.half && packs(c, channels_place(c), W, y.n) ? channels_place(c) : NULL;
     if (b.packed && !keep) b.y = NULL;
     fm_op_scan(c, &b);
     return b.packed ? (fm_packed){b.packed, y.n, y.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, y, W);

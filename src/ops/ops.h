@@ -28,18 +28,28 @@ typedef struct fm_ctx {
     size_t packed_bytes;
 } fm_ctx;
 
-/* n rows of d floats, `stride` floats apart; owned by someone else. */
+/* n rows of d floats, `stride` floats apart; owned by someone else.  half: of bf16 instead (kernels.h), which products,
+ * convolution and scan take. */
 typedef struct fm_rows {
     float *p;
     size_t n, d, stride;
+    bool half;
 } fm_rows;
 
 static inline fm_rows fm_rows_of(float *p, size_t n, size_t d)
 {
-    return (fm_rows){p, n, d, d};
+    return (fm_rows){.p = p, .n = n, .d = d, .stride = d};
+}
+/* Bytes of one element of x. */
+static inline size_t fm_rows_element(fm_rows x)
+{
+    return x.half ? sizeof(uint16_t) : sizeof(float);
 }
 /* Columns [first, first + d) of x. */
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d);
+
+/* Whether a step of n tokens has bf16 rows of d channels between its ops: on a device where its table says so. */
+bool fm_op_half(const fm_kernels *k, const fm_device *device, size_t n, size_t d);
 
 void fm_op_meet(const fm_ctx *c);
 
@@ -56,10 +66,8 @@ fm_rows fm_op_rows(const fm_ctx *c, float *p, size_t n, size_t d);
 /* Rows from here on are read by everybody: MEETS unless they are few and everyone has his own. */
 void fm_op_meet_rows(const fm_ctx *c, size_t n);
 
-/* out = x / rms(x) * w; w (d) may be NULL; out may be x unless x is shared.  Rows. */
+/* out = x / rms(x) * w; w (d) may be NULL; out may be x unless x is shared, and may be half.  Rows. */
 void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps);
-/* The same without weights for each of three runs of columns that follow one another, d[0], d[1] and d[2] wide. */
-void fm_op_rmsnorm_three(const fm_ctx *c, fm_rows out, fm_rows x, const size_t d[3], float eps);
 /* out = rows of x; the rows to take are `index` (out.n), or the first ones when NULL.  Rows. */
 void fm_op_gather(const fm_ctx *c, fm_rows out, fm_rows x, const size_t *index);
 
@@ -102,6 +110,17 @@ void fm_op_scan(const fm_ctx *c, const fm_scan_args *a);
 /* Each as the op and the packing that follows it.  A device packs rows of a large step as it writes them; those of the norm, and
  * of the scan unless `keep`, are then written nowhere else. */
 fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W);
+/* y = x W^T, then the norm without weights for each of three runs of y's columns that follow one another, d[0], d[1] and d[2]
+ * wide; `next` takes the first.  Rows; y is whole only when `keep`. */
+typedef struct fm_linear_three {
+    fm_packed x;
+    const fm_tensor *W, *next;
+    fm_rows y, out;
+    size_t d[3];
+    float eps;
+    bool keep;
+} fm_linear_three;
+fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a);
 fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W);
 fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep);
 

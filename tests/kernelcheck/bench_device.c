@@ -156,7 +156,7 @@ static void three_turn(bench *b, void *ctx, size_t turn)
     const norm_bench *c = ctx;
     const fm_run run = run_of(b);
     const size_t at = turn * c->n * c->stride, d[3] = {256, D_STATE, D_STATE};
-    b->k->rmsnorm_three(&run, c->out + at, c->stride, c->x + at, c->stride, d, c->n, 1e-5f);
+    b->k->rmsnorm_three(&run, c->out + at, c->stride, NULL, c->x + at, c->stride, d, c->n, 1e-5f);
 }
 
 static void bench_three(bench *b, size_t n)

@@ -144,6 +144,33 @@ static void check_case(kc *t, size_t d_inner, size_t d_conv, kc_kind kind, bool 
     kc_release(t);
 }
 
+/* Rows of bf16: the numbers of the same step in f32, rounded; the windows, which are f32, to the bit. */
+static void check_half(kc *t, size_t d_inner, size_t d_conv, bool one_each)
+{
+    static const size_t begins[][SEQ_MAX] = {{0, 9, 9, 40, 43}, {0, 1, 2, 3, 4}};
+    const size_t d = d_inner;
+    conv_case in = {.k = &t->k, .ragged.n_seq = 4};
+    memcpy(in.begin, begins[one_each], sizeof begins[0]);
+    const size_t T = in.begin[4];
+    in.a = (fm_conv_args){.d_inner = d, .d_conv = d_conv, .x_stride = 2 * d, .out_stride = d};
+    float *x = kc_input(t, T * 2 * d, KC_NORMAL);
+    for (size_t i = 0; i < T * 2 * d; i++) x[i] = kc_rounded(x[i]);
+    in.a.x = x;
+    in.a.w = kc_input(t, d_conv * d, KC_NORMAL);
+    in.a.bias = kc_input(t, d, KC_NORMAL);
+    for (size_t s = 0; s < in.ragged.n_seq; s++) in.state[s] = kc_input(t, state_floats(&in), KC_NORMAL);
+    conv_case whole = fresh(t, &in, &t->k), half = fresh(t, &in, &t->k);
+    half.a.half = true;
+    half.a.x = kc_half(t, x, T * 2 * d);
+    half.a.out = kc_bytes(t, T * d * sizeof(uint16_t));
+    kc_parts(call, &whole, 1);
+    kc_parts(call, &half, 1);
+    kc_same(t, half.a.out, kc_half(t, whole.a.out, T * d), T * d * sizeof(uint16_t), "bf16: other bits than f32 rounded");
+    for (size_t s = 0; s < in.ragged.n_seq; s++)
+        kc_same(t, half.state[s], whole.state[s], state_floats(&in) * sizeof(float), "bf16: another state");
+    kc_release(t);
+}
+
 /* A window of one and weights of 1 leave silu alone: against double, from where its exponential overflows upwards. */
 static void check_silu(kc *t)
 {
@@ -171,6 +198,11 @@ static void check(kc *t)
     for (size_t i = 0; i < kc_n_sizes; i++) check_case(t, kc_sizes[i], 4, KC_NORMAL, i % 2);
     for (size_t d_conv = 1; d_conv <= 12; d_conv += d_conv < 6 ? 1 : 6) check_case(t, 75, d_conv, KC_NORMAL, true);
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_case(t, 101, 4, (kc_kind)kind, true);
+    for (size_t d = 128; d <= 640 && t->k.half; d += 512)
+        for (size_t d_conv = 3; d_conv <= 4; d_conv++) {
+            check_half(t, d, d_conv, false);
+            check_half(t, d, d_conv, true);
+        }
 }
 
 static void bench_case(kc *t, size_t T)

@@ -12,19 +12,8 @@ typedef struct many {
     fm_tensor raw, W;          /* on the host as in a file; on the device as stored */
     const float *x, *bias, *y; /* on the host: (n, cols), (rows) or NULL, (n, rows) before the product */
     size_t n;
-    bool f32;
+    bool f32, half; /* half: y is bf16, without bias and old y */
 } many;
-
-/* To nearest even; what is not finite stays so. */
-static float bf16_of(float v)
-{
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    if ((bits & 0x7f800000) == 0x7f800000) return v;
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
 
 static void *to_device(const void *p, size_t bytes)
 {
@@ -33,6 +22,17 @@ static void *to_device(const void *p, size_t bytes)
     if (!there) abort();
     fm_stream_upload(s, there, p, bytes);
     return there;
+}
+
+/* Numbers of bf16 in the place of the floats they are widened to. */
+static void widen(float *p, size_t n)
+{
+    for (size_t i = n; i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, (const char *)p + i * sizeof half, sizeof half);
+        const uint32_t bits = (uint32_t)half << 16;
+        memcpy(p + i, &bits, sizeof bits);
+    }
 }
 
 /* y of the first n tokens, on the host; the caller frees it. */
@@ -49,7 +49,8 @@ static float *product(const kc *t, const many *m, size_t n)
         .out = packed, .x = x, .x_stride = cols, .n = n, .cols = cols, .row_end = n, .col_end = cols, .stream = s});
     t->k.linear[m->W.type](
         &(fm_run){.n_parts = 1, .stream = s},
-        &(fm_linear_args){.y = y, .y_stride = rows, .x = packed, .W = &m->W, .bias = bias, .add = true, .n = n});
+        &(fm_linear_args){
+            .y = y, .y_stride = rows, .x = packed, .W = &m->W, .bias = bias, .add = !m->half, .half = m->half, .n = n});
     fm_stream_download(s, out, y, bytes);
     const char *why = NULL;
     if (!fm_stream_wait(s, &why)) {
@@ -57,6 +58,7 @@ static float *product(const kc *t, const many *m, size_t n)
         exit(2);
     }
     fm_stream_free(s, x), fm_stream_free(s, y), fm_stream_free(s, bias), fm_stream_free(s, packed);
+    if (m->half) widen(out, n * rows);
     return out;
 }
 
@@ -69,21 +71,25 @@ static void compare(kc *t, const many *m, const float *got)
         for (size_t i = 0; i<m->n; i += m->n> 40 ? 13 : 1) {
             double sum = 0, S = 0;
             for (size_t c = 0; c < cols; c++) {
-                const float x = m->x[i * cols + c], p = m->f32 ? w[c] : bf16_of(w[c]), q = m->f32 ? x : bf16_of(x);
+                const float x = m->x[i * cols + c], p = m->f32 ? w[c] : kc_rounded(w[c]), q = m->f32 ? x : kc_rounded(x);
                 sum += (double)p * (double)q;
                 S += fabs((double)p * (double)q);
             }
-            const double bias = m->bias ? (double)m->bias[r] : 0.0, old = (double)m->y[i * rows + r], want = sum + bias + old;
-            const double bound = FLT_EPSILON * (((double)cols + 2) * S + 2 * fabs(bias) + 2 * fabs(old)) + 0x1p-126;
+            const double bias = m->bias ? (double)m->bias[r] : 0.0, old = m->half ? 0.0 : (double)m->y[i * rows + r];
+            const double want = sum + bias + old;
+            const double f32 = FLT_EPSILON * (((double)cols + 2) * S + 2 * fabs(bias) + 2 * fabs(old)) + 0x1p-126;
+            const double bound = f32 + (m->half ? 0x1p-8 * (fabs(want) + f32) : 0.0);
             kc_near(t, (double)got[i * rows + r], want, bound, "value");
         }
     }
 }
 
-static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n, bool f32)
+static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n, bool half)
 {
     fm_stream *s = kc_device();
-    many m = {.x = kc_input(t, n * cols, KC_NORMAL), .y = kc_input(t, n * rows, KC_NORMAL), .n = n, .f32 = f32};
+    many m = {.x = kc_input(t, n * cols, KC_NORMAL), .y = kc_input(t, n * rows, KC_NORMAL), .n = n};
+    m.f32 = kc_device_options().f32;
+    m.half = half;
     size_t bytes = 0;
     float *row = kc_floats(t, cols);
     kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
@@ -112,18 +118,76 @@ static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n,
     kc_release(t);
 }
 
+/* A product and three norms at once: y, the normed rows and the pack of the first run have the bits of two calls. */
+typedef struct three {
+    float *y, *out; /* (n, rows) */
+    void *packed;   /* (n, d[0]) of bf16 */
+} three;
+
+static three three_place(fm_stream *s, size_t n, size_t rows)
+{
+    return (three){fm_stream_alloc(s, n * rows * sizeof(float)), fm_stream_alloc(s, n * rows * sizeof(float)),
+                   fm_stream_alloc(s, n * rows * sizeof(float))};
+}
+
+static void three_same(kc *t, const three *a, const three *b, size_t n, size_t rows, size_t first)
+{
+    fm_stream *s = kc_device();
+    const void *from[2][3] = {{a->y, a->out, a->packed}, {b->y, b->out, b->packed}};
+    const size_t bytes[3] = {n * rows * sizeof(float), n * rows * sizeof(float), n * first * sizeof(uint16_t)};
+    const char *why;
+    for (size_t i = 0; i < 3; i++) {
+        unsigned char *host[2] = {malloc(bytes[i]), malloc(bytes[i])};
+        if (!host[0] || !host[1]) abort();
+        for (size_t k = 0; k < 2; k++) fm_stream_download(s, host[k], from[k][i], bytes[i]);
+        kc_true(t, fm_stream_wait(s, &why), "a product and its norms");
+        kc_same(t, host[0], host[1], bytes[i], "a product and its norms at once have other bits");
+        free(host[0]), free(host[1]);
+    }
+}
+
+static void check_three(kc *t, size_t first, size_t state, size_t cols, size_t n)
+{
+    fm_stream *s = kc_device();
+    const size_t rows = first + 2 * state, d[3] = {first, state, state};
+    const fm_run run = {.n_parts = 1, .stream = s};
+    float *w = kc_input(t, rows * cols, KC_NORMAL);
+    fm_tensor W = {to_device(kc_half(t, w, rows * cols), rows * cols * 2), FM_BF16, rows, cols, cols * 2};
+    if (!t->k.has_three || !t->k.has_three(&run, &W, n, d)) kc_true(t, false, "expected both at once for this shape");
+    const void *x = to_device(kc_half(t, kc_input(t, n * cols, KC_NORMAL), n * cols), n * cols * 2);
+    three two = three_place(s, n, rows), one = three_place(s, n, rows);
+    fm_linear_three_args a = {
+        .product = {.y = two.y, .y_stride = rows, .x = x, .W = &W, .n = n}, .out_stride = rows, .eps = 1e-6f};
+    memcpy(a.d, d, sizeof d);
+    if (!fm_stream_reserve(s, fm_cuda_work_bytes(s, &W, n))) abort();
+    t->k.linear[FM_BF16](&run, &a.product);
+    t->k.rmsnorm_three(&run, two.out, rows, two.packed, two.y, rows, d, n, a.eps);
+    a.product.y = one.y, a.out = one.out, a.packed = one.packed;
+    t->k.linear_three(&run, &a);
+    three_same(t, &one, &two, n, rows, first);
+    void *all[] = {two.y, two.out, two.packed, one.y, one.out, one.packed, (void *)(uintptr_t)x, (void *)(uintptr_t)W.data};
+    for (size_t i = 0; i < FM_COUNT(all); i++) fm_stream_free(s, all[i]);
+    kc_release(t);
+}
+
 static void check(kc *t)
 {
-    const bool f32 = kc_device_options().f32;
     for (int type = 0; type < FM_DTYPE_COUNT; type++) {
         const size_t block = fm_dtype_get((fm_dtype)type)->block;
-        check_case(t, (fm_dtype)type, 33, 256 * 2, 17, f32);
-        check_case(t, (fm_dtype)type, 130, block == 1 ? 100 : 256, 150, f32);
+        check_case(t, (fm_dtype)type, 33, 256 * 2, 17, false);
+        check_case(t, (fm_dtype)type, 130, block == 1 ? 100 : 256, 150, false);
     }
-    check_case(t, FM_BF16, 17, 257, 19, f32);
-    check_case(t, FM_F32, 512, 1024, 600, f32);
-    check_case(t, FM_BF16, 512, 1024, 1100, f32);
-    check_case(t, FM_BF16, 64, 2048, 300, f32); /* narrow: k is cut */
+    check_case(t, FM_BF16, 17, 257, 19, false);
+    check_case(t, FM_F32, 512, 1024, 600, false);
+    check_case(t, FM_BF16, 512, 1024, 1100, false);
+    check_case(t, FM_BF16, 64, 2048, 300, false); /* narrow: k is cut */
+    if (kc_device_options().f32 || kc_device_options().invariant) return;
+    check_three(t, 256, 16, 2048, 70);
+    check_three(t, 384, 64, 2048, 2050);
+    check_case(t, FM_BF16, 512, 1024, 1100, true);
+    check_case(t, FM_BF16, 130, 256, 150, true);
+    check_case(t, FM_Q4_K, 512, 256, 70, true);
+    check_case(t, FM_F32, 256, 128, 33, true);
 }
 
 const kc_op kc_op_many = {.name = "many", .check = check};

@@ -71,18 +71,31 @@ static void check_case(kc *t, size_t n, size_t d, kc_kind kind, bool weighted)
     kc_release(t);
 }
 
-/* Three runs of columns at once: the bits of three calls. */
+/* Three runs of columns at once: the bits of three calls, and of the pack of the first run. */
 typedef struct three_case {
     const fm_kernels *k;
     float *out;
     const float *x;
     size_t stride, d[3], n;
+    void *packed;
 } three_case;
 
 static void call_three(void *ctx, const fm_run *run)
 {
     const three_case *c = ctx;
-    c->k->rmsnorm_three(run, c->out, c->stride, c->x, c->stride, c->d, c->n, 1e-6f);
+    c->k->rmsnorm_three(run, c->out, c->stride, c->packed, c->x, c->stride, c->d, c->n, 1e-6f);
+}
+
+typedef struct pack_case {
+    void (*pack_x)(const fm_pack_args *a);
+    fm_pack_args a;
+} pack_case;
+
+static void call_pack(void *ctx, const fm_run *run)
+{
+    pack_case *c = ctx;
+    c->a.stream = run->stream;
+    c->pack_x(&c->a);
 }
 
 static void check_three(kc *t, size_t n, size_t a, size_t b)
@@ -91,6 +104,9 @@ static void check_three(kc *t, size_t n, size_t a, size_t b)
     three_case c = {.k = &t->k, .stride = stride, .d = {a, b, b}, .n = n, .x = kc_input(t, n * stride, KC_NORMAL)};
     if (!t->k.rmsnorm_three) return;
     c.out = kc_floats(t, n * stride);
+    const size_t bytes = n * a * sizeof(uint16_t);
+    unsigned char *packed = kc_bytes(t, bytes), *want = kc_bytes(t, bytes);
+    if (t->k.packs(&(fm_run){.n_parts = 1, .stream = kc_device()}, FM_X_BF16, packed, n, a)) c.packed = packed;
     kc_parts(call_three, &c, 1);
     float *out = kc_floats(t, n * stride);
     for (size_t i = 0, at = 0; i < 3; at += c.d[i++]) {
@@ -100,6 +116,14 @@ static void check_three(kc *t, size_t n, size_t a, size_t b)
         kc_parts(call, &one, 1);
     }
     kc_same(t, c.out, out, n * stride * sizeof(float), "three at once");
+    if (!c.packed || n == 1) { /* the pack of one row is made later */
+        kc_release(t);
+        return;
+    }
+    pack_case p = {t->k.pack_x[FM_X_BF16],
+                   {.out = want, .x = c.out, .x_stride = stride, .n = n, .cols = a, .row_end = n, .col_end = a}};
+    kc_parts(call_pack, &p, 1);
+    kc_same(t, packed, want, bytes, "pack of the first of three");
     kc_release(t);
 }
 

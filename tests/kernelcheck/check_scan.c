@@ -238,6 +238,36 @@ static void check_case(kc *t, const shape *p)
     kc_release(t);
 }
 
+/* Rows of bf16: the numbers of the same step in f32, rounded, also where y lies on u; the states, which are f32, to the bit. */
+static void check_half(kc *t, size_t d_inner, size_t d_state, bool one_each)
+{
+    static const size_t begins[][SEQ_MAX] = {{0, 40, 40, 41, 60}, {0, 1, 2, 3, 4}};
+    const size_t d = d_inner, T = begins[one_each][4], bytes = T * d * sizeof(uint16_t);
+    scan_case in = make(t, &(shape){d, d_state, KC_NORMAL, true, true, 0, true}, T);
+    float *rows[3];
+    for (size_t k = 0; k < FM_COUNT(rows); k++) {
+        rows[k] = kc_input(t, T * d, KC_NORMAL);
+        for (size_t i = 0; i < T * d; i++) rows[k][i] = kc_rounded(rows[k][i]);
+    }
+    in.ragged.n_seq = 4;
+    memcpy(in.begin, begins[one_each], sizeof begins[0]);
+    in.a.u = rows[0], in.a.dt = rows[1], in.a.z = rows[2];
+    in.a.dt_stride = d;
+    for (size_t s = 0; s < in.ragged.n_seq; s++) in.h[s] = kc_input(t, state_floats(&in), KC_NORMAL);
+    scan_case whole = fresh(t, &in, &t->k), half = fresh(t, &in, &t->k);
+    half.a.half = true;
+    half.a.y = kc_half(t, rows[0], T * d);
+    half.a.u = half.a.y;
+    half.a.dt = kc_half(t, rows[1], T * d);
+    half.a.z = kc_half(t, rows[2], T * d);
+    kc_parts(call, &whole, 1);
+    kc_parts(call, &half, 1);
+    kc_same(t, half.a.y, kc_half(t, whole.a.y, T * d), bytes, "bf16: other bits than f32 rounded");
+    for (size_t s = 0; s < in.ragged.n_seq; s++)
+        kc_same(t, half.h[s], whole.h[s], state_floats(&in) * sizeof(float), "bf16: another state");
+    kc_release(t);
+}
+
 /* Exponents out of range, exactly: a decay of 2^-inf forgets, one of 1 keeps to the bit. */
 static void check_limits(kc *t)
 {
@@ -316,6 +346,10 @@ static void check(kc *t)
         check_case(t, &(shape){128, 8, KC_NORMAL, true, false, extra, true});
     }
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_case(t, &(shape){128, 16, (kc_kind)kind, true, true, 30, true});
+    for (size_t n = 8; n <= 24 && t->k.half; n += 8) {
+        check_half(t, 128, n, false);
+        check_half(t, 384, n, true);
+    }
     check_limits(t);
 }
 

@@ -112,15 +112,61 @@ static double distance(const float *got, const float *want, size_t n)
     return r == r ? r : INFINITY;
 }
 
-static void near(const char *what, buf b, double bound)
+static void judge(const char *what, const float *got, buf b, double bound)
 {
-    float *got = down(b);
     const double d = distance(got, b.h, b.n);
     n_checks++;
     if (d / (bound > 0 ? bound : 1) > worst) worst = d / (bound > 0 ? bound : 1);
     if (!(d <= bound)) {
         if (n_failed++ < 40) printf("FAIL %s: distance %.3g, bound %.3g\n", what, d, bound);
     }
+}
+
+static void near(const char *what, buf b, double bound)
+{
+    float *got = down(b);
+    judge(what, got, b, bound);
+    free(got);
+}
+
+// ---- Rows of bf16: the reference gets the same numbers as floats.  What is written so was rounded once, by 2^-8 of it at most ----
+
+static const double ROUNDED = 1.0 / 256;
+
+static float bf16(float v)
+{
+    return fm_bf16_to_f32(fm_f32_to_bf16(v));
+}
+
+static void halve(buf b)
+{
+    uint16_t *half = (uint16_t *)calloc(b.n, sizeof *half);
+    for (size_t i = 0; i < b.n; i++) {
+        half[i] = fm_f32_to_bf16(b.h[i]);
+        b.h[i] = fm_bf16_to_f32(half[i]);
+    }
+    must(cudaMemcpy(b.d, half, b.n * sizeof *half, cudaMemcpyHostToDevice), "upload");
+    must(cudaDeviceSynchronize(), "upload");
+    free(half);
+}
+
+static buf random_rows(size_t n, float scale, float shift, bool half)
+{
+    buf b = random_buf(n, scale, shift);
+    if (half) halve(b);
+    return b;
+}
+
+// As near() for rows that may be bf16.
+static void near_rows(const char *what, buf b, double bound, bool half)
+{
+    if (!half) {
+        near(what, b, bound);
+        return;
+    }
+    float *got = down(b);
+    for (size_t i = b.n; i-- > 0;) got[i] = fm_bf16_to_f32(((const uint16_t *)got)[i]);
+    judge(what, got, b, bound + ROUNDED);
     free(got);
 }
 
@@ -155,24 +201,30 @@ static steps equal_steps(size_t n_seq, size_t length)
 
 #define BOTH(field, b) h.field = (b).h, d.field = (b).d
 
-static void check_norm(size_t n, size_t dim, bool with_w, bool add, size_t gap)
+// at_once: g_w in the same call, and the new g_x as bf16 as well.
+static void check_norm(size_t n, size_t dim, bool with_w, bool add, size_t gap, bool half, bool at_once)
 {
     const size_t stride = dim + gap;
-    buf g_x = random_buf(n * stride, 1, 0), rho = random_buf(n, 1, 0), g = random_buf(n * stride, 1, 0),
-        x = random_buf(n * stride, 2, 0.3f), w = random_buf(dim, 1, 0), g_w = random_buf(dim, 1, 0);
+    buf g_x = random_buf(n * stride, 1, 0), rho = random_buf(n, 1, 0), g = random_rows(n * stride, 1, 0, half),
+        x = random_buf(n * stride, 2, 0.3f), w = random_buf(dim, 1, 0), g_w = random_buf(dim, 1, 0),
+        rounded = random_rows(n * dim, 1, 0, true);
     fm_rmsnorm_back_args h = {}, d;
     h.g_x_stride = h.g_stride = h.x_stride = stride;
     h.n = n, h.d = dim, h.eps = 1e-5f, h.add = add;
     d = h;
     BOTH(g_x, g_x), BOTH(rho, rho), BOTH(g, g), BOTH(x, x);
     if (with_w) BOTH(w, w);
+    d.half = half;
+    if (at_once) d.g_w = g_w.d, d.rounded = rounded.d;
     ref.rmsnorm_back(&cpu_run, &h);
     ref.rmsnorm_gw(&cpu_run, g_w.h, &h);
     gpu.rmsnorm_back(&gpu_run, &d);
-    gpu.rmsnorm_gw(&gpu_run, g_w.d, &d);
+    if (!at_once) gpu.rmsnorm_gw(&gpu_run, g_w.d, &d);
     near("rmsnorm_back g_x", g_x, 1e-6);
     near("rmsnorm_back rho", rho, 1e-6);
     near("rmsnorm_gw", g_w, 1e-5);
+    for (size_t r = 0; r < n && at_once; r++) memcpy(rounded.h + r * dim, g_x.h + r * stride, dim * sizeof(float));
+    if (at_once) near_rows("rmsnorm_back rounded", rounded, 1e-6, true);
     release();
 }
 
@@ -193,13 +245,14 @@ static void both_states(fm_states *h, fm_states *d, buf floats, size_t n_seq, si
     h->list = (float *const *)of_h.h, d->list = (float *const *)of_d.d;
 }
 
-static void check_conv(const size_t *lengths, size_t n_seq, size_t I, size_t K, bool states, bool list)
+static void check_conv(const size_t *lengths, size_t n_seq, size_t I, size_t K, bool states, bool list, bool half)
 {
     const steps s = ragged_of(lengths, n_seq);
-    const size_t T = s.h.n_tokens, stride = I + 5, past = (K - 1) * I;
-    buf g_x = random_buf(T * stride, 1, 0), g = random_buf(T * stride, 1, 0), x = random_buf(T * stride, 1, 0),
-        w = random_buf(K * I, 0.5f, 0), bias = random_buf(I, 1, 0), g_w = random_buf(K * I, 1, 0), g_b = random_buf(I, 1, 0),
-        st = random_buf(n_seq * past, 1, 0), g_st = random_buf(n_seq * past, 1, 0);
+    const size_t T = s.h.n_tokens, stride = half ? I + 4 : I + 5, past = (K - 1) * I;
+    buf g_x = random_rows(T * stride, 1, 0, half), g = random_rows(T * stride, 1, 0, half),
+        x = random_rows(T * stride, 1, 0, half), w = random_buf(K * I, 0.5f, 0), bias = random_buf(I, 1, 0),
+        g_w = random_buf(K * I, 1, 0), g_b = random_buf(I, 1, 0), st = random_buf(n_seq * past, 1, 0),
+        g_st = random_buf(n_seq * past, 1, 0);
     fm_conv_back_args h = {}, d;
     h.g_x_stride = h.g_stride = h.x_stride = stride;
     h.d_inner = I, h.d_conv = K;
@@ -210,29 +263,34 @@ static void check_conv(const size_t *lengths, size_t n_seq, size_t I, size_t K, 
         both_states(&h.g_state, &d.g_state, g_st, n_seq, past, list);
         BOTH(bias, bias), BOTH(g_bias, g_b);
     }
-    h.ragged = &s.h, d.ragged = &s.d;
+    h.ragged = &s.h, d.ragged = &s.d, d.half = half;
     ref.conv_back(&cpu_run, &h);
     gpu.conv_back(&gpu_run, &d);
-    near("conv_back g_x", g_x, 2e-6);
+    near_rows("conv_back g_x", g_x, 2e-6, half);
     near("conv_back g_w", g_w, 2e-5);
     near("conv_back g_bias", g_b, 2e-5);
     near("conv_back g_state", g_st, 2e-6);
     release();
 }
 
-static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, bool all, bool list)
+// A sum of halves over channels is of numbers cut to 11 bits, each 2^-10 of it too small at most: twice that for what cancels.
+static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, bool all, bool list, bool half)
 {
     const steps s = ragged_of(lengths, n_seq);
-    const size_t T = s.h.n_tokens, stride = I + 3, bc = 2 * N + 5, blocks = (I + 63) / 64, H = N * I + 7;
-    buf g_u = random_buf(T * stride, 1, 0), g_dt = random_buf(T * stride, 1, 0), g_z = random_buf(T * stride, 1, 0),
-        parts = random_buf(blocks * T * 2 * N, 1, 0), g_A = random_buf(N * I, 1, 0), g_b = random_buf(I, 1, 0),
-        g_skip = random_buf(I, 1, 0), g_h = random_buf(n_seq * H, 1, 0), g = random_buf(T * stride, 1, 0),
-        hs = random_buf(n_seq * H, 1, 0), u = random_buf(T * stride, 1, 0), dt = random_buf(T * stride, 2, -2),
-        dt_bias = random_buf(I, 1, 0), A = random_buf(N * I, 0, 0), BC = random_buf(T * bc, 1, 0), skip = random_buf(I, 1, 0),
-        z = random_buf(T * stride, 2, 0), g_bc = random_buf(T * 2 * N, 1, 0);
+    const size_t T = s.h.n_tokens, stride = half ? I + 2 : I + 3, bc = 2 * N + 5, blocks = (I + 63) / 64, H = N * I + 7;
+    const double cut = half ? 1.0 / 512 : 0.0,  // 2^-10 each,
+        twice = half && N > 16 ? ROUNDED : 0.0; // the second 16 states add to what was rounded
+    buf g_u = random_rows(T * stride, 1, 0, half), g_dt = random_rows(T * stride, 1, 0, half),
+        g_z = random_rows(T * stride, 1, 0, half), parts = random_buf(blocks * T * 2 * N, 1, 0), g_A = random_buf(N * I, 1, 0),
+        g_b = random_buf(I, 1, 0), g_skip = random_buf(I, 1, 0), g_h = random_buf(n_seq * H, 1, 0),
+        g = random_rows(T * stride, 1, 0, half), hs = random_buf(n_seq * H, 1, 0), u = random_rows(T * stride, 1, 0, half),
+        dt = random_buf(T * stride, 2, -2), dt_bias = random_buf(I, 1, 0), A = random_buf(N * I, 0, 0),
+        BC = random_buf(T * bc, 1, 0), skip = random_buf(I, 1, 0), z = random_rows(T * stride, 2, 0, half),
+        g_bc = random_buf(T * 2 * N, 1, 0);
     for (size_t i = 0; i < N * I; i++) A.h[i] = -(float)exp(1.5 * normal());
     for (size_t i = 0; i < T; i++) dt.h[i * stride + i % I] = i % 3 ? 25.0f : -60.0f; // both ends of softplus
     up(A), up(dt);
+    if (half) halve(dt);
     fm_scan_back_args h = {}, d;
     h.g_u_stride = h.g_dt_stride = h.g_z_stride = h.g_stride = h.u_stride = h.dt_stride = h.z_stride = stride;
     h.bc_stride = bc, h.d_inner = I, h.d_state = N;
@@ -245,18 +303,18 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
         both_states(&h.h, &d.h, hs, n_seq, H, list);
         both_states(&h.g_h, &d.g_h, g_h, n_seq, H, list);
     }
-    h.ragged = &s.h, d.ragged = &s.d;
+    h.ragged = &s.h, d.ragged = &s.d, d.half = half;
     h.scratch = take(4 * ref.scan_back_floats(T, I, N)).h;
     d.scratch = take(4 * gpu.scan_back_floats(T, I, N)).d;
     ref.scan_back(&cpu_run, &h);
     ref.sum_parts(&cpu_run, g_bc.h, 2 * N, parts.h, blocks, T, 2 * N);
     gpu.scan_back(&gpu_run, &d);
     gpu.sum_parts(&gpu_run, g_bc.d, 2 * N, parts.d, blocks, T, 2 * N);
-    near("scan_back g_u", g_u, 5e-6);
-    near("scan_back g_dt", g_dt, 5e-6);
-    near("scan_back g_z", g_z, 5e-6);
-    near("scan_back parts", parts, 5e-6);
-    near("scan_back g_bc", g_bc, 5e-6);
+    near_rows("scan_back g_u", g_u, 5e-6 + twice, half);
+    near_rows("scan_back g_dt", g_dt, 5e-6 + twice, half);
+    near_rows("scan_back g_z", g_z, 5e-6 + twice, half);
+    near("scan_back parts", parts, 5e-6 + cut);
+    near("scan_back g_bc", g_bc, 5e-6 + cut);
     near("scan_back g_A", g_A, 1e-5);
     near("scan_back g_dt_bias", g_b, 1e-5);
     near("scan_back g_skip", g_skip, 1e-5);
@@ -264,16 +322,20 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
     release();
 }
 
-static void check_xent(size_t n, size_t vocab, float z)
+static void check_xent(size_t n, size_t vocab, float z, bool half)
 {
     buf logits = random_buf(n * vocab, 4, 1), loss = random_buf(n, 1, 0), target = take(n * 4);
     for (size_t i = 0; i < n; i++) ((int32_t *)target.h)[i] = i % 5 == 3 ? -100 : (int32_t)(uniform() * (double)vocab);
     up(target);
-    fm_xent_args h = {logits.h, loss.h, (const int32_t *)target.h, n, vocab, 0.01f, z}, d = h;
-    d.logits = logits.d, d.loss = loss.d, d.target = (const int32_t *)target.d;
+    fm_xent_args h = {logits.h, loss.h, (const int32_t *)target.h, n, vocab, 0.01f, z, false}, d = h;
+    d.logits = logits.d, d.loss = loss.d, d.target = (const int32_t *)target.d, d.half = half;
     ref.xent(&cpu_run, &h);
     gpu.xent(&gpu_run, &d);
-    near("xent gradient", logits, 2e-6);
+    float *got = down(logits);
+    for (size_t r = 0; r < n && half; r++) // each row's gradient lies in the first half of its logits
+        for (size_t i = vocab; i-- > 0;) got[r * vocab + i] = fm_bf16_to_f32(((const uint16_t *)(got + r * vocab))[i]);
+    judge("xent gradient", got, logits, half ? 2e-6 + ROUNDED : 2e-6);
+    free(got);
     near("xent loss", loss, 1e-6);
     release();
 }
@@ -367,24 +429,18 @@ static void check_transpose(fm_dtype type, size_t rows, size_t cols)
     release();
 }
 
-static float bf16(float v)
-{
-    const uint16_t h = fm_f32_to_bf16(v);
-    return fm_bf16_to_f32(h);
-}
-
 // What an operand is to the product.
 static float rounded(float v)
 {
     return stream.o.f32 ? v : bf16(v);
 }
 
-static void check_products(fm_dtype type, size_t n, size_t rows, size_t cols, bool add)
+static void check_products(fm_dtype type, size_t n, size_t rows, size_t cols, bool add, bool half)
 {
     fm_tensor W, dW;
     weight(&W, &dW, type, rows, cols);
-    const size_t gs = rows + 3, xs = cols + 2;
-    buf g_y = random_buf(n * gs, 1, 0), x = random_buf(n * xs, 1, 0), g_x = random_buf(n * xs, 1, 0),
+    const size_t gs = half ? rows : rows + 3, xs = half ? cols : cols + 2;
+    buf g_y = random_rows(n * gs, 1, 0, half), x = random_rows(n * xs, 1, 0, half), g_x = random_rows(n * xs, 1, 0, half),
         g_W = random_buf(rows * cols, 1, 0);
     float *Wt = (float *)malloc(rows * cols * 4);
     ref.transpose(&cpu_run, Wt, rows, &W);
@@ -401,29 +457,39 @@ static void check_products(fm_dtype type, size_t n, size_t rows, size_t cols, bo
             g_W.h[r * cols + c] = (float)sum;
         }
     free(Wt);
-    const fm_linear_gx_args a = {g_x.d, xs, g_y.d, gs, &dW, add, n};
-    fm_linear_gw_args b = {g_W.d, g_y.d, gs, x.d, xs, n, rows, cols, true};
+    const fm_linear_gx_args a = {g_x.d, xs, g_y.d, gs, &dW, add, n, half, half};
+    fm_linear_gw_args b = {g_W.d, g_y.d, gs, x.d, xs, n, rows, cols, true, half, half};
     gpu.linear_gx(&gpu_run, &a);
     gpu.linear_gw(&gpu_run, &b);
-    near("linear_gx", g_x, 2e-6);
+    near_rows("linear_gx", g_x, 2e-6, half);
     near("linear_gw", g_W, 2e-6);
     release();
 }
 
-static void check_all(void)
+static void check_rows(bool half)
 {
     const size_t mixed[] = {5, 0, 1, 70, 33, 8, 16, 2, 3, 0, 129}, one[] = {1}, many[] = {1, 1, 1, 1, 2, 2, 2, 2, 2, 9, 0, 0};
     for (int i = 0; i < 4; i++) {
-        check_norm(1, 16, i & 1, i & 2, 0), check_norm(67, 16, i & 1, i & 2, 9), check_norm(33, 100, i & 1, i & 2, 1);
-        check_norm(5, 4096, i & 1, i & 2, 0), check_norm(700, 256, i & 1, i & 2, 3), check_norm(3, 5, i & 1, i & 2, 0);
-        check_scan(mixed, 11, 64, 16, i & 1, i & 2), check_scan(mixed, 11, 100, 8, i & 1, i & 2);
-        check_scan(one, 1, 192, 16, i & 1, i & 2), check_scan(many, 12, 67, 24, i & 1, i & 2);
-        check_conv(mixed, 11, 64, 4, i & 1, i & 2), check_conv(many, 12, 333, 4, i & 1, i & 2);
-        check_conv(mixed, 11, 130, 1 + i, i & 1, i & 2), check_conv(many, 12, 70, 7, i & 1, i & 2);
-        check_conv(one, 1, 1, 4, i & 1, i & 2);
+        for (int at_once = half; at_once < 2; at_once++) {
+            check_norm(1, 16, i & 1, i & 2, 0, half, at_once), check_norm(67, 16, i & 1, i & 2, 9, half, at_once);
+            check_norm(33, 100, i & 1, i & 2, 1, half, at_once), check_norm(5, 4096, i & 1, i & 2, 0, half, at_once);
+            check_norm(700, 256, i & 1, i & 2, 4, half, at_once), check_norm(3, 5, i & 1, i & 2, 0, half, at_once);
+            check_norm(9000, 768, i & 1, i & 2, 0, half, at_once), check_norm(70, 2048, i & 1, i & 2, 8, half, at_once);
+        }
+        check_scan(mixed, 11, 64, 16, i & 1, i & 2, half), check_scan(mixed, 11, 100, 8, i & 1, i & 2, half);
+        check_scan(one, 1, 192, 16, i & 1, i & 2, half), check_scan(many, 12, half ? 68 : 67, 24, i & 1, i & 2, half);
+        check_conv(mixed, 11, 64, 4, i & 1, i & 2, half), check_conv(many, 12, half ? 332 : 333, 4, i & 1, i & 2, half);
+        check_conv(mixed, 11, 130, 1 + i, i & 1, i & 2, half), check_conv(many, 12, 70, 7, i & 1, i & 2, half);
+        if (!half) check_conv(one, 1, 1, 4, i & 1, i & 2, false);
     }
-    check_xent(7, 50, 0), check_xent(9, 33, 1e-3f), check_xent(20, 4096, 1e-4f), check_xent(6, 65024, 1e-4f),
-        check_xent(1, 1, 0);
+    check_xent(8, 32, 1e-3f, half), check_xent(20, 4096, 1e-4f, half), check_xent(6, 50280, 1e-4f, half),
+        check_xent(6, 65024, 1e-4f, half);
+}
+
+static void check_all(void)
+{
+    check_rows(false), check_rows(true);
+    check_xent(7, 50, 0, false), check_xent(9, 33, 1e-3f, false), check_xent(1, 1, 0, false);
     check_sums(1, 1, 1), check_sums(67, 32, 3), check_sums(3000, 37, 2), check_sums(20, 100, 9);
     check_embed(1, 16, 8, 8), check_embed(5000, 40, 3000, 1000), check_embed(9000, 300, 2048, 2),
         check_embed(300, 256, 4096, 1);
@@ -433,10 +499,11 @@ static void check_all(void)
     for (int i = 0; i < 4; i++) {
         stream.o.f32 = i & 1;
         for (int t = FM_F32; t <= FM_BF16; t++) {
-            check_products((fm_dtype)t, 67, 48, 64, i & 2), check_products((fm_dtype)t, 17, 33, 100, i & 2);
-            check_products((fm_dtype)t, 1, 16, 5, i & 2);
+            check_products((fm_dtype)t, 67, 48, 64, i & 2, false), check_products((fm_dtype)t, 17, 33, 100, i & 2, false);
+            check_products((fm_dtype)t, 1, 16, 5, i & 2, false);
+            if (!stream.o.f32) check_products((fm_dtype)t, 67, 48, 64, i & 2, true);
         }
-        check_products(FM_F32, 300, 130, 70, i & 2);
+        check_products(FM_F32, 300, 130, 70, i & 2, false);
     }
     stream.o.f32 = false;
     must(cudaStreamSynchronize(stream.stream), "checks");
@@ -450,12 +517,14 @@ static cudaEvent_t ev[2];
 static char *flush;
 enum { FLUSH = 192 << 20, RUNS = 9 };
 
-__global__ void fill(float *x, size_t n, float scale, float shift)
+static bool half_times; // rows are bf16
+
+template <class T> __global__ void fill(T *x, size_t n, float scale, float shift)
 {
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x) {
         uint64_t v = i * 0x9E3779B97F4A7C15u + 12345;
         v ^= v >> 31, v *= 0xBF58476D1CE4E5B9u, v ^= v >> 29, v *= 0x94D049BB133111EBu, v ^= v >> 32;
-        x[i] = shift + scale * ((float)(uint32_t)v * 4.6566129e-10f - 1.0f);
+        x[i] = (T)(shift + scale * ((float)(uint32_t)v * 4.6566129e-10f - 1.0f));
     }
 }
 
@@ -466,6 +535,19 @@ static float *room(size_t n, float scale, float shift)
     device_all[n_buffers] = p, host_all[n_buffers++] = NULL;
     fill<<<1024, 256, 0, stream.stream>>>(p, n, scale, shift);
     return p;
+}
+
+static float *room_rows(size_t n, float scale, float shift)
+{
+    float *p = room(n, scale, shift);
+    if (half_times) fill<<<1024, 256, 0, stream.stream>>>((__nv_bfloat16 *)p, n, scale, shift);
+    return p;
+}
+
+// Element i of rows.
+static float *row_place(float *rows, size_t i)
+{
+    return half_times ? (float *)((__nv_bfloat16 *)rows + i) : rows + i;
 }
 
 static int by_value(const void *a, const void *b)
@@ -539,8 +621,8 @@ static double time_product(const char *what, size_t T, size_t rows, size_t cols,
                            float *g_W)
 {
     const fm_tensor w = {W, FM_F32, rows, cols, cols * 4};
-    const fm_linear_gx_args a = {g_x, cols, g_y, rows, &w, false, T};
-    fm_linear_gw_args b = {g_W, g_y, rows, x, cols, T, rows, cols, true};
+    const fm_linear_gx_args a = {g_x, cols, g_y, rows, &w, false, T, half_times, half_times};
+    fm_linear_gw_args b = {g_W, g_y, rows, x, cols, T, rows, cols, true, half_times, half_times};
     same_twice(what, g_W, rows * cols, [&] {
         gpu.linear_gx(&gpu_run, &a);
         gpu.linear_gw(&gpu_run, &b);
@@ -554,19 +636,21 @@ static double time_product(const char *what, size_t T, size_t rows, size_t cols,
 static void time_shape(const shape *s)
 {
     const size_t T = s->n_seq * s->length, I = s->I, N = s->N, q = s->rank + 2 * N, blocks = (I + 63) / 64, d = s->d;
-    const double e9 = 4e-9, TI = (double)(T * I), Td = (double)(T * d);
-    printf("%s: %zu x %zu tokens\n", s->name, s->n_seq, s->length);
+    const double e9 = half_times ? 2e-9 : 4e-9, f32 = 4e-9, TI = (double)(T * I), Td = (double)(T * d);
+    printf("%s: %zu x %zu tokens, rows of %s\n", s->name, s->n_seq, s->length, half_times ? "bf16" : "f32");
     const steps r = equal_steps(s->n_seq, s->length);
-    float *xz = room(T * 2 * I, 1, 0), *g_xz = room(T * 2 * I, 1, 0), *u = room(T * I, 1, 0), *dt = room(T * I, 1, -3),
-          *g = room(T * I, 1, 0), *g_u = room(T * I, 1, 0), *g_dt = room(T * I, 1, 0), *bc = room(T * q, 1, 0),
-          *A = room(N * I, 2, -4), *v = room(3 * I, 0.1f, 0), *g_A = room(N * I, 0, 0), *g_v = room(8 * I, 0, 0),
-          *parts = room(blocks * T * 2 * N, 0, 0), *scratch = room(gpu.scan_back_floats(T, I, N), 0, 0), *x = room(T * d, 1, 0),
-          *g_x = room(T * d, 1, 0), *rho = room(T, 1, 0), *W = room(2 * I * d, 0.02f, 0), *g_W = room(2 * I * d, 0, 0),
-          *g_q = room(T * q, 1, 0);
+    float *xz = room_rows(T * 2 * I, 1, 0), *g_xz = room_rows(T * 2 * I, 1, 0), *u = room_rows(T * I, 1, 0),
+          *dt = room_rows(T * I, 1, -3), *g = room_rows(T * I, 1, 0), *g_u = room_rows(T * I, 1, 0),
+          *g_dt = room_rows(T * I, 1, 0), *n_rows = room_rows(T * d, 1, 0), *q_rows = room_rows(T * q, 1, 0),
+          *bc = room(T * q, 1, 0), *A = room(N * I, 2, -4), *v = room(3 * I, 0.1f, 0), *g_A = room(N * I, 0, 0),
+          *g_v = room(8 * I, 0, 0), *parts = room(blocks * T * 2 * N, 0, 0),
+          *scratch = room(gpu.scan_back_floats(T, I, N), 0, 0), *x = room(T * d, 1, 0), *g_x = room(T * d, 1, 0),
+          *rho = room(T, 1, 0), *W = room(2 * I * d, 0.02f, 0), *g_W = room(2 * I * d, 0, 0), *g_q = room(T * q, 1, 0);
     fm_scan_back_args b = {};
-    b.g_u = g_u, b.g_dt = g_dt, b.g_z = g_xz + I, b.g_u_stride = b.g_dt_stride = I, b.g_z_stride = 2 * I;
+    b.g_u = g_u, b.g_dt = g_dt, b.g_z = row_place(g_xz, I), b.g_u_stride = b.g_dt_stride = I, b.g_z_stride = 2 * I;
     b.g_bc_parts = parts, b.g_A = g_A, b.g_dt_bias = g_v, b.g_skip = g_v + I, b.g = g, b.g_stride = I;
-    b.u = u, b.dt = dt, b.dt_bias = v, b.A = A, b.B = bc + s->rank, b.C = bc + s->rank + N, b.skip = v + I, b.z = xz + I;
+    b.u = u, b.dt = dt, b.dt_bias = v, b.A = A, b.B = bc + s->rank, b.C = bc + s->rank + N, b.skip = v + I,
+    b.z = row_place(xz, I), b.half = half_times;
     b.u_stride = b.dt_stride = I, b.bc_stride = q, b.z_stride = 2 * I, b.ragged = &r.d, b.d_inner = I, b.d_state = N;
     b.scratch = scratch;
     double layer = 0;
@@ -584,43 +668,42 @@ static void time_shape(const shape *s)
     same_twice("scan_back", g_A, N * I, [&] { gpu.scan_back(&gpu_run, &b); });
     same_twice("scan_back parts", parts, T * 2 * N, [&] { gpu.scan_back(&gpu_run, &b); });
     b.ragged = &r.d;
-    layer += time_of("sum_parts", e9 * (double)(blocks * T * 2 * N), 0,
+    layer += time_of("sum_parts", f32 * (double)(blocks * T * 2 * N), 0,
                      [&] { gpu.sum_parts(&gpu_run, g_q, q, parts, blocks, T, 2 * N); });
     fm_conv_back_args c = {};
     c.g_x = g_xz, c.g_x_stride = 2 * I, c.g_w = g_v, c.g_bias = g_v + 4 * I, c.g = g_u, c.g_stride = I;
-    c.x = xz, c.x_stride = 2 * I, c.w = W, c.bias = v, c.ragged = &r.d, c.d_inner = I, c.d_conv = 4;
+    c.x = xz, c.x_stride = 2 * I, c.w = W, c.bias = v, c.ragged = &r.d, c.d_inner = I, c.d_conv = 4, c.half = half_times;
     layer += time_of("conv_back", e9 * TI * 3, 0, [&] { gpu.conv_back(&gpu_run, &c); });
-    fm_rmsnorm_back_args n = {g_x, d, rho, x, d, x, d, v, T, d, 1e-5f, true};
-    layer += time_of("rmsnorm_back d_model", e9 * Td * 4, 0, [&] { gpu.rmsnorm_back(&gpu_run, &n); });
-    layer += time_of("rmsnorm_gw d_model", e9 * Td * 2, 0, [&] { gpu.rmsnorm_gw(&gpu_run, g_v, &n); });
-    fm_rmsnorm_back_args m = {g_q, q, rho, bc, q, bc, q, NULL, T, N, 1e-5f, false}, k = m;
+    fm_rmsnorm_back_args n = {g_x, d, rho, n_rows, d, x, d, W, T, d, 1e-5f, true, half_times, g_W, half_times ? g_u : NULL};
+    layer += time_of("rmsnorm_back d_model", f32 * Td * 3 + e9 * Td, 0, [&] { gpu.rmsnorm_back(&gpu_run, &n); });
+    fm_rmsnorm_back_args m = {g_q, q, rho, bc, q, bc, q, NULL, T, N, 1e-5f, false, false, NULL, NULL}, k = m;
     k.d = s->rank;
-    layer += time_of("rmsnorm_back dt, B, C", e9 * (double)(T * q) * 3, 0, [&] {
+    layer += time_of("rmsnorm_back dt, B, C", f32 * (double)(T * q) * 3, 0, [&] {
         gpu.rmsnorm_back(&gpu_run, &k);
         gpu.rmsnorm_back(&gpu_run, &m);
         gpu.rmsnorm_back(&gpu_run, &m);
     });
-    layer += time_product("out_proj gx + gw", T, d, I, x, u, g, W, g_W);
-    layer += time_product("dt_proj gx + gw", T, I, s->rank, g_dt, bc, g_q, W, g_W);
-    layer += time_product("x_proj gx + gw", T, q, I, g_q, u, g_u, W, g_W);
-    layer += time_product("in_proj gx + gw", T, 2 * I, d, g_xz, x, g_x, W, g_W);
-    time_of("sum_rows 2 d_inner", e9 * TI * 2, 0, [&] { gpu.sum_rows(&gpu_run, g_v, g_xz, 2 * I, T, 2 * I); });
+    layer += time_product("out_proj gx + gw", T, d, I, n_rows, u, g, W, g_W);
+    layer += time_product("dt_proj gx + gw", T, I, s->rank, g_dt, q_rows, g_q, W, g_W);
+    layer += time_product("x_proj gx + gw", T, q, I, q_rows, u, g_u, W, g_W);
+    layer += time_product("in_proj gx + gw", T, 2 * I, d, g_xz, n_rows, g_x, W, g_W);
+    if (!half_times) time_of("sum_rows 2 d_inner", e9 * TI * 2, 0, [&] { gpu.sum_rows(&gpu_run, g_v, g_xz, 2 * I, T, 2 * I); });
     float *logits = room(s->loss_rows * s->vocab, 4, 0), *E = room(s->vocab * d, 0.02f, 0), *g_E = room(s->vocab * d, 0, 0),
           *M = room(s->vocab * d, 0, 0.1f), *V = room(s->vocab * d, 0, 0.1f), *loss = room(T, 0, 0);
     buf ids = take(T * 4);
     for (size_t i = 0; i < T; i++) ((int32_t *)ids.h)[i] = (int32_t)(pow(uniform(), 3) * (double)s->vocab);
     up(ids);
-    const fm_xent_args xe = {logits, loss, (const int32_t *)ids.d, s->loss_rows, s->vocab, 1e-4f, 1e-4f};
+    const fm_xent_args xe = {logits, loss, (const int32_t *)ids.d, s->loss_rows, s->vocab, 1e-4f, 1e-4f, half_times};
     const double chunks = (double)T / (double)s->loss_rows;
-    double rest = chunks * time_of("xent", e9 * 2 * (double)(s->loss_rows * s->vocab), 0, [&] { gpu.xent(&gpu_run, &xe); });
-    rest += chunks * time_product("head gx + gw", s->loss_rows, s->vocab, d, logits, x, g_x, E, g_E);
-    rest += time_of("embed_back", e9 * Td, 0, [&] { gpu.embed_back(&gpu_run, g_E, g_x, d, (const int32_t *)ids.d, T, d); });
+    double rest = chunks * time_of("xent", (f32 + e9) * (double)(s->loss_rows * s->vocab), 0, [&] { gpu.xent(&gpu_run, &xe); });
+    rest += chunks * time_product("head gx + gw", s->loss_rows, s->vocab, d, logits, n_rows, g_x, E, g_E);
+    rest += time_of("embed_back", f32 * Td, 0, [&] { gpu.embed_back(&gpu_run, g_E, g_x, d, (const int32_t *)ids.d, T, d); });
     fm_adamw_args w = {E, M, V, g_E, s->vocab * d, 1, 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 1};
     const double size = (double)(s->vocab * d),
                  all = 2 * size + (double)s->layers * (double)(3 * I * d + I * (q + s->rank + 24));
-    const double adam = time_of("adamw of an embedding", e9 * size * 7, 0, [&] { gpu.adamw(&gpu_run, &w); });
+    const double adam = time_of("adamw of an embedding", f32 * size * 7, 0, [&] { gpu.adamw(&gpu_run, &w); });
     const double sq =
-        time_of("squares of an embedding", e9 * size, 0, [&] { gpu.squares(&gpu_run, (double *)logits, g_E, w.n); });
+        time_of("squares of an embedding", f32 * size, 0, [&] { gpu.squares(&gpu_run, (double *)logits, g_E, w.n); });
     printf("  %s: backward of a layer %.0f us, of %zu layers %.2f ms, head and embedding %.2f ms, optimiser %.2f ms\n", s->name,
            layer, s->layers, layer * (double)s->layers / 1e3, rest / 1e3, (adam + sq) * all / size / 1e3);
     release();
@@ -662,10 +745,12 @@ int main(int argc, char **argv)
     must(cudaMalloc(&flush, FLUSH), "flush");
     if (!scan_alone) time_limits();
     const shape shapes[] = {{"tales", 32, 512, 256, 512, 16, 16, 4096, 12, 16384},
-                            {"130M", 16, 2048, 768, 1536, 16, 48, 50280, 24, 8192},
+                            {"130M", 16, 2048, 768, 1536, 16, 48, 50280, 24, 4096},
                             {"7B", 4, 2048, 4096, 8192, 16, 256, 65024, 8, 4096}};
-    for (size_t i = 0; i < 3; i++)
-        if (!scan_alone || strcmp(argv[2], shapes[i].name) == 0) time_shape(&shapes[i]);
+    for (size_t i = 0; i < 6; i++) {
+        half_times = i % 2;
+        if (!scan_alone || strcmp(argv[2], shapes[i / 2].name) == 0) time_shape(&shapes[i / 2]);
+    }
     if (stream.error != cudaSuccess) n_failed++;
     return n_failed != 0;
 }

@@ -242,9 +242,9 @@ size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
     return n <= 16 || s->o.invariant ? 0 : LIBRARY_BYTES;
 }
 
-size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols)
+size_t fm_cuda_back_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n, bool half)
 {
-    (void)s, (void)type, (void)n, (void)rows, (void)cols;
+    (void)s, (void)W, (void)n, (void)half;
     return 0;
 }
 

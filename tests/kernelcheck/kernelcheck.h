@@ -59,6 +59,11 @@ void kc_fill(kc *t, float *p, size_t n, kc_kind kind);
 float *kc_input(kc *t, size_t n, kc_kind kind);
 float *kc_copy(kc *t, const float *from, size_t n);
 
+/* Rows of bf16 (`half` in kernels.h): a number rounded to nearest even, and n of them as a device keeps them.  A pointer to float
+ * like those of an fm_rows. */
+float kc_rounded(float v);
+float *kc_half(kc *t, const float *from, size_t n);
+
 double kc_normal(kc *t);
 size_t kc_below(kc *t, size_t n); /* [0, n) */
 

@@ -124,6 +124,28 @@ float *kc_copy(kc *t, const float *from, size_t n)
     return p;
 }
 
+float kc_rounded(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    if ((bits & 0x7f800000) == 0x7f800000) return v; /* what is not finite stays so */
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+float *kc_half(kc *t, const float *from, size_t n)
+{
+    uint16_t *p = kc_bytes(t, n * sizeof *p);
+    for (size_t i = 0; i < n; i++) {
+        const float v = kc_rounded(from[i]);
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        p[i] = (uint16_t)(bits >> 16);
+    }
+    return (float *)(void *)p;
+}
+
 static void fail(kc *t, const char *where, double got, double want, double bound)
 {
     if (t->n_failed++ < KC_FAILURES_SHOWN)

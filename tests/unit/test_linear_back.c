@@ -45,7 +45,7 @@ static fm_ctx context(const product *p, unsigned part, unsigned n_parts)
 
 static fm_rows x_of(product *p)
 {
-    return (fm_rows){p->x, p->n, p->cols, p->cols + PAD};
+    return (fm_rows){.p = p->x, .n = p->n, .d = p->cols, .stride = p->cols + PAD};
 }
 
 static void forward(void *ctx, unsigned part, unsigned n_parts)
@@ -59,7 +59,8 @@ static void backward(void *ctx, unsigned part, unsigned n_parts)
 {
     product *p = ctx;
     const fm_ctx c = context(p, part, n_parts);
-    const fm_rows g_y = {p->c, p->n, p->rows, p->rows + PAD}, g_x = {p->g_x, p->n, p->cols, p->cols + 1};
+    const fm_rows g_y = {.p = p->c, .n = p->n, .d = p->rows, .stride = p->rows + PAD},
+                  g_x = {.p = p->g_x, .n = p->n, .d = p->cols, .stride = p->cols + 1};
     fm_op_linear_back(&c, &(fm_linear_back){.g_x = g_x,
                                             .g_y = g_y,
                                             .x = x_of(p),

@@ -9,9 +9,6 @@
 
 // Every backward entry into the table.
 extern "C" void fm_cuda_fill_back(fm_kernels *k);
-// Scratch that the backward of a product of n rows with W (rows, cols) takes, and any sum over n tokens of so many columns.
-extern "C" size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols);
-
 extern "C" void fm_cuda_fill_back_rows(fm_kernels *k);
 extern "C" void fm_cuda_fill_back_conv(fm_kernels *k);
 extern "C" void fm_cuda_fill_back_scan(fm_kernels *k);
@@ -46,7 +43,7 @@ __global__ void __launch_bounds__(FM_SUM_LANES *FM_SUM_ROWS)
     const size_t last = first + per < n ? first + per : n;
     float sum = 0.0f;
     if (c < d) {
-#pragma unroll 4
+#pragma unroll 16
         for (size_t r = first + threadIdx.y; r < last; r += FM_SUM_ROWS) sum += f(r, c);
     }
     sums[threadIdx.y][threadIdx.x] = sum;
@@ -66,6 +63,16 @@ struct fm_plain_rows {
     __device__ float operator()(size_t r, size_t c) const { return x[r * stride + c]; }
 };
 
+// out (d) += parts rows of d, `stride` apart.
+static inline void fm_add_parts(fm_stream *s, float *out, const float *part, size_t parts, size_t stride, size_t d,
+                                const char *what)
+{
+    if (!out || d == 0) return;
+    fm_sum_columns<<<dim3(fm_blocks(d, FM_SUM_LANES), 1), dim3(FM_SUM_LANES, FM_SUM_ROWS), 0, s->stream>>>(
+        out, (float *)NULL, fm_plain_rows{part, stride}, parts, d, parts);
+    FM_LAUNCHED(s, what);
+}
+
 template <class F> static void fm_add_columns(fm_stream *s, float *out, F f, size_t n, size_t d, const char *what)
 {
     if (n == 0 || d == 0) return;
@@ -75,9 +82,7 @@ template <class F> static void fm_add_columns(fm_stream *s, float *out, F f, siz
     float *part = parts > 1 ? (float *)s->work : NULL;
     fm_sum_columns<<<dim3(columns, (unsigned)parts), threads, 0, s->stream>>>(out, part, f, n, d, per);
     FM_LAUNCHED(s, what);
-    if (!part) return;
-    fm_sum_columns<<<dim3(columns, 1), threads, 0, s->stream>>>(out, (float *)NULL, fm_plain_rows{part, d}, parts, d, parts);
-    FM_LAUNCHED(s, what);
+    if (part) fm_add_parts(s, out, part, parts, d, d, what);
 }
 
 // ---- Sums over a block of threads, the same order always ----

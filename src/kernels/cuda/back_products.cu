@@ -75,9 +75,10 @@ static size_t operand_bytes(bool f32, size_t rows, size_t cols)
     return up256(rows * fm_bf16_ld(cols) * (f32 ? sizeof(float) : sizeof(uint16_t)));
 }
 
-static operand operand_of_rows(fm_stream *s, void *room, const float *x, size_t stride, size_t rows, size_t cols)
+// Rows that are bf16 are multiplied where they lie.
+static operand operand_of_rows(fm_stream *s, void *room, const float *x, size_t stride, size_t rows, size_t cols, bool half)
 {
-    if (s->o.f32) return operand{x, stride};
+    if (s->o.f32 || half) return operand{x, stride};
     const size_t ld = fm_bf16_ld(cols);
     convert<float>(s, (__nv_bfloat16 *)room, x, stride * sizeof(float), rows, cols, ld);
     return operand{room, ld};
@@ -106,19 +107,25 @@ static operand operand_of_weight(fm_stream *s, void *room, const fm_tensor *W)
 
 // ---- The two products ----
 
+// What linear_gx leaves at the begin of the scratch for linear_gw: g_y, where it was not bf16.
+static size_t rounded_bytes(const fm_stream *s, size_t n, size_t rows, bool half)
+{
+    return s->o.f32 || half ? 0 : operand_bytes(false, n, rows);
+}
+
 // Scratch: g_y first, which linear_gw finds there again; then W, or x.
 static void linear_gx(const fm_run *run, const fm_linear_gx_args *a)
 {
     fm_stream *s = run->stream;
     const size_t rows = a->W->rows, cols = a->W->cols;
-    const operand g = operand_of_rows(s, s->work, a->g_y, a->g_y_stride, a->n, rows);
-    const operand w = operand_of_weight(s, (char *)s->work + (s->o.f32 ? 0 : operand_bytes(false, a->n, rows)), a->W);
+    const operand g = operand_of_rows(s, s->work, a->g_y, a->g_y_stride, a->n, rows, a->half_y);
+    const operand w = operand_of_weight(s, (char *)s->work + rounded_bytes(s, a->n, rows, a->half_y), a->W);
     fm_gemm p = {};
     p.c = a->g_x, p.ldc = a->g_x_stride;
     p.a = g.p, p.lda = g.ld;
     p.b = w.p, p.ldb = w.ld;
     p.m = a->n, p.n = cols, p.k = rows;
-    p.f32 = s->o.f32, p.add = a->add, p.split = true;
+    p.f32 = s->o.f32, p.add = a->add, p.half = a->half_x, p.split = true;
     fm_cuda_gemm(s, &p);
 }
 
@@ -126,9 +133,9 @@ static void linear_gw(const fm_run *run, const fm_linear_gw_args *a)
 {
     fm_stream *s = run->stream;
     operand g = {s->work, fm_bf16_ld(a->rows)};
-    if (!a->same_g_y || s->o.f32) g = operand_of_rows(s, s->work, a->g_y, a->g_y_stride, a->n, a->rows);
-    const operand x =
-        operand_of_rows(s, (char *)s->work + operand_bytes(false, a->n, a->rows), a->x, a->x_stride, a->n, a->cols);
+    if (!a->same_g_y || s->o.f32 || a->half_y) g = operand_of_rows(s, s->work, a->g_y, a->g_y_stride, a->n, a->rows, a->half_y);
+    const operand x = operand_of_rows(s, (char *)s->work + rounded_bytes(s, a->n, a->rows, a->half_y), a->x, a->x_stride, a->n,
+                                      a->cols, a->half_x);
     fm_gemm p = {};
     p.c = a->g_W, p.ldc = a->cols;
     p.a = g.p, p.lda = g.ld, p.a_t = true;
@@ -138,14 +145,24 @@ static void linear_gw(const fm_run *run, const fm_linear_gw_args *a)
     fm_cuda_gemm(s, &p);
 }
 
-extern "C" size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols)
+// Weights of floats that products round anyway, once for all of them.
+static void round_weight(const fm_run *run, void *out, const fm_tensor *W)
 {
-    const size_t widest = rows > cols ? rows : cols, sums = widest * FM_PART_FLOATS * sizeof(float);
+    if (W->type == FM_F32 && W->cols % EIGHT == 0)
+        convert<float>(run->stream, (__nv_bfloat16 *)out, W->data, W->stride, W->rows, W->cols, W->cols);
+    else
+        fm_cuda_expand(run->stream, out, W, false);
+}
+
+extern "C" size_t fm_cuda_back_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n, bool half)
+{
+    const size_t rows = W->rows, cols = W->cols, widest = rows > cols ? rows : cols,
+                 sums = widest * FM_PART_FLOATS * sizeof(float);
     size_t products = 0;
     if (!s->o.f32) {
         const size_t w = operand_bytes(false, rows, cols), x = operand_bytes(false, n, cols);
-        products = operand_bytes(false, n, rows) + (w > x ? w : x);
-    } else if (type != FM_F32) {
+        products = rounded_bytes(s, n, rows, half) + (w > x ? w : x);
+    } else if (W->type != FM_F32) {
         products = operand_bytes(true, rows, cols);
     }
     return products > sums ? products : sums;
@@ -159,4 +176,5 @@ extern "C" void fm_cuda_fill_back(fm_kernels *k)
     fm_cuda_fill_optim(k);
     k->linear_gx = linear_gx;
     k->linear_gw = linear_gw;
+    k->round = round_weight;
 }

@@ -5,6 +5,12 @@
 
 enum { NORM_THREADS = 256 };
 
+// x[i] of rows of f32, or of bf16 when half.
+__device__ static inline float number(const float *x, size_t i, bool half)
+{
+    return half ? __bfloat162float(((const __nv_bfloat16 *)x)[i]) : x[i];
+}
+
 // THREADS threads a row.  Sums in double, as in the reference.
 template <int THREADS> __global__ void __launch_bounds__(NORM_THREADS) norm_back(fm_rmsnorm_back_args a)
 {
@@ -12,10 +18,11 @@ template <int THREADS> __global__ void __launch_bounds__(NORM_THREADS) norm_back
     const size_t row = (size_t)blockIdx.x * (NORM_THREADS / THREADS) + threadIdx.x / THREADS;
     const bool in = row < a.n; // all lanes of a warp take part in its sums
     const unsigned lane = threadIdx.x % THREADS;
-    const float *x = a.x + row * a.x_stride, *g = a.g + row * a.g_stride;
+    const float *x = a.x + row * a.x_stride;
+    const size_t g_row = row * a.g_stride;
     double squares = 0.0, dot = 0.0;
     for (size_t i = lane; in && i < a.d; i += THREADS) {
-        const float v = x[i], f = a.w ? a.w[i] * g[i] : g[i];
+        const float v = x[i], g = number(a.g, g_row + i, a.half), f = a.w ? a.w[i] * g : g;
         squares += (double)v * (double)v;
         dot += (double)f * (double)v;
     }
@@ -26,11 +33,23 @@ template <int THREADS> __global__ void __launch_bounds__(NORM_THREADS) norm_back
     const float mean = (float)(dot * (double)rho / (double)a.d);
     float *g_x = a.g_x + row * a.g_x_stride;
     for (size_t i = lane; i < a.d; i += THREADS) {
-        const float v = rho * ((a.w ? a.w[i] * g[i] : g[i]) - x[i] * rho * mean);
-        g_x[i] = a.add ? g_x[i] + v : v;
+        const float g = number(a.g, g_row + i, a.half), v = rho * ((a.w ? a.w[i] * g : g) - x[i] * rho * mean);
+        const float all = a.add ? g_x[i] + v : v;
+        g_x[i] = all;
+        if (a.rounded) ((__nv_bfloat16 *)a.rounded)[row * a.d + i] = __float2bfloat16_rn(all);
     }
     if (lane == 0) a.rho[row] = rho;
 }
+
+struct normed_rows {
+    const float *g, *x, *rho;
+    size_t g_stride, x_stride;
+    bool half;
+    __device__ float operator()(size_t r, size_t c) const
+    {
+        return number(g, r * g_stride + c, half) * (x[r * x_stride + c] * rho[r]);
+    }
+};
 
 template <int THREADS> static void launch_norm_back(fm_stream *s, const fm_rmsnorm_back_args *a)
 {
@@ -38,26 +57,162 @@ template <int THREADS> static void launch_norm_back(fm_stream *s, const fm_rmsno
     FM_LAUNCHED(s, "rmsnorm_back");
 }
 
-static void rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
-{
-    if (a->n == 0) return;
-    if (a->d <= 16)
-        launch_norm_back<16>(run->stream, a);
-    else if (a->d <= 1024)
-        launch_norm_back<32>(run->stream, a);
-    else
-        launch_norm_back<NORM_THREADS>(run->stream, a);
-}
-
-struct normed_rows {
-    const float *g, *x, *rho;
-    size_t g_stride, x_stride;
-    __device__ float operator()(size_t r, size_t c) const { return g[r * g_stride + c] * (x[r * x_stride + c] * rho[r]); }
-};
-
 static void rmsnorm_gw(const fm_run *run, float *g_w, const fm_rmsnorm_back_args *a)
 {
-    fm_add_columns(run->stream, g_w, normed_rows{a->g, a->x, a->rho, a->g_stride, a->x_stride}, a->n, a->d, "rmsnorm_gw");
+    fm_add_columns(run->stream, g_w, normed_rows{a->g, a->x, a->rho, a->g_stride, a->x_stride, a->half}, a->n, a->d,
+                   "rmsnorm_gw");
+}
+
+static void norm_back_any(const fm_run *run, const fm_rmsnorm_back_args *a)
+{
+    fm_stream *s = run->stream;
+    if (a->d <= 16)
+        launch_norm_back<16>(s, a);
+    else if (a->d <= 1024)
+        launch_norm_back<32>(s, a);
+    else
+        launch_norm_back<NORM_THREADS>(s, a);
+    if (a->g_w) rmsnorm_gw(run, a->g_w, a);
+}
+
+// ---- The same for rows that threads hold in registers, with g_w on the way: every number is read once ----
+
+// Four values of each of KEPT vectors of a row; thread t of THREADS has vectors t, t + THREADS, ...
+template <int KEPT> struct held {
+    float4 v[KEPT];
+};
+
+__device__ static inline float4 load_four(const float *x, size_t i, bool half)
+{
+    if (!half) return *(const float4 *)(x + i);
+    const uint2 bits = *(const uint2 *)((const __nv_bfloat16 *)x + i);
+    const float2 a = __bfloat1622float2(*(const __nv_bfloat162 *)&bits.x),
+                 b = __bfloat1622float2(*(const __nv_bfloat162 *)&bits.y);
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
+__device__ static inline uint2 round_four(float4 v)
+{
+    const __nv_bfloat162 a = __floats2bfloat162_rn(v.x, v.y), b = __floats2bfloat162_rn(v.z, v.w);
+    return make_uint2(*(const unsigned *)&a, *(const unsigned *)&b);
+}
+
+__device__ static inline float dot_four(float4 a, float4 b)
+{
+    return (a.x * b.x + a.y * b.y) + (a.z * b.z + a.w * b.w);
+}
+
+// Four products are summed in f32, their sums in double.
+template <int THREADS, int KEPT>
+__device__ static void norm_back_row(const fm_rmsnorm_back_args &a, const held<KEPT> &w, held<KEPT> &g_w, size_t row,
+                                     double *room)
+{
+    const unsigned lane = threadIdx.x % THREADS;
+    const float *x_row = a.x + row * a.x_stride,
+                *g_row = a.half ? (const float *)((const __nv_bfloat16 *)a.g + row * a.g_stride) : a.g + row * a.g_stride;
+    float *g_x_row = a.g_x + row * a.g_x_stride;
+    held<KEPT> x, g, old;
+    double squares = 0.0, dot = 0.0;
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const size_t i = 4 * (lane + (size_t)k * THREADS);
+        x.v[k] = g.v[k] = old.v[k] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (i >= a.d) continue;
+        x.v[k] = load_four(x_row, i, false);
+        g.v[k] = load_four(g_row, i, a.half);
+        if (a.add) old.v[k] = load_four(g_x_row, i, false);
+    }
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const float4 f = make_float4(w.v[k].x * g.v[k].x, w.v[k].y * g.v[k].y, w.v[k].z * g.v[k].z, w.v[k].w * g.v[k].w);
+        squares += (double)dot_four(x.v[k], x.v[k]);
+        dot += (double)dot_four(f, x.v[k]);
+    }
+    squares = fm_group_sum<THREADS>(squares, room);
+    dot = fm_group_sum<THREADS>(dot, room + NORM_THREADS / 32);
+    const float rho = (float)(1.0 / sqrt(squares / (double)a.d + (double)a.eps));
+    const float mean = (float)(dot * (double)rho / (double)a.d);
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const size_t i = 4 * (lane + (size_t)k * THREADS);
+        if (i >= a.d) continue;
+        const float4 y = make_float4(x.v[k].x * rho, x.v[k].y * rho, x.v[k].z * rho, x.v[k].w * rho), u = g.v[k], o = old.v[k];
+        g_w.v[k].x += u.x * y.x, g_w.v[k].y += u.y * y.y, g_w.v[k].z += u.z * y.z, g_w.v[k].w += u.w * y.w;
+        const float4 v = make_float4(o.x + rho * (w.v[k].x * u.x - y.x * mean), o.y + rho * (w.v[k].y * u.y - y.y * mean),
+                                     o.z + rho * (w.v[k].z * u.z - y.z * mean), o.w + rho * (w.v[k].w * u.w - y.w * mean));
+        *(float4 *)(g_x_row + i) = v;
+        if (a.rounded) *(uint2 *)((__nv_bfloat16 *)a.rounded + row * a.d + i) = round_four(v);
+    }
+    if (lane == 0) a.rho[row] = rho;
+}
+
+// A block takes `per` rows, each group of THREADS every so-manyth of them; the groups' g_w are added in their order.  part: (parts, d).
+template <int THREADS, int KEPT>
+__global__ void __launch_bounds__(NORM_THREADS, 2) norm_back_held(fm_rmsnorm_back_args a, float *part, size_t per)
+{
+    enum { GROUPS = NORM_THREADS / THREADS, WIDTH = THREADS * KEPT };
+    __shared__ double room[2 * NORM_THREADS / 32];
+    __shared__ float4 sums[GROUPS > 1 ? GROUPS * WIDTH : 1];
+    const unsigned lane = threadIdx.x % THREADS, group = threadIdx.x / THREADS;
+    const size_t first = blockIdx.x * per, last = first + per < a.n ? first + per : a.n;
+    held<KEPT> w, g_w;
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const size_t i = 4 * (lane + (size_t)k * THREADS);
+        w.v[k] = a.w && i < a.d ? *(const float4 *)(a.w + i) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        g_w.v[k] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    for (size_t row = first + group; row < last; row += GROUPS) norm_back_row<THREADS, KEPT>(a, w, g_w, row, room);
+    if (!part) return;
+    if (GROUPS > 1) {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) sums[group * WIDTH + lane + k * THREADS] = g_w.v[k];
+        __syncthreads();
+    }
+#pragma unroll
+    for (int k = 0; k < (WIDTH + NORM_THREADS - 1) / NORM_THREADS; k++) {
+        const unsigned v = threadIdx.x + k * NORM_THREADS;
+        if (v >= WIDTH || 4 * v >= a.d) break;
+        float4 sum = GROUPS > 1 ? sums[v] : g_w.v[k];
+        for (int i = 1; i < GROUPS; i++) {
+            const float4 more = sums[i * WIDTH + v];
+            sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
+        }
+        *(float4 *)(part + blockIdx.x * a.d + 4 * v) = sum;
+    }
+}
+
+template <int THREADS, int KEPT> static void launch_held(fm_stream *s, const fm_rmsnorm_back_args *a)
+{
+    const size_t per = fm_part_rows(a->n, 1), parts = (a->n + per - 1) / per;
+    float *part = a->g_w ? (float *)s->work : NULL;
+    norm_back_held<THREADS, KEPT><<<(unsigned)parts, NORM_THREADS, 0, s->stream>>>(*a, part, per);
+    FM_LAUNCHED(s, "rmsnorm_back");
+    if (part) fm_add_parts(s, a->g_w, part, parts, a->d, a->d, "rmsnorm_back");
+}
+
+// Whether rows are whole vectors of four that a block can hold.
+static bool can_hold(const fm_rmsnorm_back_args *a)
+{
+    const uintptr_t at = (uintptr_t)a->g_x | (uintptr_t)a->x | (uintptr_t)a->w | (uintptr_t)a->g | (uintptr_t)a->rounded;
+    const size_t strides = a->g_x_stride | a->x_stride | a->g_stride | a->d;
+    return at % sizeof(float4) == 0 && strides % 4 == 0 && a->d >= 64 && a->d <= 4096;
+}
+
+static void rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
+{
+    fm_stream *s = run->stream;
+    if (a->n == 0) return;
+    if (can_hold(a) && a->d <= 256)
+        launch_held<32, 2>(s, a);
+    else if (can_hold(a) && a->d <= 768)
+        launch_held<32, 6>(s, a);
+    else if (can_hold(a) && a->d <= 2048)
+        launch_held<NORM_THREADS, 2>(s, a);
+    else if (can_hold(a))
+        launch_held<NORM_THREADS, 4>(s, a);
+    else
+        norm_back_any(run, a);
 }
 
 static void sum_rows(const fm_run *run, float *g_b, const float *g, size_t g_stride, size_t n, size_t d)
@@ -103,7 +258,7 @@ __device__ static lse join(lse a, lse b)
     return lse{max, a.sum * __expf(a.max - from) + b.sum * __expf(b.max - from)};
 }
 
-template <int THREADS> __device__ static float block_lse(lse v)
+template <int THREADS> __device__ static lse block_join(lse v)
 {
     __shared__ lse room[THREADS / 32];
 #pragma unroll
@@ -113,7 +268,8 @@ template <int THREADS> __device__ static float block_lse(lse v)
     __syncthreads();
     v = room[0];
     for (int i = 1; i < THREADS / 32; i++) v = join(v, room[i]);
-    return v.max + logf(v.sum);
+    __syncthreads(); // before the next one
+    return v;
 }
 
 // V is float or float4; a row is `count` of them.
@@ -122,61 +278,136 @@ template <class V> __device__ static inline float &item(V &v, int i)
     return ((float *)&v)[i];
 }
 
-// A block a row.  The second reading finds it in the caches: a row of 65,536 is 256 KiB and few blocks run at once.
-template <int THREADS, class V> __global__ void __launch_bounds__(THREADS) xent_rows(fm_xent_args a)
+enum {
+    XENT_TILE = 4,
+    XENT_KEPT = 216 << 10
+}; // values of a thread between two barriers; bytes of a row that shared memory holds
+
+__device__ static inline void put(__nv_bfloat16 *row, size_t i, float4 v)
+{
+    ((uint2 *)row)[i] = round_four(v);
+}
+__device__ static inline void put(__nv_bfloat16 *row, size_t i, float v)
+{
+    row[i] = __float2bfloat16_rn(v);
+}
+
+template <class V> __device__ static inline V gradient(V v, size_t i, int32_t target, float lse, float scale, float at_target)
 {
     enum { WIDTH = sizeof(V) / sizeof(float) };
-    float *logits = a.logits + (size_t)blockIdx.x * a.vocab;
-    V *x = (V *)logits;
-    const unsigned count = (unsigned)(a.vocab / WIDTH);
-    const int32_t target = a.target[blockIdx.x];
-    if (target < 0) {
-        for (unsigned i = threadIdx.x; i < count; i += THREADS) x[i] = V{};
-        if (threadIdx.x == 0) a.loss[blockIdx.x] = 0.0f;
-        return;
+    for (int j = 0; j < WIDTH; j++) {
+        item(v, j) = scale * __expf(item(v, j) - lse);
+        if ((int32_t)(i * WIDTH + j) == target) item(v, j) -= at_target;
     }
+    return v;
+}
+
+template <class V> __device__ static inline float largest(V v, float max)
+{
+    for (int j = 0; j < (int)(sizeof(V) / sizeof(float)); j++) max = fmaxf(max, item(v, j));
+    return max;
+}
+
+template <class V> __device__ static inline float sum_above(V v, float max)
+{
+    float sum = 0.0f;
+    for (int j = 0; j < (int)(sizeof(V) / sizeof(float)); j++) sum += __expf(item(v, j) - max);
+    return sum;
+}
+
+// What a thread sees of a row that it copies to shared memory: its sum comes when all are there, so that nothing holds up the reading.
+template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const V *x, unsigned count)
+{
+    lse seen = {-INFINITY, 0.0f};
+#pragma unroll 8
+    for (unsigned i = threadIdx.x; i < count; i += THREADS) {
+        const V v = x[i];
+        row[i] = v;
+        seen.max = largest(v, seen.max);
+    }
+    const float from = seen.max == -INFINITY ? 0.0f : seen.max;
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < count; i += THREADS) seen.sum += sum_above(row[i], from);
+    return seen;
+}
+
+// The same of a row that stays where it is.
+template <int THREADS, class V> __device__ static lse see(const V *x, unsigned count)
+{
     lse seen = {-INFINITY, 0.0f};
 #pragma unroll 4
     for (unsigned i = threadIdx.x; i < count; i += THREADS) {
-        V v = x[i];
-        lse now = {item(v, 0), 0.0f};
-        for (int j = 1; j < WIDTH; j++) now.max = fmaxf(now.max, item(v, j));
-        now.max = fmaxf(now.max, seen.max);
-        const float from = now.max == -INFINITY ? 0.0f : now.max;
-        now.sum = seen.sum * __expf(seen.max - from);
-        for (int j = 0; j < WIDTH; j++) now.sum += __expf(item(v, j) - from);
-        seen = now;
+        const V v = x[i];
+        const float max = largest(v, seen.max), from = max == -INFINITY ? 0.0f : max;
+        seen = lse{max, seen.sum * __expf(seen.max - from) + sum_above(v, from)};
     }
-    const float all = block_lse<THREADS>(seen), at = logits[target];
+    return seen;
+}
+
+// A block a row, whose second reading finds it in `row`: shared memory where that is large enough, else the caches.  The gradient as
+// bf16 takes the place of what was read before: all of a tile is read before any of it is written.
+template <int THREADS, class V> __global__ void __launch_bounds__(THREADS, 1) xent_rows(fm_xent_args a, bool keep)
+{
+    enum { WIDTH = sizeof(V) / sizeof(float) };
+    extern __shared__ float4 kept[];
+    float *logits = a.logits + (size_t)blockIdx.x * a.vocab;
+    V *x = (V *)logits, *row = keep ? (V *)kept : x;
+    const unsigned count = (unsigned)(a.vocab / WIDTH);
+    const int32_t target = a.target[blockIdx.x];
+    if (target < 0) {
+        for (unsigned i = threadIdx.x; i < (a.half ? (count + 1) / 2 : count); i += THREADS) x[i] = V{};
+        if (threadIdx.x == 0) a.loss[blockIdx.x] = 0.0f;
+        return;
+    }
+    const lse seen = block_join<THREADS>(keep ? see_and_keep<THREADS>(row, x, count) : see<THREADS>(x, count));
+    const float all = seen.max + logf(seen.sum), at = logits[target];
     const float scale = a.scale * (1.0f + 2.0f * a.z * all);
-    __syncthreads(); // everybody has read the target's logit
-    for (unsigned i = threadIdx.x; i < count; i += THREADS) {
-        V v = x[i];
-        for (int j = 0; j < WIDTH; j++) {
-            item(v, j) = scale * __expf(item(v, j) - all);
-            if ((int32_t)(i * WIDTH + j) == target) item(v, j) -= a.scale;
+    for (unsigned first = 0; first < count; first += XENT_TILE * THREADS) {
+        V v[XENT_TILE];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++) {
+            const unsigned i = first + k * THREADS + threadIdx.x;
+            if (i < count) v[k] = gradient(row[i], i, target, all, scale, a.scale);
         }
-        x[i] = v;
+        __syncthreads(); // everybody has read the target's logit, and this tile
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++) {
+            const unsigned i = first + k * THREADS + threadIdx.x;
+            if (i >= count) continue;
+            if (a.half)
+                put((__nv_bfloat16 *)logits, i, v[k]);
+            else
+                x[i] = v[k];
+        }
     }
     if (threadIdx.x == 0) a.loss[blockIdx.x] = all - at + a.z * all * all;
 }
 
-template <class V> static void launch_xent(fm_stream *s, const fm_xent_args *a)
+template <int THREADS, class V> static void launch_xent(fm_stream *s, const fm_xent_args *a)
 {
-    if (a->vocab <= 8192)
-        xent_rows<256, V><<<(unsigned)a->n, 256, 0, s->stream>>>(*a);
-    else
-        xent_rows<1024, V><<<(unsigned)a->n, 1024, 0, s->stream>>>(*a);
+    const size_t bytes = a->vocab * sizeof(float);
+    const bool keep = bytes <= XENT_KEPT;
+    if (bytes > 40 << 10 && keep)
+        FM_CUDA(s, cudaFuncSetAttribute(xent_rows<THREADS, V>, cudaFuncAttributeMaxDynamicSharedMemorySize, XENT_KEPT));
+    xent_rows<THREADS, V><<<(unsigned)a->n, THREADS, keep ? bytes : 0, s->stream>>>(*a, keep);
     FM_LAUNCHED(s, "xent");
 }
 
 static void xent(const fm_run *run, const fm_xent_args *a)
 {
+    fm_stream *s = run->stream;
+    const bool wide = a->vocab % 4 == 0 && (uintptr_t)a->logits % sizeof(float4) == 0;
     if (a->n == 0) return;
-    if (a->vocab % 4 == 0 && (uintptr_t)a->logits % sizeof(float4) == 0)
-        launch_xent<float4>(run->stream, a);
+    if (a->half && !wide)
+        fm_cuda_note(s, cudaErrorInvalidValue, "xent: a gradient in bf16 wants a vocabulary that is a multiple of four");
+    else if (wide && a->vocab <= 8192)
+        launch_xent<256, float4>(s, a);
+    else if (wide)
+        launch_xent<1024, float4>(s, a);
+    else if (a->vocab <= 8192)
+        launch_xent<256, float>(s, a);
     else
-        launch_xent<float>(run->stream, a);
+        launch_xent<1024, float>(s, a);
 }
 
 // ---- Embedding: each block owns the ids of one remainder and some columns, and adds rows in the order of the tokens ----

@@ -1,7 +1,7 @@
 // back_scan.cu - backward of the selective scan (ref/scan.c; spec falcon-mamba.md 8): a lane takes four states of two channels.
 //
-// A block owns FM_CHANNEL_GRANULE channels.  It walks a sequence forward once and keeps the state at every CHUNK tokens in memory,
-// then walks the chunks from the last to the first: each is replayed with its states in registers, and gone back through.  Chunks
+// A block owns FM_CHANNEL_GRANULE channels.  Unless the scan kept the state at every CHUNK tokens in memory, it walks a sequence
+// forward once and does so; then it walks the chunks from the last to the first: each is replayed with its states in registers, and gone back through.  Chunks
 // end at multiples of CHUNK of the step's rows, so that a chunk's begin that is not a sequence's belongs to one sequence alone and
 // what is kept does not grow with the number of sequences.  Rows of a chunk outside the sequence are tokens with delta = u = g = 0,
 // which change nothing.
@@ -34,7 +34,7 @@ typedef struct scan_back {
     const size_t *begin;
     size_t n_seq, n_tokens;
     unsigned first_state, d_inner, d_state;
-    unsigned g_u_stride, g_dt_stride, g_z_stride, g_stride, u_stride, dt_stride, z_stride, bc_stride;
+    unsigned g_u_stride, g_dt_stride, g_z_stride, g_stride, u_stride, dt_stride, z_stride, bc_stride; // in bytes
     float *kept; // (chunks, STATES, d_inner)
     float *sums; // (walks, SUMS, d_inner)
 } scan_back;
@@ -43,13 +43,14 @@ enum { U, DT, G, Z, INPUTS };
 enum { OWN_U, BY_Y, BY_V, OWN }; // what a lane needs of its own tokens when their sums come
 
 struct room {
-    float bc[2][CHUNK][2 * STATES];          // B | C of this chunk and the next
-    float g_bc[2][WARPS][CHUNK][2 * STATES]; // g_B | g_C of each warp's channels
-    float4 moves[CHUNK][PAIRS];              // delta, delta u of both channels; each warp its own
+    float bc[2][CHUNK][2 * STATES];              // B | C of this chunk and the next
+    float g_bc[2][2 * WARPS][CHUNK][2 * STATES]; // g_B | g_C of each warp's channels, or of each half of them (GROUPS)
+    float4 moves[CHUNK][PAIRS];                  // delta, delta u of both channels; each warp its own
     float2 g_y[CHUNK][PAIRS];
-    float2 in[INPUTS][MINE][THREADS]; // each thread reads what it fetched itself
-    float2 state[EACH][THREADS];      // at the chunk's begin; the same
-    float2 own[OWN][MINE][THREADS];   // the same
+    float2 in[INPUTS][MINE]
+             [THREADS];             // each thread reads what it fetched itself: floats, or a pair of bf16 in the first of them
+    float2 state[EACH][THREADS];    // at the chunk's begin; the same
+    float2 own[OWN][MINE][THREADS]; // the same
 };
 
 // What a thread knows about its place.
@@ -61,7 +62,7 @@ struct place {
     unsigned first, end; // rows of the sequence
 };
 
-// Rows, channels and strides are below 2^32 (scan_back_entry looks): one wide product gives an address.
+// Rows, channels and strides in bytes are below 2^32 (scan_back_entry looks): one wide product gives an address.
 __device__ static inline size_t at(unsigned row, unsigned stride, unsigned c)
 {
     return (size_t)row * stride + c;
@@ -72,7 +73,31 @@ __device__ static inline bool holds(const place &p, unsigned row)
     return row >= p.first && row < p.end;
 }
 
-// ---- Reading: WIDE when every pair lies in an aligned place ----
+// ---- Reading: pairs that lie anywhere, or in aligned places, or are of bf16 (and aligned).  States are f32 always.  WHOLE is the
+// usual case of halves, which asks nothing more: STATES states, a gate, and no block of fewer channels ----
+
+enum { ANYWHERE, ALIGNED, HALVES, WHOLE };
+
+__host__ __device__ static constexpr bool is_half(int pairs_are)
+{
+    return pairs_are == HALVES || pairs_are == WHOLE;
+}
+
+// How pairs of f32 lie where those of the rows lie so.
+__host__ __device__ static constexpr int floats(int pairs_are)
+{
+    return pairs_are == ANYWHERE ? ANYWHERE : ALIGNED;
+}
+
+template <int PAIRS_ARE> __device__ static inline unsigned first_state(const scan_back &v)
+{
+    return PAIRS_ARE == WHOLE ? 0 : v.first_state;
+}
+
+template <int PAIRS_ARE> __device__ static inline bool exists(const scan_back &v, unsigned state)
+{
+    return PAIRS_ARE == WHOLE || state < v.d_state;
+}
 
 template <int BYTES> __device__ static inline void fetch(void *to, const float *from, bool in)
 {
@@ -80,14 +105,22 @@ template <int BYTES> __device__ static inline void fetch(void *to, const float *
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from), "n"(BYTES), "r"(bytes) : "memory");
 }
 
-// x[at], x[at + 1] of the two channels, or zeros.
-template <bool WIDE> __device__ static inline void fetch_pair(float2 *to, const float *x, size_t at, const place &p, bool in)
+// The pair at x in a row of rows; its channel's place is what at() adds to the row's.
+template <int PAIRS_ARE> __device__ static inline float *pair_at(const float *x, unsigned row, unsigned stride, const place &p)
 {
-    if (WIDE) {
-        fetch<8>(to, in && p.live ? x + at : x, in && p.live);
+    return (float *)((char *)x + at(row, stride, p.c * (is_half(PAIRS_ARE) ? 2 : 4)));
+}
+
+// x[0], x[1] of the two channels, or zeros; where nothing is wanted x may be anything.
+template <int PAIRS_ARE> __device__ static inline void fetch_pair(float2 *to, const float *x, const place &p, bool in)
+{
+    if (is_half(PAIRS_ARE)) {
+        fetch<4>(to, x, in && p.live);
+    } else if (PAIRS_ARE == ALIGNED) {
+        fetch<8>(to, x, in && p.live);
     } else {
-        fetch<4>(&to->x, in && p.live ? x + at : x, in && p.live);
-        fetch<4>(&to->y, in && p.live > 1 ? x + at + 1 : x, in && p.live > 1);
+        fetch<4>(&to->x, x, in && p.live);
+        fetch<4>(&to->y, x + 1, in && p.live > 1);
     }
 }
 
@@ -96,62 +129,77 @@ __device__ static inline void fetched()
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-template <bool WIDE> __device__ static inline float2 read_pair(const float *x, const place &p)
+// What fetch_pair brought.
+template <int PAIRS_ARE> __device__ static inline float2 fetched_pair(const float2 &from)
+{
+    return is_half(PAIRS_ARE) ? __bfloat1622float2(*(const __nv_bfloat162 *)&from) : from;
+}
+
+template <int PAIRS_ARE> __device__ static inline float2 read_pair(const float *x, const place &p)
 {
     if (!p.live) return make_float2(0.0f, 0.0f);
-    if (WIDE) return *(const float2 *)x;
+    if (is_half(PAIRS_ARE)) return __bfloat1622float2(*(const __nv_bfloat162 *)x);
+    if (PAIRS_ARE == ALIGNED) return *(const float2 *)x;
     return make_float2(x[0], p.live > 1 ? x[1] : 0.0f);
 }
 
-template <bool WIDE> __device__ static inline void write_pair(float *to, float2 v, const place &p)
+template <int PAIRS_ARE> __device__ static inline void write_pair(float *x, float2 v, const place &p)
 {
-    if (WIDE && p.live) *(float2 *)to = v;
-    if (!WIDE && p.live) to[0] = v.x;
-    if (!WIDE && p.live > 1) to[1] = v.y;
+    if (!p.live) return;
+    if (is_half(PAIRS_ARE))
+        *(__nv_bfloat162 *)x = __floats2bfloat162_rn(v.x, v.y);
+    else if (PAIRS_ARE == ALIGNED)
+        *(float2 *)x = v;
+    else
+        x[0] = v.x;
+    if (PAIRS_ARE == ANYWHERE && p.live > 1) x[1] = v.y;
 }
 
 // B and C of a chunk, by the whole block; states that do not exist are 0.
-__device__ static inline void fetch_bc(room &m, const scan_back &v, const place &p, unsigned chunk)
+template <int PAIRS_ARE> __device__ static inline void fetch_bc(room &m, const scan_back &v, const place &p, unsigned chunk)
 {
+    const unsigned j = threadIdx.x % 32, n = first_state<PAIRS_ARE>(v) + j % STATES;
+    const float *from = (j < STATES ? v.a.B : v.a.C) + n;
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < CHUNK * 2 * STATES; i += THREADS) {
-        const unsigned t = i / 32, j = i % 32;
-        const unsigned row = chunk * CHUNK + t, n = v.first_state + j % STATES;
-        const bool in = holds(p, row) && n < v.d_state;
-        fetch<4>(&m.bc[chunk % 2][t][j], (j < STATES ? v.a.B : v.a.C) + (in ? at(row, v.bc_stride, n) : 0), in);
+    for (unsigned t = threadIdx.x / 32; t < CHUNK; t += WARPS) {
+        const unsigned row = chunk * CHUNK + t;
+        fetch<4>(&m.bc[chunk % 2][t][j], (const float *)((const char *)from + at(row, v.bc_stride, 0)),
+                 holds(p, row) && exists<PAIRS_ARE>(v, n));
     }
 }
 
-template <bool WIDE>
+template <int PAIRS_ARE>
 __device__ static inline void fetch_input(room &m, const place &p, unsigned chunk, int which, const float *x, unsigned stride)
 {
 #pragma unroll
     for (int j = 0; j < MINE; j++) {
         const unsigned row = chunk * CHUNK + j * EACH + p.q;
-        fetch_pair<WIDE>(&m.in[which][j][threadIdx.x], x, at(row, stride, p.c), p, holds(p, row));
+        fetch_pair<PAIRS_ARE>(&m.in[which][j][threadIdx.x], pair_at<PAIRS_ARE>(x, row, stride, p), p, holds(p, row));
     }
 }
 
-template <bool WIDE> __device__ static inline void fetch_forward(room &m, const scan_back &v, const place &p, unsigned chunk)
+template <int PAIRS_ARE>
+__device__ static inline void fetch_forward(room &m, const scan_back &v, const place &p, unsigned chunk)
 {
-    fetch_bc(m, v, p, chunk);
-    fetch_input<WIDE>(m, p, chunk, U, v.a.u, v.u_stride);
-    fetch_input<WIDE>(m, p, chunk, DT, v.a.dt, v.dt_stride);
+    fetch_bc<PAIRS_ARE>(m, v, p, chunk);
+    fetch_input<PAIRS_ARE>(m, p, chunk, U, v.a.u, v.u_stride);
+    fetch_input<PAIRS_ARE>(m, p, chunk, DT, v.a.dt, v.dt_stride);
 }
 
-__device__ static inline size_t kept_at(const scan_back &v, const place &p, unsigned chunk, int i)
+__device__ static inline float *kept_at(const scan_back &v, const place &p, unsigned chunk, int i)
 {
-    return at(chunk * STATES + EACH * p.q + i, v.d_inner, p.c);
+    return v.kept + at(chunk * STATES + EACH * p.q + i, v.d_inner, p.c);
 }
 
-template <bool WIDE> __device__ static inline void fetch_back(room &m, const scan_back &v, const place &p, unsigned chunk)
+template <int PAIRS_ARE> __device__ static inline void fetch_back(room &m, const scan_back &v, const place &p, unsigned chunk)
 {
-    fetch_forward<WIDE>(m, v, p, chunk);
-    fetch_input<WIDE>(m, p, chunk, G, v.a.g, v.g_stride);
-    if (v.a.z) fetch_input<WIDE>(m, p, chunk, Z, v.a.z, v.z_stride);
+    fetch_forward<PAIRS_ARE>(m, v, p, chunk);
+    fetch_input<PAIRS_ARE>(m, p, chunk, G, v.a.g, v.g_stride);
+    if (PAIRS_ARE == WHOLE || v.a.z) fetch_input<PAIRS_ARE>(m, p, chunk, Z, v.a.z, v.z_stride);
     if (chunk > p.first / CHUNK)
 #pragma unroll
-        for (int i = 0; i < EACH; i++) fetch_pair<WIDE>(&m.state[i][threadIdx.x], v.kept, kept_at(v, p, chunk, i), p, true);
+        for (int i = 0; i < EACH; i++)
+            fetch_pair<floats(PAIRS_ARE)>(&m.state[i][threadIdx.x], kept_at(v, p, chunk, i), p, true);
 }
 
 // Where a state of the two channels lies in a matrix of states; NULL: it does not exist.
@@ -165,7 +213,7 @@ __device__ static inline float *state_at(const fm_states &s, const scan_back &v,
 __device__ static inline float2 read_state(const fm_states &s, const scan_back &v, const place &p, size_t seq, int i)
 {
     const float *at = state_at(s, v, p, seq, i);
-    return at ? read_pair<false>(at, p) : make_float2(0.0f, 0.0f);
+    return at ? read_pair<ANYWHERE>(at, p) : make_float2(0.0f, 0.0f);
 }
 
 // ---- Arithmetic ----
@@ -197,16 +245,18 @@ __device__ static inline float softplus(float v)
     return fmaxf(v, 0.0f) + s * sum;
 }
 
-// h after a token from h before it; A in units of log2; moves: delta, delta u of both channels.
-__device__ static inline void step(float2 *after, const float2 *before, const float2 *A, const float *bc, unsigned q,
-                                   float4 moves)
+// h after a token from h before it, and the decays (or NULL); A in units of log2; moves: delta, delta u of both channels.
+__device__ static inline void step(float2 *after, float2 *decays, const float2 *before, const float2 *A, const float *bc,
+                                   unsigned q, float4 moves)
 {
     const float4 b = ((const float4 *)bc)[q];
     const float B[EACH] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        after[i].x = exp2_fast(moves.x * A[i].x) * before[i].x + moves.y * B[i];
-        after[i].y = exp2_fast(moves.z * A[i].y) * before[i].y + moves.w * B[i];
+        const float2 decay = make_float2(exp2_fast(moves.x * A[i].x), exp2_fast(moves.z * A[i].y));
+        after[i].x = decay.x * before[i].x + moves.y * B[i];
+        after[i].y = decay.y * before[i].y + moves.w * B[i];
+        if (decays) decays[i] = decay;
     }
 }
 
@@ -224,6 +274,21 @@ __device__ static inline float sum_pairs(float *v, unsigned pair)
 #pragma unroll
     for (int i = 0; i < 2; i++) v[i] = (two ? v[i + 2] : v[i]) + pass(two ? v[i] : v[i + 2], 2);
     return (one ? v[1] : v[0]) + pass(one ? v[0] : v[1], 1);
+}
+
+// The same by tensor cores, which take the first 11 bits of what they add.  The pairs of a warp's lanes 4 i .. 4 i + 3 are four of
+// one q: an mma sums two numbers over each such quad, into rows i and i + 8 of the column that its right side names.  Numbers 2 k and
+// 2 k + 1 take column k, so that lane 4 i + t has numbers 4 t .. 4 t + 3 of quad i when t < 2.
+__device__ static inline void sum_quads(float *v)
+{
+    const unsigned i = threadIdx.x % 32 / 4;
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (unsigned k = 0; k < 4; k++)
+        asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+            : "r"(__float_as_uint(v[2 * k])), "r"(__float_as_uint(v[2 * k + 1])), "r"(i == k ? 0x3f800000u : 0u));
+    v[0] = sum[0], v[1] = sum[2], v[2] = sum[1], v[3] = sum[3];
 }
 
 // Numbers of four tokens summed over the four lanes of a channel: lane q gets token q's.
@@ -246,33 +311,34 @@ __device__ static inline float2 delta_of(float2 dt, float2 bias, bool in)
     return in ? make_float2(softplus(dt.x + bias.x), softplus(dt.y + bias.y)) : make_float2(0.0f, 0.0f);
 }
 
-__device__ static inline void share_forward(room &m, const place &p, unsigned chunk, float2 bias)
+template <int PAIRS_ARE> __device__ static inline void share_forward(room &m, const place &p, unsigned chunk, float2 bias)
 {
 #pragma unroll
     for (int j = 0; j < MINE; j++) {
         const unsigned t = j * EACH + p.q;
-        const float2 u = m.in[U][j][threadIdx.x], delta = delta_of(m.in[DT][j][threadIdx.x], bias, holds(p, chunk * CHUNK + t));
+        const float2 u = fetched_pair<PAIRS_ARE>(m.in[U][j][threadIdx.x]);
+        const float2 delta = delta_of(fetched_pair<PAIRS_ARE>(m.in[DT][j][threadIdx.x]), bias, holds(p, chunk * CHUNK + t));
         m.moves[t][p.pair] = make_float4(delta.x, delta.x * u.x, delta.y, delta.y * u.y);
     }
 }
 
-template <bool WIDE>
+template <int PAIRS_ARE>
 __device__ static void keep_states(room &m, const scan_back &v, const place &p, size_t seq, const float2 *A, float2 bias)
 {
     const unsigned first = p.first / CHUNK, last = (p.end - 1) / CHUNK;
     float2 h[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) h[i] = read_state(v.a.h, v, p, seq, i);
-    if (first < last) fetch_forward<WIDE>(m, v, p, first);
+    if (first < last) fetch_forward<PAIRS_ARE>(m, v, p, first);
     for (unsigned chunk = first; chunk < last; chunk++) {
         fetched();
-        share_forward(m, p, chunk, bias);
+        share_forward<PAIRS_ARE>(m, p, chunk, bias);
         __syncthreads();
-        if (chunk + 1 < last) fetch_forward<WIDE>(m, v, p, chunk + 1);
+        if (chunk + 1 < last) fetch_forward<PAIRS_ARE>(m, v, p, chunk + 1);
 #pragma unroll
-        for (int t = 0; t < CHUNK; t++) step(h, h, A, m.bc[chunk % 2][t], p.q, m.moves[t][p.pair]);
+        for (int t = 0; t < CHUNK; t++) step(h, NULL, h, A, m.bc[chunk % 2][t], p.q, m.moves[t][p.pair]);
 #pragma unroll
-        for (int i = 0; i < EACH; i++) write_pair<WIDE>(v.kept + kept_at(v, p, chunk + 1, i), h[i], p);
+        for (int i = 0; i < EACH; i++) write_pair<floats(PAIRS_ARE)>(kept_at(v, p, chunk + 1, i), h[i], p);
         __syncwarp(); // before the moves of the next chunk
     }
 }
@@ -293,25 +359,31 @@ __device__ static inline float gate(float z, float g, float *g_y)
 }
 
 // Works out the lane's own tokens.
+template <int PAIRS_ARE>
 __device__ static inline void share_back(room &m, const scan_back &v, const place &p, unsigned chunk, float2 bias)
 {
     const unsigned me = threadIdx.x;
-    share_forward(m, p, chunk, bias);
+    share_forward<PAIRS_ARE>(m, p, chunk, bias);
 #pragma unroll
     for (int j = 0; j < MINE; j++) {
-        const float2 dt = m.in[DT][j][me], g = m.in[G][j][me];
+        const float2 dt = fetched_pair<PAIRS_ARE>(m.in[DT][j][me]), g = fetched_pair<PAIRS_ARE>(m.in[G][j][me]);
         const float x = dt.x + bias.x, y = dt.y + bias.y;
         float2 g_y = g, by_y = g;
-        if (v.a.z) {
-            const float2 z = m.in[Z][j][me];
+        if (PAIRS_ARE == WHOLE || v.a.z) {
+            const float2 z = fetched_pair<PAIRS_ARE>(m.in[Z][j][me]);
             by_y = make_float2(gate(z.x, g.x, &g_y.x), gate(z.y, g.y, &g_y.y));
         }
         m.g_y[j * EACH + p.q][p.pair] = g_y;
-        m.own[OWN_U][j][me] = m.in[U][j][me];
+        m.own[OWN_U][j][me] = fetched_pair<PAIRS_ARE>(m.in[U][j][me]);
         m.own[BY_Y][j][me] = by_y;
-        m.own[BY_V][j][me] = make_float2(x > 20.0f ? 1.0f : sigmoid(x), y > 20.0f ? 1.0f : sigmoid(y));
+        const bool in = holds(p, chunk * CHUNK + j * EACH + p.q); // what is outside moves no sum
+        m.own[BY_V][j][me] =
+            in ? make_float2(x > 20.0f ? 1.0f : sigmoid(x), y > 20.0f ? 1.0f : sigmoid(y)) : make_float2(0.0f, 0.0f);
     }
 }
+
+// Who has a sum of g_bc of his own: a warp, or each of its quads' halves, which are the second of them WARPS further on.
+enum { HALF = WARPS * CHUNK * 2 * STATES };
 
 // The sums over states of four tokens, this lane's part.
 struct token_sums {
@@ -320,10 +392,10 @@ struct token_sums {
 
 // One state of one channel, back through a token: gives lambda.
 __device__ static inline float back_state(float &carry, float &g_A, float &y, float &by_B, float &by_A, float A, float B,
-                                          float C, float before, float after, float delta, float g_y)
+                                          float C, float decay, float before, float after, float delta, float g_y)
 {
     const float lambda = g_y * C + carry;
-    carry = exp2_fast(delta * A) * lambda;
+    carry = decay * lambda;
     const float past = carry * before;
     y += C * after;
     by_B += lambda * B;
@@ -333,8 +405,10 @@ __device__ static inline float back_state(float &carry, float &g_A, float &y, fl
 }
 
 // Goes back through a token, the j-th of four; the warp's share of g_B | g_C goes to g_bc.
-__device__ static inline void back_token(float *g_bc, channels &k, token_sums &sums, int j, const float2 *before,
-                                         const float2 *after, const float *bc, const place &p, float4 moves, float2 g_y)
+template <int PAIRS_ARE>
+__device__ static inline void back_token(float *g_bc, channels &k, token_sums &sums, int j, const float2 *decays,
+                                         const float2 *before, const float2 *after, const float *bc, const place &p,
+                                         float4 moves, float2 g_y)
 {
     const float4 b4 = ((const float4 *)bc)[p.q], c4 = ((const float4 *)bc)[EACH + p.q];
     const float B[EACH] = {b4.x, b4.y, b4.z, b4.w}, C[EACH] = {c4.x, c4.y, c4.z, c4.w};
@@ -342,112 +416,125 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     sums.y[j] = sums.by_B[j] = sums.by_A[j] = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
+        const float2 decay = decays ? decays[i] : make_float2(exp2_fast(moves.x * k.A[i].x), exp2_fast(moves.z * k.A[i].y));
         const float x = back_state(k.carry[i].x, k.g_A[i].x, sums.y[j].x, sums.by_B[j].x, sums.by_A[j].x, k.A[i].x, B[i], C[i],
-                                   before[i].x, after[i].x, moves.x, g_y.x);
+                                   decay.x, before[i].x, after[i].x, moves.x, g_y.x);
         const float y = back_state(k.carry[i].y, k.g_A[i].y, sums.y[j].y, sums.by_B[j].y, sums.by_A[j].y, k.A[i].y, B[i], C[i],
-                                   before[i].y, after[i].y, moves.z, g_y.y);
+                                   decay.y, before[i].y, after[i].y, moves.z, g_y.y);
         v[i] = x * moves.y + y * moves.w;
         v[EACH + i] = g_y.x * after[i].x + g_y.y * after[i].y;
     }
-    const unsigned pair = threadIdx.x % 8;
-    const float sum = sum_pairs(v, pair); // numbers 0 .. 3 are of g_B, 4 .. 7 of g_C
-    g_bc[pair / EACH * STATES + EACH * p.q + pair % EACH] = sum;
+    // Numbers 0 .. 3 are of g_B, 4 .. 7 of g_C.
+    const unsigned lane = threadIdx.x % 32, pair = lane % 8, t = lane % 4;
+    if (is_half(PAIRS_ARE)) {
+        sum_quads(v);
+        if (t < 2) *(float4 *)(g_bc + lane / 4 % 2 * HALF + t * STATES + lane / 8 * EACH) = make_float4(v[0], v[1], v[2], v[3]);
+    } else {
+        g_bc[pair / EACH * STATES + EACH * p.q + pair % EACH] = sum_pairs(v, pair);
+    }
 }
 
 // `more`: the states before these have written theirs.
-template <bool WIDE> __device__ static inline void write(float *to, float x, float y, const place &p, bool more)
+template <int PAIRS_ARE> __device__ static inline void write(float *to, float x, float y, const place &p, bool more)
 {
-    const float2 old = more ? read_pair<WIDE>(to, p) : make_float2(0.0f, 0.0f);
-    write_pair<WIDE>(to, make_float2(old.x + x, old.y + y), p);
+    const float2 old = more ? read_pair<PAIRS_ARE>(to, p) : make_float2(0.0f, 0.0f);
+    write_pair<PAIRS_ARE>(to, make_float2(old.x + x, old.y + y), p);
 }
 
 // Writes what the inputs of the lane's own of four tokens get.
-template <bool WIDE>
+template <int PAIRS_ARE>
 __device__ static inline void finish_token(const room &m, const scan_back &v, const place &p, channels &k,
                                            const token_sums &sums, unsigned chunk, int j)
 {
     const fm_scan_back_args &a = v.a;
-    const bool more = v.first_state > 0;
+    const bool more = first_state<PAIRS_ARE>(v) > 0;
     const float2 y = sum_lanes(sums.y, p.q), by_B = sum_lanes(sums.by_B, p.q), by_A = sum_lanes(sums.by_A, p.q);
     const unsigned t = j * EACH + p.q, me = threadIdx.x;
     const unsigned row = chunk * CHUNK + t;
     const float2 u = m.own[OWN_U][j][me], by_y = m.own[BY_Y][j][me], by_v = m.own[BY_V][j][me], g_y = m.g_y[t][p.pair];
     const float4 moves = m.moves[t][p.pair];
-    if (!holds(p, row)) return;
     const float skip_x = more ? 0.0f : k.skip.x, skip_y = more ? 0.0f : k.skip.y;
     const float2 g_v =
         make_float2((by_A.x * 0.69314718056f + by_B.x * u.x) * by_v.x, (by_A.y * 0.69314718056f + by_B.y * u.y) * by_v.y);
     k.g_bias.x += g_v.x, k.g_bias.y += g_v.y;
     k.g_skip.x += g_y.x * u.x, k.g_skip.y += g_y.y * u.y;
-    if (a.z)
-        write<WIDE>(a.g_z + at(row, v.g_z_stride, p.c), by_y.x * (y.x + skip_x * u.x), by_y.y * (y.y + skip_y * u.y), p, more);
-    write<WIDE>(a.g_dt + at(row, v.g_dt_stride, p.c), g_v.x, g_v.y, p, more);
-    write<WIDE>(a.g_u + at(row, v.g_u_stride, p.c), g_y.x * skip_x + moves.x * by_B.x, g_y.y * skip_y + moves.z * by_B.y, p,
-                more);
+    if (!holds(p, row)) return;
+    if (PAIRS_ARE == WHOLE || a.z)
+        write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_z, row, v.g_z_stride, p), by_y.x * (y.x + skip_x * u.x),
+                         by_y.y * (y.y + skip_y * u.y), p, more);
+    write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_dt, row, v.g_dt_stride, p), g_v.x, g_v.y, p, more);
+    write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_u, row, v.g_u_stride, p), g_y.x * skip_x + moves.x * by_B.x,
+                     g_y.y * skip_y + moves.z * by_B.y, p, more);
 }
 
 // The block's share of g_B and g_C of a chunk.
+template <int PAIRS_ARE>
 __device__ static inline void write_bc(const room &m, const scan_back &v, const place &p, unsigned chunk)
 {
-    const unsigned N = v.d_state;
-    float *parts = v.a.g_bc_parts + (size_t)blockIdx.x * v.n_tokens * 2 * N;
+    const unsigned N = PAIRS_ARE == WHOLE ? (unsigned)STATES : v.d_state, j = threadIdx.x % 32;
+    const unsigned n = first_state<PAIRS_ARE>(v) + j % STATES;
+    float *parts = v.a.g_bc_parts + (size_t)blockIdx.x * v.n_tokens * 2 * N + (j < STATES ? n : N + n);
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < CHUNK * 2 * STATES; i += THREADS) {
-        const unsigned t = i / 32, j = i % 32;
-        const unsigned row = chunk * CHUNK + t, n = v.first_state + j % STATES;
+    for (unsigned t = threadIdx.x / 32; t < CHUNK; t += WARPS) {
+        const unsigned row = chunk * CHUNK + t;
         float sum = m.g_bc[chunk % 2][0][t][j];
 #pragma unroll
-        for (int w = 1; w < WARPS; w++) sum += m.g_bc[chunk % 2][w][t][j];
-        if (holds(p, row) && n < N) parts[at(row, 2 * N, j < STATES ? n : N + n)] = sum;
+        for (int w = 1; w < (is_half(PAIRS_ARE) ? 2 * WARPS : WARPS); w++) sum += m.g_bc[chunk % 2][w][t][j];
+        if (holds(p, row) && exists<PAIRS_ARE>(v, n)) parts[at(row, 2 * N, 0)] = sum;
     }
 }
 
-// Replays a chunk from h[0] and goes back through it.
-template <bool WIDE>
+// Replays a chunk from h[0] and goes back through it.  Where there are registers the decays of its last tokens are not worked out
+// twice.
+template <int PAIRS_ARE, int DECAYS>
 __device__ static inline void back_chunk(room &m, const scan_back &v, const place &p, channels &k, float2 (&h)[CHUNK + 1][EACH],
                                          unsigned chunk)
 {
     const float(*bc)[2 * STATES] = m.bc[chunk % 2];
+    float2 decays[DECAYS > 0 ? DECAYS : 1][EACH];
 #pragma unroll
-    for (int t = 0; t < CHUNK; t++) step(h[t + 1], h[t], k.A, bc[t], p.q, m.moves[t][p.pair]);
+    for (int t = 0; t < CHUNK; t++)
+        step(h[t + 1], t >= CHUNK - DECAYS ? decays[t - (CHUNK - DECAYS)] : NULL, h[t], k.A, bc[t], p.q, m.moves[t][p.pair]);
 #pragma unroll
     for (int four = MINE - 1; four >= 0; four--) {
         token_sums sums;
 #pragma unroll
         for (int j = EACH - 1; j >= 0; j--) {
             const int t = four * EACH + j;
-            back_token(m.g_bc[chunk % 2][threadIdx.x / 32][t], k, sums, j, h[t], h[t + 1], bc[t], p, m.moves[t][p.pair],
-                       m.g_y[t][p.pair]);
+            back_token<PAIRS_ARE>(m.g_bc[chunk % 2][threadIdx.x / 32][t], k, sums, j,
+                                  t >= CHUNK - DECAYS ? decays[t - (CHUNK - DECAYS)] : NULL, h[t], h[t + 1], bc[t], p,
+                                  m.moves[t][p.pair], m.g_y[t][p.pair]);
         }
-        finish_token<WIDE>(m, v, p, k, sums, chunk, four);
+        finish_token<PAIRS_ARE>(m, v, p, k, sums, chunk, four);
     }
 }
 
-template <bool WIDE> __device__ static void back_sequence(room &m, const scan_back &v, const place &p, channels &k, size_t seq)
+template <int PAIRS_ARE, int DECAYS>
+__device__ static void back_sequence(room &m, const scan_back &v, const place &p, channels &k, size_t seq)
 {
     const unsigned first = p.first / CHUNK, last = (p.end - 1) / CHUNK;
     __syncthreads(); // the walk forward is done with B, and what it kept is there
-    fetch_back<WIDE>(m, v, p, last);
+    fetch_back<PAIRS_ARE>(m, v, p, last);
 #pragma unroll
     for (int i = 0; i < EACH; i++) k.carry[i] = read_state(v.a.g_h, v, p, seq, i);
     for (unsigned chunk = last + 1; chunk-- > first;) {
         float2 h[CHUNK + 1][EACH];
         fetched();
-        share_back(m, v, p, chunk, k.bias);
+        share_back<PAIRS_ARE>(m, v, p, chunk, k.bias);
 #pragma unroll
         for (int i = 0; i < EACH; i++) h[0][i] = chunk == first ? read_state(v.a.h, v, p, seq, i) : m.state[i][threadIdx.x];
         __syncthreads(); // B and C are there, and g_B and g_C of the chunk after
-        if (chunk < last) write_bc(m, v, p, chunk + 1);
-        if (chunk > first) fetch_back<WIDE>(m, v, p, chunk - 1);
-        back_chunk<WIDE>(m, v, p, k, h, chunk);
+        if (chunk < last) write_bc<PAIRS_ARE>(m, v, p, chunk + 1);
+        if (chunk > first) fetch_back<PAIRS_ARE>(m, v, p, chunk - 1);
+        back_chunk<PAIRS_ARE, DECAYS>(m, v, p, k, h, chunk);
         __syncwarp(); // before the moves of the chunk before
     }
     __syncthreads();
-    write_bc(m, v, p, first);
+    write_bc<PAIRS_ARE>(m, v, p, first);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         float *at = state_at(v.a.g_h, v, p, seq, i);
-        if (at) write_pair<false>(at, k.carry[i], p);
+        if (at) write_pair<ANYWHERE>(at, k.carry[i], p);
     }
 }
 
@@ -459,8 +546,8 @@ __device__ static inline float2 join_lanes(float2 v)
     return v;
 }
 
-// Block (x, y): channels of x, sequences y, y + walks, ...
-template <bool WIDE> __global__ void __launch_bounds__(THREADS, 4) scan_back_blocks(scan_back v)
+// Block (x, y): channels of x, sequences y, y + walks, ...  BLOCKS a multiprocessor: fewer have more registers.
+template <int PAIRS_ARE, int BLOCKS> __global__ void __launch_bounds__(THREADS, BLOCKS) scan_back_blocks(scan_back v)
 {
     __shared__ __align__(16) room m;
     const fm_scan_back_args &a = v.a;
@@ -469,32 +556,32 @@ template <bool WIDE> __global__ void __launch_bounds__(THREADS, 4) scan_back_blo
     p.q = threadIdx.x / 8 % EACH;
     p.pair = threadIdx.x / 32 * 8 + threadIdx.x % 8;
     p.c = blockIdx.x * CHANNELS + 2 * p.pair;
-    p.live = p.c + 1 < v.d_inner ? 2 : p.c < v.d_inner;
+    p.live = PAIRS_ARE == WHOLE || p.c + 1 < v.d_inner ? 2 : p.c < v.d_inner;
     channels k;
-    k.bias = a.dt_bias ? read_pair<false>(a.dt_bias + p.c, p) : zero;
-    k.skip = read_pair<false>(a.skip + p.c, p);
+    k.bias = a.dt_bias ? read_pair<ANYWHERE>(a.dt_bias + p.c, p) : zero;
+    k.skip = read_pair<ANYWHERE>(a.skip + p.c, p);
     k.g_bias = k.g_skip = zero;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const size_t n = v.first_state + EACH * p.q + i;
-        const float2 A = n < v.d_state ? read_pair<false>(a.A + n * a.d_inner + p.c, p) : zero;
+        const unsigned n = first_state<PAIRS_ARE>(v) + EACH * p.q + i;
+        const float2 A = exists<PAIRS_ARE>(v, n) ? read_pair<ANYWHERE>(a.A + n * a.d_inner + p.c, p) : zero;
         k.A[i] = make_float2(A.x * 1.44269504089f, A.y * 1.44269504089f);
         k.g_A[i] = zero;
     }
     for (size_t seq = blockIdx.y; seq < v.n_seq; seq += gridDim.y) {
         p.first = (unsigned)v.begin[seq], p.end = (unsigned)v.begin[seq + 1];
         if (p.first == p.end) continue;
-        keep_states<WIDE>(m, v, p, seq, k.A, k.bias);
-        back_sequence<WIDE>(m, v, p, k, seq);
+        if (!a.kept) keep_states<PAIRS_ARE>(m, v, p, seq, k.A, k.bias);
+        back_sequence<PAIRS_ARE, BLOCKS == 3 ? 4 : 0>(m, v, p, k, seq);
         __syncthreads(); // before the next sequence takes the room
     }
     const float2 g_bias = join_lanes(k.g_bias), g_skip = join_lanes(k.g_skip);
     float *sums = v.sums + (size_t)blockIdx.y * SUMS * a.d_inner + p.c;
 #pragma unroll
-    for (int i = 0; i < EACH; i++) write_pair<false>(sums + (EACH * p.q + i) * a.d_inner, k.g_A[i], p);
+    for (int i = 0; i < EACH; i++) write_pair<ANYWHERE>(sums + (EACH * p.q + i) * a.d_inner, k.g_A[i], p);
     if (p.q != 0) return;
-    write_pair<false>(sums + STATES * a.d_inner, g_bias, p);
-    write_pair<false>(sums + (STATES + 1) * a.d_inner, g_skip, p);
+    write_pair<ANYWHERE>(sums + STATES * a.d_inner, g_bias, p);
+    write_pair<ANYWHERE>(sums + (STATES + 1) * a.d_inner, g_skip, p);
 }
 
 // ---- Launches ----
@@ -513,20 +600,21 @@ static size_t scan_back_floats(size_t n_tokens, size_t d_inner, size_t d_state)
 
 static void add_sums(fm_stream *s, const scan_back *v, float *out, size_t at, size_t rows, size_t walks)
 {
-    const size_t I = v->a.d_inner, d = rows * I;
-    if (!out || d == 0) return;
-    fm_sum_columns<<<fm_blocks(d, FM_SUM_LANES), dim3(FM_SUM_LANES, FM_SUM_ROWS), 0, s->stream>>>(
-        out, (float *)NULL, fm_plain_rows{v->sums + at * I, SUMS * I}, walks, d, walks);
-    FM_LAUNCHED(s, "scan_back");
+    const size_t I = v->a.d_inner;
+    fm_add_parts(s, out, v->sums + at * I, walks, SUMS * I, rows * I, "scan_back");
 }
 
-static bool pairs_are_aligned(const fm_scan_back_args *a)
+// How pairs lie; -1: halves where none can.
+static int pairs_of(const fm_scan_back_args *a)
 {
     const uintptr_t p = (uintptr_t)a->g_u | (uintptr_t)a->g_dt | (uintptr_t)a->g_z | (uintptr_t)a->g | (uintptr_t)a->u |
-                        (uintptr_t)a->dt | (uintptr_t)a->z | (uintptr_t)a->scratch;
+                        (uintptr_t)a->dt | (uintptr_t)a->z;
     const size_t strides =
-        a->g_u_stride | a->g_dt_stride | a->g_z_stride | a->g_stride | a->u_stride | a->dt_stride | a->z_stride;
-    return p % sizeof(float2) == 0 && strides % 2 == 0 && a->d_inner % 2 == 0;
+        a->g_u_stride | a->g_dt_stride | a->g_z_stride | a->g_stride | a->u_stride | a->dt_stride | a->z_stride | a->d_inner;
+    const size_t pair = a->half ? sizeof(__nv_bfloat162) : sizeof(float2);
+    const bool aligned = p % pair == 0 && (uintptr_t)a->scratch % sizeof(float2) == 0 && strides % 2 == 0;
+    if (!a->half) return aligned ? ALIGNED : ANYWHERE;
+    return !aligned ? -1 : a->d_state == STATES && a->z && a->d_inner % CHANNELS == 0 ? WHOLE : HALVES;
 }
 
 static scan_back describe(const fm_scan_back_args *a)
@@ -537,11 +625,15 @@ static scan_back describe(const fm_scan_back_args *a)
     v.n_seq = a->ragged->n_seq;
     v.n_tokens = a->ragged->n_tokens;
     v.d_inner = (unsigned)a->d_inner, v.d_state = (unsigned)a->d_state;
-    v.g_u_stride = (unsigned)a->g_u_stride, v.g_dt_stride = (unsigned)a->g_dt_stride, v.g_z_stride = (unsigned)a->g_z_stride;
-    v.g_stride = (unsigned)a->g_stride, v.u_stride = (unsigned)a->u_stride, v.dt_stride = (unsigned)a->dt_stride;
-    v.z_stride = (unsigned)a->z_stride, v.bc_stride = (unsigned)a->bc_stride;
-    v.kept = a->scratch;
-    v.sums = v.kept + (v.n_tokens / CHUNK + 1) * STATES * a->d_inner;
+    const unsigned size = a->half ? sizeof(__nv_bfloat16) : sizeof(float);
+    v.g_u_stride = (unsigned)a->g_u_stride * size, v.g_dt_stride = (unsigned)a->g_dt_stride * size;
+    v.g_z_stride = (unsigned)a->g_z_stride * size, v.g_stride = (unsigned)a->g_stride * size;
+    v.u_stride = (unsigned)a->u_stride * size, v.dt_stride = (unsigned)a->dt_stride * size;
+    v.z_stride = (unsigned)a->z_stride * size, v.bc_stride = (unsigned)(a->bc_stride * sizeof(float));
+    static_assert((int)CHUNK == (int)FM_KEPT_ROWS && (int)STATES == (int)FM_KEPT_STATES,
+                  "what a scan keeps is what is walked from");
+    v.kept = a->kept ? (float *)a->kept : a->scratch; // which is written only where nothing was kept
+    v.sums = a->scratch + (v.n_tokens / CHUNK + 1) * STATES * a->d_inner;
     return v;
 }
 
@@ -558,18 +650,27 @@ static void scan_back_entry(const fm_run *run, const fm_scan_back_args *a)
     fm_stream *s = run->stream;
     const size_t I = a->d_inner, most = most_walks(I), walks = a->ragged->n_seq < most ? a->ragged->n_seq : most;
     if (a->ragged->n_tokens == 0 || I == 0) return;
-    if (!fits(a)) {
-        fm_cuda_note(s, cudaErrorInvalidValue, "scan_back: a step of 2^30 tokens or channels; take fewer tokens a step");
+    const int pairs = pairs_of(a);
+    if (!fits(a) || pairs < 0) {
+        fm_cuda_note(s, cudaErrorInvalidValue,
+                     pairs < 0 ? "scan_back: rows of bf16 want pairs of channels in aligned places"
+                               : "scan_back: a step of 2^30 tokens or channels; take fewer tokens a step");
         return;
     }
     scan_back v = describe(a);
     const dim3 blocks(fm_blocks(I, CHANNELS), (unsigned)walks);
     for (size_t n = 0; n < a->d_state; n += STATES) {
         v.first_state = (unsigned)n;
-        if (pairs_are_aligned(a))
-            scan_back_blocks<true><<<blocks, THREADS, 0, s->stream>>>(v);
+        if (pairs == WHOLE && (size_t)blocks.x * blocks.y <= 3 * (size_t)s->n_sm)
+            scan_back_blocks<WHOLE, 3><<<blocks, THREADS, 0, s->stream>>>(v);
+        else if (pairs == WHOLE)
+            scan_back_blocks<WHOLE, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+        else if (pairs == HALVES)
+            scan_back_blocks<HALVES, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+        else if (pairs == ALIGNED)
+            scan_back_blocks<ALIGNED, 4><<<blocks, THREADS, 0, s->stream>>>(v);
         else
-            scan_back_blocks<false><<<blocks, THREADS, 0, s->stream>>>(v);
+            scan_back_blocks<ANYWHERE, 4><<<blocks, THREADS, 0, s->stream>>>(v);
         FM_LAUNCHED(s, "scan_back");
         add_sums(s, &v, a->g_A ? a->g_A + n * I : NULL, 0, a->d_state - n < STATES ? a->d_state - n : (size_t)STATES, walks);
         add_sums(s, &v, a->g_dt_bias, STATES, 1, walks);

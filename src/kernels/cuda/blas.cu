@@ -24,6 +24,7 @@
     X(MatmulPreferenceDestroy)                                                                                                 \
     X(MatmulPreferenceSetAttribute)                                                                                            \
     X(MatrixLayoutCreate)                                                                                                      \
+    X(MatrixLayoutSetAttribute)                                                                                                \
     X(MatrixLayoutDestroy)
 
 extern "C" size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
@@ -33,7 +34,7 @@ extern "C" size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
 
 // All that decides a plan; compared as bytes.
 typedef struct shape {
-    size_t m, n, k, lda, ldb, ldc, plan_m;
+    size_t m, n, k, lda, ldb, ldc, plan_m, pieces, c_piece;
     unsigned a_align, b_align, c_align;
     unsigned flags;
 } shape;
@@ -43,7 +44,6 @@ typedef struct plan {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
-    size_t workspace;
 } plan;
 
 typedef struct blas {
@@ -124,8 +124,9 @@ static shape shape_of(const fm_gemm *g)
     s.m = g->m, s.n = g->n, s.k = g->k;
     s.lda = g->lda, s.ldb = g->ldb, s.ldc = g->ldc;
     s.plan_m = g->plan_m ? g->plan_m : g->m;
+    s.pieces = g->pieces, s.c_piece = g->c_piece;
     s.a_align = alignment(g->a), s.b_align = alignment(g->b), s.c_align = alignment(g->c);
-    s.flags = g->a_t | g->b_t << 1 | g->f32 << 2 | g->add << 3 | g->split << 4 | (g->bias != NULL) << 5;
+    s.flags = g->a_t | g->b_t << 1 | g->f32 << 2 | g->add << 3 | g->split << 4 | (g->bias != NULL) << 5 | g->half << 6;
     return s;
 }
 
@@ -138,14 +139,28 @@ static cublasLtMatrixLayout_t layout(const blas *b, cudaDataType_t type, size_t 
     return l;
 }
 
-// Layouts of a product of m rows.
+// A list of `pieces` matrices, each so many elements after the one before.
+static bool repeat(const blas *b, cublasLtMatrixLayout_t l, size_t pieces, size_t step)
+{
+    const int32_t count = (int32_t)pieces;
+    const int64_t offset = (int64_t)step;
+    return b->MatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count) == CUBLAS_STATUS_SUCCESS &&
+           b->MatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &offset, sizeof offset) ==
+               CUBLAS_STATUS_SUCCESS;
+}
+
+// Layouts of a product of m rows.  A piece of k begins so many columns further in each row.
 static bool lay_out(const blas *b, plan *p, const fm_gemm *g, size_t m)
 {
     const cudaDataType_t type = g->f32 ? CUDA_R_32F : CUDA_R_16BF;
-    p->a = g->a_t ? layout(b, type, g->k, m, g->lda) : layout(b, type, m, g->k, g->lda);
-    p->b = g->b_t ? layout(b, type, g->n, g->k, g->ldb) : layout(b, type, g->k, g->n, g->ldb);
-    p->c = layout(b, CUDA_R_32F, m, g->n, g->ldc);
-    return p->a && p->b && p->c;
+    const size_t k = g->pieces ? g->k / g->pieces : g->k;
+    p->a = g->a_t ? layout(b, type, k, m, g->lda) : layout(b, type, m, k, g->lda);
+    p->b = g->b_t ? layout(b, type, g->n, k, g->ldb) : layout(b, type, k, g->n, g->ldb);
+    p->c = layout(b, g->half ? CUDA_R_16BF : CUDA_R_32F, m, g->n, g->ldc);
+    if (!p->a || !p->b || !p->c) return false;
+    return !g->pieces ||
+           (repeat(b, p->a, g->pieces, g->a_t ? k * g->lda : k) && repeat(b, p->b, g->pieces, g->b_t ? k : k * g->ldb) &&
+            repeat(b, p->c, g->pieces, m == g->m ? g->c_piece : m * g->ldc));
 }
 
 static bool describe(const blas *b, plan *p, const fm_gemm *g)
@@ -160,7 +175,8 @@ static bool describe(const blas *b, plan *p, const fm_gemm *g)
            b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a) == CUBLAS_STATUS_SUCCESS &&
            b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) ==
                CUBLAS_STATUS_SUCCESS &&
-           b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &f32, sizeof f32) == CUBLAS_STATUS_SUCCESS;
+           (!g->bias || b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &f32, sizeof f32) ==
+                            CUBLAS_STATUS_SUCCESS); // with rows of bf16 out there may be none
 }
 
 static bool prefer(const blas *b, cublasLtMatmulPreference_t want, const shape *s, bool split)
@@ -201,7 +217,6 @@ static bool choose(const blas *b, plan *p, const fm_gemm *g)
     if (want) b->MatmulPreferenceDestroy(want);
     forget((blas *)b, &like);
     p->algo = found.algo;
-    p->workspace = found.workspaceSize;
     return ok;
 }
 
@@ -215,6 +230,7 @@ static plan *plan_for(fm_stream *s, blas *b, const fm_gemm *g)
     forget(b, p);
     p->of = of;
     if (describe(b, p, g) && lay_out(b, p, g, g->m) && choose(b, p, g)) return p;
+    forget(b, p);
     fm_cuda_note(s, cudaErrorNotSupported, "cuBLASLt has no algorithm for a product of this shape");
     return NULL;
 }
@@ -223,14 +239,15 @@ extern "C" void fm_cuda_gemm(fm_stream *s, const fm_gemm *g)
 {
     if (g->m == 0 || g->n == 0 || !fm_cuda_blas_open(s)) return;
     if (g->k == 0) { // no sum: the old C, the bias or zeros, which cuBLASLt does not promise
-        if (!g->add) FM_CUDA(s, cudaMemset2DAsync(g->c, g->ldc * sizeof(float), 0, g->n * sizeof(float), g->m, s->stream));
+        const size_t element = g->half ? sizeof(__nv_bfloat16) : sizeof(float);
+        if (!g->add) FM_CUDA(s, cudaMemset2DAsync(g->c, g->ldc * element, 0, g->n * element, g->m, s->stream));
         return;
     }
     blas *b = (blas *)s->blas;
     plan *p = plan_for(s, b, g);
     if (!p) return;
-    const float one = 1.0f, old = g->add ? 1.0f : 0.0f;
     if (g->bias) b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
+    const float one = 1.0f, old = g->add ? 1.0f : 0.0f;
     const cublasStatus_t status = b->Matmul(b->handle, p->op, &one, g->b, p->b, g->a, p->a, &old, g->c, p->c, g->c, p->c,
                                             &p->algo, b->workspace, WORKSPACE, s->stream);
     if (status != CUBLAS_STATUS_SUCCESS) fm_cuda_note(s, cudaErrorLaunchFailure, "cublasLtMatmul");

@@ -7,16 +7,18 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-// C (m, n) = op(A) (m, k) op(B) (k, n) (+ bias) (+ the old C when add); f32 sums, f32 C.  ld counts elements from one row of what
+// C (m, n) = op(A) (m, k) op(B) (k, n) (+ bias) (+ the old C when add); f32 sums; C f32, or bf16 when half, then without bias.  ld counts elements from one row of what
 // is stored to the next.  The usual products: y = x W^T has b_t; g_x = g_y W neither; g_W = g_y^T x has a_t.
 typedef struct fm_gemm {
-    float *c;
+    void *c;
     size_t ldc;
     const void *a, *b; // bf16, or f32 when f32: then nothing is rounded, to TF32 neither
     size_t lda, ldb;
     bool a_t, b_t; // stored (k, m), stored (n, k)
-    bool f32, add;
-    bool split;        // k may be cut into pieces summed in a fixed order; which pieces depends on the whole shape
+    bool f32, add, half;
+    bool split;    // k may be cut into pieces summed in a fixed order; which pieces depends on the whole shape
+    size_t pieces; // 0, or: k is cut into so many equal ones, and C is a list of their products, c_piece elements apart
+    size_t c_piece;
     const float *bias; // (n) or NULL
     size_t m, n, k;
     size_t plan_m; // m that the algorithm is chosen for, so that a row's bits do not depend on m; 0: m itself

@@ -9,12 +9,16 @@ namespace
 {
 
 enum { WIDE = 4 /* channels of a thread, and the d_conv that has a kernel of its own */, THREADS = 64, TILE_MOST = 16 };
+enum { GRID_MOST = 65535 };  // blocks across
+enum { AHEAD = 8 };          // rows that a thread reads at once
 enum { BLOCKS_PER_SM = 16 }; // what tiles are made small for
 
-struct conv {
-    float *out;
+// R: float or __nv_bfloat16.
+template <typename R> struct conv {
+    R *out;
     fm_states state;
-    const float *x, *w, *bias;
+    const R *x;
+    const float *w, *bias;
     const size_t *begin;
     size_t out_stride, x_stride, n_seq, n_tokens, d_inner, d_conv, tile;
     bool hold, one_each;   // one_each: row s is all of sequence s
@@ -22,7 +26,7 @@ struct conv {
 };
 
 // The sequence of a row: the last one that begins at or before it, which the warp finds together, 32 places at a time.
-__device__ size_t find_seq(const conv &a, size_t row)
+template <typename R> __device__ size_t find_seq(const conv<R> &a, size_t row)
 {
     size_t lo = 0, n = a.n_seq; // it is one of lo .. lo + n - 1
     while (n > 1) {
@@ -43,7 +47,7 @@ struct span {
 };
 
 // The part of sequence `seq` that the tile of rows row .. last - 1 does; it may be empty.
-__device__ span span_of(const conv &a, size_t seq, size_t row, size_t last)
+template <typename R> __device__ span span_of(const conv<R> &a, size_t seq, size_t row, size_t last)
 {
     const size_t past = a.d_conv - 1;
     span s = {};
@@ -60,7 +64,7 @@ __device__ span span_of(const conv &a, size_t seq, size_t row, size_t last)
 }
 
 // Calls walk(span) for what this block's tile does of each sequence.
-template <typename F> __device__ void for_spans(const conv &a, F walk)
+template <typename R, typename F> __device__ void for_spans(const conv<R> &a, F walk)
 {
     const size_t row = blockIdx.y * a.tile, last = row + a.tile < a.n_tokens ? row + a.tile : a.n_tokens;
     for (size_t seq = a.one_each ? row : find_seq(a, row); seq < a.n_seq; seq++) {
@@ -86,7 +90,7 @@ struct window { // the three inputs before the next one, oldest first
     float4 v[WIDE - 1];
 };
 
-template <bool ALIGNED> __device__ window load_window(const float *oldest, size_t stride, ptrdiff_t left)
+template <bool ALIGNED, typename R> __device__ window load_window(const R *oldest, size_t stride, ptrdiff_t left)
 {
     window w;
 #pragma unroll
@@ -101,14 +105,14 @@ template <bool ALIGNED> __device__ void store_window(float *oldest, size_t strid
 }
 
 // The states' places are known here only: an unaligned one costs its own accesses, not those of the rows.
-template <bool ALIGNED> __device__ window before_span(const conv &a, const span &s, size_t c, ptrdiff_t left)
+template <bool ALIGNED, typename R> __device__ window before_span(const conv<R> &a, const span &s, size_t c, ptrdiff_t left)
 {
     if (!s.state) return load_window<ALIGNED>(a.x + (s.begin - (WIDE - 1)) * a.x_stride + c, a.x_stride, left);
     if (ALIGNED && fm_is_aligned(s.state)) return load_window<true>(s.state + c, a.d_inner, left);
     return load_window<false>(s.state + c, a.d_inner, left);
 }
 
-template <bool ALIGNED> __device__ void carry(const conv &a, const span &s, size_t c, ptrdiff_t left, window v)
+template <bool ALIGNED, typename R> __device__ void carry(const conv<R> &a, const span &s, size_t c, ptrdiff_t left, window v)
 {
     if (s.after > s.end) v = load_window<ALIGNED>(a.x + (s.after - (WIDE - 1)) * a.x_stride + c, a.x_stride, left);
     if (ALIGNED && fm_is_aligned(s.state))
@@ -117,7 +121,19 @@ template <bool ALIGNED> __device__ void carry(const conv &a, const span &s, size
         store_window<false>(s.state + c, a.d_inner, left, v);
 }
 
-template <bool ALIGNED> __global__ void __launch_bounds__(THREADS) conv_4(conv a)
+// The output of a row whose input is x, which the window then ends with.
+template <bool ALIGNED, typename R>
+__device__ void put_next(const conv<R> &a, const float4 w[WIDE], float4 bias, window &v, size_t row, size_t c, ptrdiff_t left,
+                         float4 x)
+{
+    const float4 out = silu4(fma4(w[3], x, fma4(w[2], v.v[2], fma4(w[1], v.v[1], fma4(w[0], v.v[0], bias)))));
+    v.v[0] = v.v[1], v.v[1] = v.v[2], v.v[2] = x;
+    fm_store4<ALIGNED>(a.out + row * a.out_stride + c, left, out);
+    if (a.packed) fm_store4_bf16(a.packed + row * a.d_inner + c, out);
+}
+
+// What is written might be what is read next, for all the compiler knows: so AHEAD rows are read before the first is written.
+template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) conv_4(conv<R> a)
 {
     const size_t c = ((size_t)blockIdx.x * THREADS + threadIdx.x) * WIDE;
     const ptrdiff_t left = (ptrdiff_t)a.d_inner - (ptrdiff_t)c; // of the weights, not written on the device, before the wait
@@ -129,29 +145,51 @@ template <bool ALIGNED> __global__ void __launch_bounds__(THREADS) conv_4(conv a
     for_spans(a, [&](const span &s) {
         if (left <= 0) return;
         window v = before_span<ALIGNED>(a, s, c, left);
-#pragma unroll 4
-        for (size_t row = s.begin; row < s.end; row++) {
-            const float4 x = fm_load4<ALIGNED>(a.x + row * a.x_stride + c, left);
-            const float4 sum = fma4(w[3], x, fma4(w[2], v.v[2], fma4(w[1], v.v[1], fma4(w[0], v.v[0], bias))));
-            v.v[0] = v.v[1], v.v[1] = v.v[2], v.v[2] = x;
-            const float4 out = silu4(sum);
-            fm_store4<ALIGNED>(a.out + row * a.out_stride + c, left, out);
-            if (a.packed) fm_store4_bf16(a.packed + row * a.d_inner + c, out);
+        for (size_t row = s.begin; row < s.end; row += AHEAD) {
+            typename fm_four<R>::type x[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                x[i] = fm_read4<ALIGNED>(a.x + (row + i) * a.x_stride + c, row + i < s.end ? left : 0);
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                if (row + i < s.end) put_next<ALIGNED>(a, w, bias, v, row + i, c, left, fm_widened(x[i]));
         }
         if (s.state && !a.hold) carry<ALIGNED>(a, s, c, left, v);
     });
 }
 
+// One token of each sequence.  Windows, which the kernel in front does not write, come before the wait.
+template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) conv_one(conv<R> a)
+{
+    const size_t c = ((size_t)blockIdx.x * THREADS + threadIdx.x) * WIDE, seq = blockIdx.y;
+    const ptrdiff_t left = (ptrdiff_t)a.d_inner - (ptrdiff_t)c;
+    if (left <= 0) return; // whoever returns does not hold up the next kernel
+    float4 w[WIDE];
+#pragma unroll
+    for (int k = 0; k < WIDE; k++) w[k] = fm_load4<ALIGNED>(a.w + k * a.d_inner + c, left);
+    const float4 bias = fm_load4<ALIGNED>(a.bias + c, a.bias ? left : 0);
+    float *state = fm_cuda_state(a.state, seq) + c;
+    const bool whole = ALIGNED && fm_is_aligned(state);
+    window v = whole ? load_window<true>(state, a.d_inner, left) : load_window<false>(state, a.d_inner, left);
+    fm_begin();
+    put_next<ALIGNED>(a, w, bias, v, seq, c, left, fm_load4<ALIGNED>(a.x + seq * a.x_stride + c, left));
+    if (a.hold) return;
+    if (whole)
+        store_window<true>(state, a.d_inner, left, v);
+    else
+        store_window<false>(state, a.d_inner, left, v);
+}
+
 // ---- Any d_conv, a channel a thread ----
 
 // Input i of the window before the sequence followed by its tokens.
-__device__ float input(const conv &a, const span &s, size_t i, size_t c)
+template <typename R> __device__ float input(const conv<R> &a, const span &s, size_t i, size_t c)
 {
     const size_t past = a.d_conv - 1;
-    return i < past ? s.state[i * a.d_inner + c] : a.x[(s.first + i - past) * a.x_stride + c];
+    return i < past ? s.state[i * a.d_inner + c] : fm_load1(a.x + (s.first + i - past) * a.x_stride + c);
 }
 
-__global__ void __launch_bounds__(THREADS) conv_any(conv a)
+template <typename R> __global__ void __launch_bounds__(THREADS) conv_any(conv<R> a)
 {
     const size_t c = (size_t)blockIdx.x * THREADS + threadIdx.x, past = a.d_conv - 1;
     fm_begin();
@@ -161,7 +199,7 @@ __global__ void __launch_bounds__(THREADS) conv_any(conv a)
             float sum = a.bias ? a.bias[c] : 0.0f;
             for (size_t k = 0; k < a.d_conv; k++)
                 sum = __fmaf_rn(a.w[k * a.d_inner + c], input(a, s, row - s.first + k, c), sum);
-            a.out[row * a.out_stride + c] = fm_silu(sum);
+            fm_store1(a.out + row * a.out_stride + c, fm_silu(sum));
             if (a.packed) a.packed[row * a.d_inner + c] = __float2bfloat16_rn(fm_silu(sum));
         }
         for (size_t i = 0; i < past && s.state && !a.hold; i++)
@@ -169,40 +207,48 @@ __global__ void __launch_bounds__(THREADS) conv_any(conv a)
     });
 }
 
-void conv_silu(const fm_run *run, const fm_conv_args *g)
+template <typename R> void launch(fm_stream *s, const fm_conv_args *g)
 {
     const fm_ragged *r = g->ragged;
-    fm_stream *s = run->stream;
-    const conv a0 = {g->out,
-                     g->state,
-                     g->x,
-                     g->w,
-                     g->bias,
-                     r->begin,
-                     g->out_stride,
-                     g->x_stride,
-                     r->n_seq,
-                     r->n_tokens,
-                     g->d_inner,
-                     g->d_conv,
-                     1,
-                     g->hold,
-                     r->longest == 1 && r->n_tokens == r->n_seq,
-                     (__nv_bfloat16 *)g->packed};
-    conv a = a0;
-    if (a.n_tokens == 0 || a.d_inner == 0) return;
+    conv<R> a = {(R *)g->out,
+                 g->state,
+                 (const R *)g->x,
+                 g->w,
+                 g->bias,
+                 r->begin,
+                 g->out_stride,
+                 g->x_stride,
+                 r->n_seq,
+                 r->n_tokens,
+                 g->d_inner,
+                 g->d_conv,
+                 1,
+                 g->hold,
+                 r->longest == 1 && r->n_tokens == r->n_seq,
+                 (__nv_bfloat16 *)g->packed};
     const bool wide = a.d_conv == WIDE;
     const unsigned blocks = fm_blocks(a.d_inner, wide ? THREADS * WIDE : THREADS);
     const size_t fit = a.n_tokens * blocks / ((size_t)s->n_sm * BLOCKS_PER_SM), most = wide ? TILE_MOST : 4 * TILE_MOST;
     a.tile = fit < 1 ? 1 : fit > most ? most : fit;
-    while (fm_blocks(a.n_tokens, (unsigned)a.tile) > 65535) a.tile *= 2; // the grid's limit
+    while (fm_blocks(a.n_tokens, (unsigned)a.tile) > GRID_MOST) a.tile *= 2;
     const dim3 grid(blocks, fm_blocks(a.n_tokens, (unsigned)a.tile));
     const bool aligned =
         fm_aligned(a.out, a.out_stride) && fm_aligned(a.x, a.x_stride) && fm_aligned(a.w, a.d_inner) && fm_aligned(a.bias, 0);
     if (!wide)
-        fm_queue(s, "conv_silu", conv_any, grid, THREADS, a);
+        fm_queue(s, "conv_silu", conv_any<R>, grid, THREADS, a);
+    else if (a.one_each && a.n_seq <= GRID_MOST)
+        fm_queue(s, "conv_silu", aligned ? conv_one<true, R> : conv_one<false, R>, dim3(blocks, (unsigned)a.n_seq), THREADS, a);
     else
-        fm_queue(s, "conv_silu", aligned ? conv_4<true> : conv_4<false>, grid, THREADS, a);
+        fm_queue(s, "conv_silu", aligned ? conv_4<true, R> : conv_4<false, R>, grid, THREADS, a);
+}
+
+void conv_silu(const fm_run *run, const fm_conv_args *a)
+{
+    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    if (a->half)
+        launch<__nv_bfloat16>(run->stream, a);
+    else
+        launch<float>(run->stream, a);
 }
 
 } // namespace

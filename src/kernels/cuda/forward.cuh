@@ -97,6 +97,63 @@ __device__ static inline void fm_store4_bf16(__nv_bfloat16 *p, float4 v)
     *(uint2 *)p = b.bits;
 }
 
+// ---- Rows of floats or of bf16 by the same names; those of bf16 are whole vectors at places of 8 bytes ----
+
+// Four of them as they come: widening would wait for them, so it is left to whoever wants them.
+template <typename R> struct fm_four;
+template <> struct fm_four<float> {
+    typedef float4 type;
+};
+template <> struct fm_four<__nv_bfloat16> {
+    typedef uint2 type;
+};
+
+template <bool ALIGNED> __device__ static inline float4 fm_read4(const float *p, ptrdiff_t n)
+{
+    return fm_load4<ALIGNED>(p, n);
+}
+template <bool ALIGNED> __device__ static inline uint2 fm_read4(const __nv_bfloat16 *p, ptrdiff_t n)
+{
+    return n > 0 ? *(const uint2 *)p : make_uint2(0, 0);
+}
+
+__device__ static inline float4 fm_widened(float4 v)
+{
+    return v;
+}
+__device__ static inline float4 fm_widened(uint2 v)
+{
+    return {__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+            __uint_as_float(v.y & 0xffff0000u)};
+}
+
+template <bool ALIGNED> __device__ static inline float4 fm_load4(const __nv_bfloat16 *p, ptrdiff_t n)
+{
+    return fm_widened(fm_read4<ALIGNED>(p, n));
+}
+
+template <bool ALIGNED> __device__ static inline void fm_store4(__nv_bfloat16 *p, ptrdiff_t n, float4 v)
+{
+    if (n > 0) fm_store4_bf16(p, v);
+}
+
+__device__ static inline float fm_load1(const float *p)
+{
+    return *p;
+}
+__device__ static inline float fm_load1(const __nv_bfloat16 *p)
+{
+    return __bfloat162float(*p);
+}
+__device__ static inline void fm_store1(float *p, float v)
+{
+    *p = v;
+}
+__device__ static inline void fm_store1(__nv_bfloat16 *p, float v)
+{
+    *p = __float2bfloat16_rn(v);
+}
+
 // ---- Functions ----
 
 // v / (1 + e^-v).  expf is within 1 ulp, the sum within half, the reciprocal within 1, the product within half: 3 epsilon in all.

@@ -31,6 +31,12 @@ void fm_cuda_pack_forget(fm_stream *s, const void *pack); // whoever writes one 
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
 extern "C" void fm_cuda_fill_few(fm_kernels *k); // linear
+extern "C" void fm_cuda_fill_many(fm_kernels *k); // has_three, linear_three
+
+// Sums of `pieces` products, n rows without a gap each, normed as rmsnorm_three norms them; the sums themselves go to y unless it is
+// NULL.  Runs of columns begin at multiples of 4 and are short.
+void fm_cuda_norm_pieces(fm_stream *s, const fm_linear_three_args *a, const float *pieces, size_t first, size_t n);
+enum { FM_CUDA_PIECES = 8, FM_CUDA_SHORT = 512 };
 
 // Stored rows as dense ones: out is (W->rows, W->cols) of bf16 to nearest even, or of f32; rows follow each other without a gap.
 void fm_cuda_expand(fm_stream *s, void *out, const fm_tensor *W, bool f32);

@@ -3,18 +3,19 @@
 // Weights that are not of that type are expanded into the stream's scratch, as many rows at a time as it has room for, and never
 // kept.  F32 weights too are rounded to bf16 by default: mixed precision, with the masters as they are.
 //
-// The algorithm is chosen for the shape of the weights and the power of two above n; none of them splits k, but for narrow products,
-// which one plan serves for all n.  That a token's bits then do not depend on n is no promise of cuBLASLt: without a split its kernels
-// of Hopper add k up in one order whatever their tiles, which kernelcheck holds it to (steps of 17 to 1100 tokens, every type).
+// The algorithm is chosen for the shape of the weights and the power of two above n; none of them splits k but narrow products, which
+// cut it into the same pieces for all n.  That a token's bits then do not depend on n is no promise of cuBLASLt: without a split its
+// kernels of Hopper add k up in one order whatever their tiles, which kernelcheck holds it to (steps of 17 to 1100 tokens, every type).
 #include "kernels/cuda/blas.cuh"
+#include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
 
 namespace
 {
 
-// Products with few rows of weights have too few tiles to fill a card: k is cut, in the same pieces for every n, which take scratch
-// for no more tokens at a time than this.
-enum { NARROW_ROWS = 512, NARROW_COLS = 2048, NARROW_PLAN = 512, NARROW_MOST = 1024 };
+// Products with few rows of weights have too few tiles to fill a card: k is cut into PIECES, which are products of their own, for so
+// many tokens at a time; then their sums are added in order.
+enum { NARROW_ROWS = 512, NARROW_COLS = 2048, NARROW_MOST = 2048, PIECES = FM_CUDA_PIECES, PIECE_COLS = 64, SUM_THREADS = 128 };
 enum { PLAN_LEAST = 32, PLAN_MOST = 8192 };
 const size_t PANEL_MOST = (size_t)64 << 20; // bytes of expanded weights: most of it is still in L2 when it is multiplied
 
@@ -42,56 +43,178 @@ size_t plan_for(size_t n)
     return plan;
 }
 
-// Rows first .. first + rows - 1 of W, which lie at `weights`, ld elements apart.
-void multiply(fm_stream *s, const fm_linear_args *a, const void *weights, size_t ld, size_t first, size_t rows)
+bool is_narrow(const fm_tensor *W)
+{
+    return W->rows <= NARROW_ROWS && W->rows % 4 == 0 && W->cols >= NARROW_COLS && W->cols % (PIECES * PIECE_COLS) == 0;
+}
+
+// Sums of all pieces for as many tokens as are multiplied at a time.
+size_t piece_bytes(const fm_tensor *W, size_t n)
+{
+    return is_narrow(W) ? PIECES * (n < NARROW_MOST ? n : NARROW_MOST) * W->rows * sizeof(float) : 0;
+}
+
+size_t panel_bytes(const fm_stream *s, const fm_tensor *W)
+{
+    return is_direct(s, W->type) ? 0 : panel_rows(s, W) * W->cols * element(s);
+}
+
+// Rows of weights, ld elements apart, that are rows `first` and on of the product.
+struct panel {
+    const void *weights;
+    size_t ld, first, rows;
+};
+
+fm_gemm gemm_of(const fm_stream *s, const fm_linear_args *a, const panel &p)
 {
     fm_gemm g = {};
-    const bool narrow = a->W->rows <= NARROW_ROWS && a->W->cols >= NARROW_COLS;
-    g.ldc = a->y_stride;
     g.lda = fm_cuda_x_stride(a->W->cols);
-    g.b = weights;
-    g.ldb = ld;
+    g.a = a->x;
+    g.b = p.weights;
+    g.ldb = p.ld;
     g.b_t = true;
     g.f32 = s->o.f32;
-    g.add = a->add;
-    g.split = narrow;
-    g.bias = a->bias ? a->bias + first : NULL;
-    g.n = rows;
+    g.m = a->n;
+    g.n = p.rows;
     g.k = a->W->cols;
-    g.plan_m = narrow ? NARROW_PLAN : plan_for(a->n);
-    for (size_t t = 0, most = narrow ? NARROW_MOST : a->n; t < a->n; t += most) {
-        g.m = a->n - t < most ? a->n - t : most;
-        g.c = a->y + t * a->y_stride + first;
+    g.plan_m = plan_for(a->n);
+    return g;
+}
+
+size_t out_element(const fm_linear_args *a)
+{
+    return a->half ? sizeof(__nv_bfloat16) : sizeof(float);
+}
+
+void multiply(fm_stream *s, const fm_linear_args *a, const panel &p)
+{
+    fm_gemm g = gemm_of(s, a, p);
+    g.c = (char *)a->y + p.first * out_element(a);
+    g.ldc = a->y_stride;
+    g.add = a->add;
+    g.half = a->half;
+    g.bias = a->bias ? a->bias + p.first : NULL;
+    fm_cuda_gemm(s, &g);
+}
+
+// ---- Narrow products ----
+
+// y (n, rows) = the sum of the pieces (PIECES, n, rows) (+ bias) (+ the old y).
+template <typename R> struct sum {
+    R *y;
+    const float *pieces, *bias;
+    size_t y_stride, n, rows;
+    bool add;
+};
+
+__device__ float4 add4(float4 a, float4 b)
+{
+    return {__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w)};
+}
+
+template <bool ALIGNED, typename R> __global__ void __launch_bounds__(SUM_THREADS) sum_pieces(sum<R> a)
+{
+    const size_t i = ((size_t)blockIdx.x * SUM_THREADS + threadIdx.x) * 4, all = a.n * a.rows;
+    fm_begin();
+    if (i >= all) return;
+    float4 v[PIECES];
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) v[p] = *(const float4 *)(a.pieces + p * all + i);
+#pragma unroll
+    for (int p = 1; p < PIECES; p++) v[0] = add4(v[0], v[p]);
+    const size_t row = i / a.rows, c = i % a.rows;
+    R *y = a.y + row * a.y_stride + c;
+    if (a.bias) v[0] = add4(v[0], fm_load4<false>(a.bias + c, 4));
+    if (a.add) v[0] = add4(v[0], fm_load4<ALIGNED>(y, 4));
+    fm_store4<ALIGNED>(y, 4, v[0]);
+}
+
+// Of n tokens from `token` on.
+template <typename R>
+void queue_sum(fm_stream *s, const fm_linear_args *a, const panel &p, const float *pieces, size_t token, size_t n)
+{
+    const sum<R> args = {
+        (R *)a->y + token * a->y_stride + p.first, pieces, a->bias ? a->bias + p.first : NULL, a->y_stride, n, p.rows, a->add};
+    fm_queue(s, "linear", fm_aligned(a->y, a->y_stride) ? sum_pieces<true, R> : sum_pieces<false, R>,
+             fm_blocks(n * p.rows / 4, SUM_THREADS), SUM_THREADS, args);
+}
+
+// three: the norms as well, or NULL.
+void multiply_narrow(fm_stream *s, const fm_linear_args *a, const panel &p, float *pieces, const fm_linear_three_args *three)
+{
+    fm_gemm g = gemm_of(s, a, p);
+    g.c = pieces;
+    g.ldc = p.rows;
+    g.pieces = PIECES;
+    g.plan_m = plan_for(a->n < NARROW_MOST ? a->n : NARROW_MOST);
+    for (size_t t = 0; t < a->n; t += NARROW_MOST) {
+        g.m = a->n - t < NARROW_MOST ? a->n - t : NARROW_MOST;
         g.a = (const char *)a->x + t * g.lda * element(s);
+        g.c_piece = g.m * p.rows;
         fm_cuda_gemm(s, &g);
+        if (three)
+            fm_cuda_norm_pieces(s, three, pieces, t, g.m);
+        else if (a->half)
+            queue_sum<__nv_bfloat16>(s, a, p, pieces, t, g.m);
+        else
+            queue_sum<float>(s, a, p, pieces, t, g.m);
     }
+}
+
+// Panels of the weights in turn.
+void linear(fm_stream *s, const fm_linear_args *a, const fm_linear_three_args *three)
+{
+    const fm_tensor *W = a->W;
+    if (a->n == 0 || W->rows == 0) return;
+    if (panel_bytes(s, W) + piece_bytes(W, a->n) > s->work_bytes) {
+        fm_cuda_note(s, cudaErrorMemoryAllocation, "a product of many tokens: fm_cuda_work_bytes() were not reserved");
+        return;
+    }
+    const size_t most = is_direct(s, W->type) ? W->rows : panel_rows(s, W);
+    float *pieces = (float *)((char *)s->work + panel_bytes(s, W));
+    for (size_t first = 0; first < W->rows; first += most) {
+        const size_t left = W->rows - first, rows = left < most ? left : most;
+        panel p = {W->data, W->stride / element(s), first, rows};
+        if (!is_direct(s, W->type)) {
+            const fm_tensor part = fm_tensor_rows(W, first, rows);
+            fm_cuda_expand(s, s->work, &part, s->o.f32);
+            p.weights = s->work;
+            p.ld = W->cols;
+        }
+        if (is_narrow(W))
+            multiply_narrow(s, a, p, pieces, three);
+        else
+            multiply(s, a, p);
+    }
+}
+
+bool has_three(const fm_run *run, const fm_tensor *W, size_t n, const size_t d[3])
+{
+    const fm_stream *s = run->stream;
+    const bool one_panel = is_direct(s, W->type) || panel_rows(s, W) >= W->rows;
+    const bool short_runs = d[0] <= FM_CUDA_SHORT && d[1] <= FM_CUDA_SHORT && d[2] <= FM_CUDA_SHORT;
+    return !fm_cuda_is_few(s, n) && is_narrow(W) && one_panel && short_runs && d[0] % 4 == 0 && d[1] % 4 == 0 && d[2] % 4 == 0;
+}
+
+void linear_three(const fm_run *run, const fm_linear_three_args *a)
+{
+    linear(run->stream, &a->product, a);
 }
 
 } // namespace
 
 extern "C" size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n)
 {
-    if (fm_cuda_is_few(s, n) || is_direct(s, W->type)) return 0;
-    return panel_rows(s, W) * W->cols * element(s);
+    return fm_cuda_is_few(s, n) ? 0 : panel_bytes(s, W) + piece_bytes(W, n);
 }
 
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a)
 {
-    const fm_tensor *W = a->W;
-    if (a->n == 0 || W->rows == 0) return;
-    if (is_direct(s, W->type)) {
-        multiply(s, a, W->data, W->stride / element(s), 0, W->rows);
-        return;
-    }
-    const size_t panel = panel_rows(s, W);
-    if (panel * W->cols * element(s) > s->work_bytes) {
-        fm_cuda_note(s, cudaErrorMemoryAllocation, "a product of many tokens: fm_cuda_work_bytes() were not reserved");
-        return;
-    }
-    for (size_t first = 0; first < W->rows; first += panel) {
-        const size_t left = W->rows - first, rows = left < panel ? left : panel;
-        const fm_tensor part = fm_tensor_rows(W, first, rows);
-        fm_cuda_expand(s, s->work, &part, s->o.f32);
-        multiply(s, a, s->work, W->cols, first, rows);
-    }
+    linear(s, a, NULL);
+}
+
+extern "C" void fm_cuda_fill_many(fm_kernels *k)
+{
+    k->has_three = has_three;
+    k->linear_three = linear_three;
 }

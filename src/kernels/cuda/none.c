@@ -138,7 +138,7 @@ size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
     return 0;
 }
 
-size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols)
+size_t fm_cuda_back_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n, bool half)
 {
     NEVER;
     return 0;

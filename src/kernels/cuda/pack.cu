@@ -4,9 +4,11 @@
 
 struct pack_args {
     uint8_t *out;
-    const float *x;
+    const void *x; // of float, or of bf16 (fm_pack_args.half)
     size_t x_stride, n, cols;
     bool aligned; // rows of x, to 16 bytes
+
+    template <class IN> __device__ const IN *row(size_t r) const { return (const IN *)x + r * x_stride; }
 };
 
 static pack_args args_of(const fm_pack_args *p)
@@ -26,14 +28,14 @@ __device__ static void put2(__nv_bfloat16 *o, float a, float b)
 }
 
 // A thread takes two columns of `stride`; zeros beyond cols.
-template <class OUT> __global__ static void pack_rows_kernel(pack_args a, size_t stride)
+template <class OUT, class IN> __global__ static void pack_rows_kernel(pack_args a, size_t stride)
 {
     fm_pdl_wait();
     fm_pdl_trigger();
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = i / (stride / 2), c = i % (stride / 2) * 2;
     if (r >= a.n) return;
-    const float *x = a.x + r * a.x_stride;
-    put2((OUT *)a.out + r * stride + c, c < a.cols ? x[c] : 0.0f, c + 1 < a.cols ? x[c + 1] : 0.0f);
+    const IN *x = a.row<IN>(r);
+    put2((OUT *)a.out + r * stride + c, c < a.cols ? (float)x[c] : 0.0f, c + 1 < a.cols ? (float)x[c + 1] : 0.0f);
 }
 
 static void rows_now(const fm_pack_args *p)
@@ -42,14 +44,16 @@ static void rows_now(const fm_pack_args *p)
     const size_t stride = fm_cuda_x_stride(p->cols), threads = p->n * (stride / 2);
     const fm_launch l = {p->stream, fm_blocks(threads, 256), 256, 0, 1};
     if (p->stream->o.f32)
-        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<float>, a, stride);
+        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<float, float>, a, stride);
+    else if (p->half)
+        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<__nv_bfloat16, __nv_bfloat16>, a, stride);
     else
-        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<__nv_bfloat16>, a, stride);
+        fm_cuda_launch(&l, "pack_x", pack_rows_kernel<__nv_bfloat16, float>, a, stride);
 }
 
 // ---- Records ----
 
-template <bool WIDE> __global__ static void pack_records_kernel(pack_args a, size_t chunks, size_t tokens)
+template <bool WIDE, class IN> __global__ static void pack_records_kernel(pack_args a, size_t chunks, size_t tokens)
 {
     fm_pdl_trigger(); // before the wait, against the rule of launch.cuh: no kernel writes quantised weights
     fm_pdl_wait();
@@ -57,7 +61,7 @@ template <bool WIDE> __global__ static void pack_records_kernel(pack_args a, siz
     if (r >= a.n) return;
     uint8_t *record = a.out + (r / tokens * chunks + chunk) * fm_record_bytes(WIDE, tokens);
     float v[8];
-    pack_load(v, a.x + r * a.x_stride, a.cols, chunk, a.aligned);
+    pack_load(v, a.row<IN>(r), a.cols, chunk, a.aligned);
     pack_record<WIDE>(record, tokens, r % tokens, v);
 }
 
@@ -66,7 +70,8 @@ template <bool WIDE> static void records_now(const fm_pack_args *p)
     const pack_args a = args_of(p);
     const size_t chunks = (p->cols + FM_CHUNK - 1) / FM_CHUNK, warps = p->n * chunks;
     const fm_launch l = {p->stream, fm_blocks(warps, 2), 64, 0, 1};
-    fm_cuda_launch(&l, "pack_x", pack_records_kernel<WIDE>, a, chunks, fm_record_tokens(p->n));
+    fm_cuda_launch(&l, "pack_x", p->half ? pack_records_kernel<WIDE, __nv_bfloat16> : pack_records_kernel<WIDE, float>, a,
+                   chunks, fm_record_tokens(p->n));
 }
 
 // ---- Now, or by the product ----

@@ -97,6 +97,13 @@ __device__ static inline void pack_load(float v[8], const float *x, size_t cols,
     for (int i = 0; i < 8; i++) v[i] = c < cols ? x[c + i / 4 * 16 + i % 4] : 0.0f;
 }
 
+__device__ static inline void pack_load(float v[8], const __nv_bfloat16 *x, size_t cols, size_t chunk, bool)
+{
+    const size_t c = chunk * FM_CHUNK + threadIdx.x % 32 / 4 * 32 + threadIdx.x % 4 * 4;
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = c < cols ? __bfloat162float(x[c + i / 4 * 16 + i % 4]) : 0.0f;
+}
+
 // Into a record with room for `tokens`.
 template <bool WIDE> __device__ static inline void pack_record(uint8_t *record, size_t tokens, size_t token, const float v[8])
 {

@@ -19,10 +19,11 @@ enum { LANES = 32, QUADS = LANES / 4 }; // channels of a block, also by fours
 enum { TILE_MOST = 16, STATES_MOST = 256, WARPS_MOST = 16 };
 enum { ONE_THREADS = 64, BLOCKS_PER_SM = 9 }; // of step_one
 
-struct scan {
-    float *y;
+// R: float or __nv_bfloat16, of y, u, dt and z.
+template <typename R> struct scan {
+    R *y;
     fm_states h;
-    const float *u, *dt, *z;
+    const R *u, *dt, *z;
     size_t y_stride, u_stride, dt_stride, z_stride;
     const float *dt_bias, *A, *skip, *B, *C;
     size_t bc_stride;
@@ -31,15 +32,16 @@ struct scan {
     int d_state;
     bool hold, bc_aligned, out;
     __nv_bfloat16 *packed; // (n_tokens, d_inner) without a gap, or NULL
+    float *kept;           // (n_tokens / FM_KEPT_ROWS + 1, d_state, d_inner), or NULL
 
     __device__ void put4(size_t row, size_t c, float4 v) const // of whole vectors
     {
-        if (y) *(float4 *)(y + row * y_stride + c) = v;
+        if (y) fm_store4<true>(y + row * y_stride + c, 4, v);
         if (packed) fm_store4_bf16(packed + row * d_inner + c, v);
     }
     __device__ void put(size_t row, size_t c, float v) const
     {
-        if (y) y[row * y_stride + c] = v;
+        if (y) fm_store1(y + row * y_stride + c, v);
         if (packed) packed[row * d_inner + c] = __float2bfloat16_rn(v);
     }
 };
@@ -123,14 +125,15 @@ __device__ float gated(bool gate, float y, float z)
 // ---- Many tokens ----
 
 // Four channels of a token as they come.
-struct input {
-    float4 u, dt, z;
+template <typename R> struct input {
+    typename fm_four<R>::type u, dt, z;
 };
 
-__device__ void put_steps(float2 *to, const input &in, float4 bias)
+template <typename R> __device__ void put_steps(float2 *to, const input<R> &in, float4 bias)
 {
-    const float2 s0 = step_of(in.u.x, in.dt.x, bias.x), s1 = step_of(in.u.y, in.dt.y, bias.y);
-    const float2 s2 = step_of(in.u.z, in.dt.z, bias.z), s3 = step_of(in.u.w, in.dt.w, bias.w);
+    const float4 u = fm_widened(in.u), dt = fm_widened(in.dt);
+    const float2 s0 = step_of(u.x, dt.x, bias.x), s1 = step_of(u.y, dt.y, bias.y);
+    const float2 s2 = step_of(u.z, dt.z, bias.z), s3 = step_of(u.w, dt.w, bias.w);
     ((float4 *)to)[0] = {s0.x, s0.y, s1.x, s1.y};
     ((float4 *)to)[1] = {s2.x, s2.y, s3.x, s3.y};
 }
@@ -140,10 +143,11 @@ __device__ float4 add4(float4 a, float4 b)
     return {__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w)};
 }
 
-__device__ float4 finished(bool gate, float4 y, float4 skip, const input &in)
+template <typename R> __device__ float4 finished(bool gate, float4 y, float4 skip, const input<R> &in)
 {
-    return {gated(gate, __fmaf_rn(skip.x, in.u.x, y.x), in.z.x), gated(gate, __fmaf_rn(skip.y, in.u.y, y.y), in.z.y),
-            gated(gate, __fmaf_rn(skip.z, in.u.z, y.z), in.z.z), gated(gate, __fmaf_rn(skip.w, in.u.w, y.w), in.z.w)};
+    const float4 u = fm_widened(in.u), z = fm_widened(in.z);
+    return {gated(gate, __fmaf_rn(skip.x, u.x, y.x), z.x), gated(gate, __fmaf_rn(skip.y, u.y, y.y), z.y),
+            gated(gate, __fmaf_rn(skip.z, u.z, y.z), z.z), gated(gate, __fmaf_rn(skip.w, u.w, y.w), z.w)};
 }
 
 // Places in shared memory, two of each: for the tile that is scanned, and for the one before or after it.
@@ -187,8 +191,8 @@ __device__ void await_copies()
 }
 
 // One block's sequence and channels; tiles are counted from the sequence's begin.
-template <int S, bool OUT> struct walk {
-    const scan &a;
+template <typename R, int S, bool OUT> struct walk {
+    const scan<R> &a;
     const layout<S> l;
     float *shared;
     size_t first, n_tokens, n_tiles;
@@ -201,13 +205,13 @@ template <int S, bool OUT> struct walk {
     __device__ bool has(size_t tile) const { return slot < l.tile && tile * l.tile + slot < n_tokens; }
     __device__ size_t row(size_t tile) const { return first + tile * l.tile + slot; }
 
-    __device__ input load(size_t tile) const
+    __device__ input<R> load(size_t tile) const
     {
-        input in = {};
+        input<R> in = {};
         if (!has(tile)) return in;
-        in.u = fm_load4<false>(a.u + row(tile) * a.u_stride + channel(), left());
-        in.dt = fm_load4<false>(a.dt + row(tile) * a.dt_stride + channel(), left());
-        if (OUT && a.z) in.z = fm_load4<false>(a.z + row(tile) * a.z_stride + channel(), left());
+        in.u = fm_read4<false>(a.u + row(tile) * a.u_stride + channel(), left());
+        in.dt = fm_read4<false>(a.dt + row(tile) * a.dt_stride + channel(), left());
+        if (OUT && a.z) in.z = fm_read4<false>(a.z + row(tile) * a.z_stride + channel(), left());
         return in;
     }
 
@@ -225,7 +229,7 @@ template <int S, bool OUT> struct walk {
         }
     }
 
-    __device__ void prepare(size_t tile, const input &in) const
+    __device__ void prepare(size_t tile, const input<R> &in) const
     {
         if (!has(tile)) return;
         float2 *to = l.at(shared, tile).step + slot * LANES + 4 * quad;
@@ -269,7 +273,7 @@ template <int S, bool OUT> struct walk {
         for (; t < tokens; t++) scan_tokens<1>(p, t, h, warp, lane);
     }
 
-    __device__ void finish(size_t tile, const input &in) const
+    __device__ void finish(size_t tile, const input<R> &in) const
     {
         if (!has(tile)) return;
         const float *parts = l.at(shared, tile).parts + slot * LANES + 4 * quad;
@@ -287,13 +291,13 @@ template <int S, bool OUT> struct walk {
     // its places long before it writes them.
     template <typename H> __device__ void run(H &h, int warp, int lane) const
     {
-        input now = load(0), next = load(1), before = {};
+        input<R> now = load(0), next = load(1), before = {};
         fetch_bc(0);
         prepare(0, now);
         await_copies();
         __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
-            const input later = load(k + 2);
+            const input<R> later = load(k + 2);
             fetch_bc(k + 1);
             if (OUT && k > 0) finish(k - 1, before);
             prepare(k + 1, next);
@@ -306,7 +310,7 @@ template <int S, bool OUT> struct walk {
     }
 };
 
-template <int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) scan_long(scan a)
+template <typename R, int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) scan_long(scan<R> a)
 {
     extern __shared__ __align__(16) float shared[];
     const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
@@ -320,7 +324,7 @@ template <int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) sc
     if (n_tokens == 0) return;
     float *state = fm_cuda_state(a.h, blockIdx.y) + at;
     h.read(state, a.d_inner, n);
-    walk<S, OUT> w = {a, layout<S>((int)blockDim.x / LANES), shared, first, n_tokens};
+    walk<R, S, OUT> w = {a, layout<S>((int)blockDim.x / LANES), shared, first, n_tokens};
     w.n_tiles = (n_tokens + w.l.tile - 1) / w.l.tile;
     w.c = c;
     w.slot = (int)threadIdx.x / QUADS;
@@ -336,11 +340,11 @@ template <int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) sc
 // The same walk with its work dealt out to two kinds of warps: four scan, each S states of 64 channels, two a lane, so that B and C
 // are read from shared memory half as often (what it gives to registers, 128 bytes a clock, was the limit with one); four prepare
 // and finish.  A multiprocessor so always has both kinds at work, with one block too.
-template <int S> struct wide {
+template <typename R, int S> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
     enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
-    const scan &a;
+    const scan<R> &a;
     float *shared;
     size_t first, n_tokens, n_tiles, c;
 
@@ -355,15 +359,15 @@ template <int S> struct wide {
 
     // ---- Helpers: thread i has token i / 16 of a tile, and the one 8 further, of four channels ----
 
-    __device__ void load(input in[ITEMS], size_t tile, int i) const
+    __device__ void load(input<R> in[ITEMS], size_t tile, int i) const
     {
         const size_t row = first + tile * TILE + i / 16, at = c + i % 16 * 4;
 #pragma unroll
         for (int j = 0; j < ITEMS; j++) {
             if (i / 16 + 8 * j >= tokens(tile)) continue;
-            in[j].u = *(const float4 *)(a.u + (row + 8 * j) * a.u_stride + at);
-            in[j].dt = *(const float4 *)(a.dt + (row + 8 * j) * a.dt_stride + at);
-            in[j].z = *(const float4 *)(a.z + (row + 8 * j) * a.z_stride + at);
+            in[j].u = fm_read4<true>(a.u + (row + 8 * j) * a.u_stride + at, 4);
+            in[j].dt = fm_read4<true>(a.dt + (row + 8 * j) * a.dt_stride + at, 4);
+            in[j].z = fm_read4<true>(a.z + (row + 8 * j) * a.z_stride + at, 4);
         }
     }
 
@@ -376,7 +380,7 @@ template <int S> struct wide {
         copy_async(bc(tile) + TILE * STATES + 4 * i, a.C + from, true);
     }
 
-    __device__ void prepare(size_t tile, const input in[ITEMS], float4 bias, int i) const
+    __device__ void prepare(size_t tile, const input<R> in[ITEMS], float4 bias, int i) const
     {
         float2 *to = (float2 *)steps(tile) + i / 16 * CHANNELS + i % 16 * 4;
 #pragma unroll
@@ -384,7 +388,7 @@ template <int S> struct wide {
             if (i / 16 + 8 * j < tokens(tile)) put_steps(to + 8 * j * CHANNELS, in[j], bias);
     }
 
-    __device__ void finish(size_t tile, const input in[ITEMS], float4 skip, int i) const
+    __device__ void finish(size_t tile, const input<R> in[ITEMS], float4 skip, int i) const
     {
 #pragma unroll
         for (int j = 0; j < ITEMS; j++) {
@@ -402,7 +406,7 @@ template <int S> struct wide {
     {
         const float4 bias = fm_load4<true>(a.dt_bias + c + i % 16 * 4, a.dt_bias ? 4 : 0),
                      skip = *(const float4 *)(a.skip + c + i % 16 * 4);
-        input before[ITEMS] = {}, now[ITEMS] = {}, next[ITEMS] = {};
+        input<R> before[ITEMS] = {}, now[ITEMS] = {}, next[ITEMS] = {};
         load(now, 0, i);
         load(next, 1, i);
         fetch_bc(0, i);
@@ -410,7 +414,7 @@ template <int S> struct wide {
         await_copies();
         __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
-            input later[ITEMS] = {};
+            input<R> later[ITEMS] = {};
             load(later, k + 2, i);
             fetch_bc(k + 1, i);
             prepare(k + 1, next, bias, i);
@@ -449,13 +453,26 @@ template <int S> struct wide {
         return {h[0].sum(k.c, S), h[1].sum(k.c, S)};
     }
 
-    // What the next tokens read comes before what these write, so that no exponential waits for shared memory.
-    __device__ void scan_tile(size_t tile, half h[2], int warp, int lane) const
+    // The state after token t of a tile, for the backward.
+    __device__ void keep(size_t tile, int t, const half h[2], int warp, int lane) const
     {
+        const size_t at = (first + tile * TILE + (size_t)t + 1) / FM_KEPT_ROWS * STATES + (size_t)(warp * S);
+        float *to = a.kept + at * a.d_inner + c + 2 * (size_t)lane;
+#pragma unroll
+        for (int i = 0; i < S; i++) *(float2 *)(to + i * a.d_inner) = {h[0].h[i], h[1].h[i]};
+    }
+
+    // What the next tokens read comes before what these write, so that no exponential waits for shared memory.
+    template <bool KEEP> __device__ void scan_tile(size_t tile, half h[2], int warp, int lane) const
+    {
+        const int border = FM_KEPT_ROWS - 1 - (int)(first % FM_KEPT_ROWS); // what t % FM_KEPT_ROWS is before a row that is kept
         float2 *to = (float2 *)parts(tile) + warp * TILE * LANES + lane;
         const int n = tokens(tile);
         if (n < TILE) {
-            for (int t = 0; t < n; t++) to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
+            for (int t = 0; t < n; t++) {
+                to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
+                if (KEEP && t % FM_KEPT_ROWS == border) keep(tile, t, h, warp, lane);
+            }
             return;
         }
         token k[2][G];
@@ -468,25 +485,28 @@ template <int S> struct wide {
             for (int i = 0; i < G; i++)
                 if (t + G < TILE) k[(t / G + 1) % 2][i] = read(tile, t + G + i, warp, lane);
 #pragma unroll
-            for (int i = 0; i < G; i++) y[i] = scan_token(h, k[t / G % 2][i]);
+            for (int i = 0; i < G; i++) {
+                y[i] = scan_token(h, k[t / G % 2][i]);
+                if (KEEP && (t + i) % FM_KEPT_ROWS == border) keep(tile, t + i, h, warp, lane);
+            }
 #pragma unroll
             for (int i = 0; i < G; i++) to[(t + i) * LANES] = y[i];
         }
     }
 
-    __device__ void scan_all(half h[2], int warp, int lane) const
+    template <bool KEEP> __device__ void scan_all(half h[2], int warp, int lane) const
     {
         __syncthreads();
         for (size_t k = 0; k < n_tiles; k++) {
-            scan_tile(k, h, warp, lane);
+            scan_tile<KEEP>(k, h, warp, lane);
             __syncthreads();
         }
     }
 };
 
-template <int S> __global__ void __launch_bounds__(wide<S>::THREADS, 2) scan_wide(scan a)
+template <typename R, int S, bool KEEP> __global__ void __launch_bounds__(wide<R, S>::THREADS, 2) scan_wide(scan<R> a)
 {
-    typedef wide<S> walk;
+    typedef wide<R, S> walk;
     extern __shared__ __align__(16) float shared[];
     fm_begin();
     const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
@@ -505,7 +525,7 @@ template <int S> __global__ void __launch_bounds__(wide<S>::THREADS, 2) scan_wid
         h[i].read_decays(a.A + at + i, a.d_inner, S);
         h[i].read(state + i, a.d_inner, S);
     }
-    w.scan_all(h, warp, lane);
+    w.template scan_all<KEEP>(h, warp, lane);
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (!a.hold) h[i].write(state + i, a.d_inner, S);
@@ -514,17 +534,17 @@ template <int S> __global__ void __launch_bounds__(wide<S>::THREADS, 2) scan_wid
 // ---- One token of each sequence ----
 
 // A thread has a channel with all its states, and adds up what its warps would in scan_long.  Sequence s is row s.
-struct inputs {
-    float u, dt, z;
+template <typename R> struct inputs {
+    R u, dt, z; // as they come
 };
 
-__device__ inputs inputs_of(const scan &a, size_t row, size_t c)
+template <typename R> __device__ inputs<R> inputs_of(const scan<R> &a, size_t row, size_t c)
 {
-    return {a.u[row * a.u_stride + c], a.dt[row * a.dt_stride + c], a.out && a.z ? a.z[row * a.z_stride + c] : 0.0f};
+    return {a.u[row * a.u_stride + c], a.dt[row * a.dt_stride + c], a.out && a.z ? a.z[row * a.z_stride + c] : (R)0.0f};
 }
 
 // W times S states.  Threads walk every gridDim.y-th sequence with the decays in registers, and read the next one early.
-template <int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(scan a)
+template <typename R, int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(scan<R> a)
 {
     const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner;
     if (c >= d) return; // whoever returns does not hold up the next kernel
@@ -537,10 +557,10 @@ template <int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(
     for (int i = 0; i < S * W; i++) fm_prefetch(state + i * d);
     fm_begin();
     next.read(state, d, 0);
-    inputs then = inputs_of(a, s, c);
+    inputs<R> then = inputs_of(a, s, c);
     while (s < a.n_seq) {
         float *const here = state, *const B = (float *)a.B + s * a.bc_stride, *const C = (float *)a.C + s * a.bc_stride;
-        const inputs now = then;
+        const inputs<R> now = then;
         const size_t row = s;
 #pragma unroll
         for (int i = 0; i < S * W; i++) h.h[i] = next.h[i];
@@ -550,7 +570,7 @@ template <int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(
             next.read(state, d, 0);
             then = inputs_of(a, s, c);
         }
-        const float2 step = step_of(now.u, now.dt, bias);
+        const float2 step = step_of((float)now.u, (float)now.dt, bias);
         float y = 0.0f;
 #pragma unroll
         for (int w = 0; w < W; w++) {
@@ -561,18 +581,18 @@ template <int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(
             if (a.out) y = w == 0 ? part.sum(C, 0) : __fadd_rn(y, part.sum(C + w * S, 0));
             if (!a.hold) part.write(here + w * S * d, d, 0);
         }
-        if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(skip, now.u, y), now.z));
+        if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(skip, (float)now.u, y), (float)now.z));
     }
 }
 
 // The same for any number of states: a sequence each blockIdx.y.
-template <int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan a)
+template <typename R, int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan<R> a)
 {
     const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner, row = blockIdx.y;
     if (c >= d) return;
     fm_begin();
-    const inputs now = inputs_of(a, row, c);
-    const float2 step = step_of(now.u, now.dt, a.dt_bias ? a.dt_bias[c] : 0.0f);
+    const inputs<R> now = inputs_of(a, row, c);
+    const float2 step = step_of((float)now.u, (float)now.dt, a.dt_bias ? a.dt_bias[c] : 0.0f);
     float *state = fm_cuda_state(a.h, row) + c;
     const float *B = a.B + row * a.bc_stride, *C = a.C + row * a.bc_stride;
     float y = 0.0f;
@@ -585,39 +605,44 @@ template <int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan a)
         if (a.out) y = n0 == 0 ? part.sum(C, n) : __fadd_rn(y, part.sum(C + n0, n));
         if (!a.hold) part.write(state + n0 * d, d, n);
     }
-    if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(a.skip[c], now.u, y), now.z));
+    if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(a.skip[c], (float)now.u, y), (float)now.z));
 }
 
 // ---- Launches ----
 
-template <int S> void launch_one(fm_stream *s, const scan &a)
+template <typename R, int S> void launch_one(fm_stream *s, const scan<R> &a)
 {
     const unsigned blocks = fm_blocks(a.d_inner, ONE_THREADS);
     const size_t fit = (size_t)s->n_sm * BLOCKS_PER_SM / blocks;
     const size_t groups = fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq;
     if (S <= 4 && a.d_state == 4 * S)
-        fm_queue(s, "scan", step_one < S <= 4 ? S : 1, 4 >, dim3(blocks, (unsigned)groups), ONE_THREADS, a);
+        fm_queue(s, "scan", step_one < R, S <= 4 ? S : 1, 4 >, dim3(blocks, (unsigned)groups), ONE_THREADS, a);
     else
-        fm_queue(s, "scan", step_any<S>, dim3(blocks, (unsigned)a.n_seq), ONE_THREADS, a);
+        fm_queue(s, "scan", step_any<R, S>, dim3(blocks, (unsigned)a.n_seq), ONE_THREADS, a);
 }
 
-template <typename K> void launch_tiles(fm_stream *s, const scan &a, K kernel, unsigned blocks, unsigned threads, size_t bytes)
+template <typename R, typename K>
+void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, unsigned blocks, unsigned threads, size_t bytes)
 {
     if (bytes > 48 << 10) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     fm_queue_shared(s, "scan", kernel, dim3(blocks, (unsigned)a.n_seq), threads, bytes, a);
 }
 
-template <int S> void launch(fm_stream *s, const scan &a, bool one_each, bool aligned)
+template <int S, typename R> void launch(fm_stream *s, const scan<R> &a, bool one_each, bool aligned)
 {
     enum { WIDE = S <= 4 ? S : 1 };
-    typedef wide<WIDE> w;
+    typedef wide<R, WIDE> w;
     const unsigned blocks = fm_blocks(a.d_inner, LANES), warps = fm_blocks((size_t)a.d_state, S);
     if (one_each)
-        launch_one<S>(s, a);
+        launch_one<R, S>(s, a);
     else if (WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % w::CHANNELS == 0)
-        launch_tiles(s, a, scan_wide<WIDE>, fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, 2 * w::BUFFER * sizeof(float));
+        launch_tiles(s, a, a.kept ? scan_wide<R, WIDE, true> : scan_wide<R, WIDE, false>, fm_blocks(a.d_inner, w::CHANNELS),
+                     w::THREADS, 2 * w::BUFFER * sizeof(float));
+    else if (a.kept)
+        fm_cuda_note(s, cudaErrorInvalidValue, "scan: states are kept of whole vectors in aligned places only");
     else
-        launch_tiles(s, a, a.out ? scan_long<S, true> : scan_long<S, false>, blocks, warps * 32, layout<S>((int)warps).bytes());
+        launch_tiles(s, a, a.out ? scan_long<R, S, true> : scan_long<R, S, false>, blocks, warps * 32,
+                     layout<S>((int)warps).bytes());
 }
 
 // Whole vectors of everything, with a gate.
@@ -629,45 +654,54 @@ bool all_aligned(const fm_scan_args *g)
 }
 
 // States a warp: fixed by d_state, as the order of sums is.
-void scan_entry(const fm_run *run, const fm_scan_args *g)
+template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
 {
     const fm_ragged *r = g->ragged;
-    fm_stream *s = run->stream;
     const bool out = g->y || g->packed,
                bc_aligned = g->d_state % 4 == 0 && fm_aligned(g->B, g->bc_stride) && (!out || fm_aligned(g->C, 0));
-    const scan a = {g->y,
-                    g->h,
-                    g->u,
-                    g->dt,
-                    g->z,
-                    g->y_stride,
-                    g->u_stride,
-                    g->dt_stride,
-                    g->z_stride,
-                    g->dt_bias,
-                    g->A,
-                    g->skip,
-                    g->B,
-                    g->C,
-                    g->bc_stride,
-                    r->begin,
-                    r->n_seq,
-                    g->d_inner,
-                    (int)g->d_state,
-                    g->hold,
-                    bc_aligned,
-                    out,
-                    (__nv_bfloat16 *)g->packed};
+    const scan<R> a = {(R *)g->y,
+                       g->h,
+                       (const R *)g->u,
+                       (const R *)g->dt,
+                       (const R *)g->z,
+                       g->y_stride,
+                       g->u_stride,
+                       g->dt_stride,
+                       g->z_stride,
+                       g->dt_bias,
+                       g->A,
+                       g->skip,
+                       g->B,
+                       g->C,
+                       g->bc_stride,
+                       r->begin,
+                       r->n_seq,
+                       g->d_inner,
+                       (int)g->d_state,
+                       g->hold,
+                       bc_aligned,
+                       out,
+                       (__nv_bfloat16 *)g->packed,
+                       g->kept};
     const bool one_each = r->longest == 1 && r->n_tokens == r->n_seq, aligned = bc_aligned && all_aligned(g);
-    if (r->n_tokens == 0 || g->d_inner == 0) return;
-    if (g->d_state > STATES_MOST || r->n_seq > 65535)
-        fm_cuda_note(s, cudaErrorInvalidValue, "scan: expected at most 256 states a channel and 65535 sequences a step");
-    else if (g->d_state <= 8)
+    if (g->d_state <= 8)
         launch<2>(s, a, one_each, aligned);
     else if (g->d_state <= 64)
         launch<4>(s, a, one_each, aligned);
     else
         launch<16>(s, a, one_each, aligned);
+}
+
+void scan_entry(const fm_run *run, const fm_scan_args *a)
+{
+    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    if (a->d_state > STATES_MOST || a->ragged->n_seq > 65535)
+        fm_cuda_note(run->stream, cudaErrorInvalidValue,
+                     "scan: expected at most 256 states a channel and 65535 sequences a step");
+    else if (a->half)
+        launch_any<__nv_bfloat16>(run->stream, a);
+    else
+        launch_any<float>(run->stream, a);
 }
 
 } // namespace

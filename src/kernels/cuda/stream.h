@@ -75,7 +75,8 @@ bool fm_stream_reserve(fm_stream *s, size_t bytes);
 size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n);
 /* What libraries take of the device's memory beside it, once there is a product of n rows. */
 size_t fm_cuda_library_bytes(const fm_stream *s, size_t n);
-size_t fm_cuda_back_work_bytes(const fm_stream *s, fm_dtype type, size_t n, size_t rows, size_t cols); /* and its backward */
+/* And its backward; half: what comes back are rows of bf16. */
+size_t fm_cuda_back_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n, bool half);
 
 /* Weights as the kernels want them: every row in a place of its own of so many bytes, a multiple of 16; 0: no kernel for it.
  * fm_tensor.row_bytes of a stored tensor is that number, and its data are on the device. */

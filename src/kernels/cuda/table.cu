@@ -13,5 +13,6 @@ extern "C" void fm_kernels_fill_cuda(fm_kernels *k)
     fm_cuda_fill_rows(k);
     fm_cuda_fill_pack(k);
     fm_cuda_fill_few(k);
+    fm_cuda_fill_many(k);
     fm_cuda_fill_back(k);
 }

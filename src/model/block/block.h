@@ -99,6 +99,7 @@ typedef struct fm_batch {
     float *const *state; /* (n_seq), start of each sequence's whole state */
     size_t n_tokens;
     bool hold;
+    bool half;                      /* rows between the ops are bf16 (fm_rows_half()); never with a log */
     float *log;                     /* (log_floats(log_tokens)) of this layer; NULL: none */
     size_t log_tokens;              /* room of the log */
     size_t log_first;               /* where a replay begins */
@@ -115,6 +116,7 @@ typedef struct fm_block_back {
     float *const *g_w; /* (n_weights) gradients in the layout of the loaded weights, added to; NULL: not wanted */
     float *const
         *g_state; /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
+    void *rounded; /* (n_tokens, d_model) as bf16: g_x once more, in and out; NULL: there is none */
     fm_arena scratch;
 } fm_block_back;
 
@@ -132,9 +134,10 @@ struct fm_block {
      * barrier. */
     void (*replay)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch);
     /* Training.  What a forward keeps, pushed on a measuring arena; scratch of a backward; and the backward itself, with g_x the
-     * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`. */
-    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_states, unsigned n_parts);
-    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, unsigned n_parts);
+     * gradient of the layer's output in and of its input out.  n_states: sequences whose states move; 0 with `hold`.  What a pass
+     * of fewer tokens keeps takes no more, though it may be f32 where this is `half`. */
+    void (*saved)(fm_arena *a, const fm_config *c, size_t n_tokens, size_t n_states, unsigned n_parts, bool half);
+    void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, unsigned n_parts, bool half);
     void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
 

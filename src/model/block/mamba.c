@@ -50,30 +50,40 @@ static size_t state_floats(const fm_config *c)
 
 /* Memory of a forward; of a few tokens each worker has its own n and normed_q, of which the first is as good as any. */
 typedef struct scratch {
-    float *n;        /* (T, d_model) normed input */
-    float *xz;       /* (T, 2 d_inner) scan input | gate */
+    float *n;        /* (T, d_model) normed input, as xz */
+    float *xz;       /* (T, 2 d_inner) scan input | gate; bf16 when the batch is half, as are u and dt */
     float *u;        /* (T, d_inner) after convolution and SiLU; then the mixer's output */
     float *q;        /* (T, dt_rank + 2 d_state) dt | B | C */
     float *normed_q; /* the same, normed */
     float *dt;       /* (T, d_inner) */
 } scratch;
 
-static scratch place(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts)
+/* Rows of bf16 take half of the room, but no less than the most rows that a smaller step keeps in f32. */
+enum { WHOLE_ROWS = 16 };
+
+static float *push_rows(fm_arena *a, size_t n, size_t d, bool half)
+{
+    const size_t least = n < WHOLE_ROWS ? n : WHOLE_ROWS, halved = (n + 1) / 2;
+    return FM_PUSH(a, float, (!half ? n : halved > least ? halved : least) * d);
+}
+
+static scratch place(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts, bool half)
 {
     const size_t rows = fm_op_rows_count(T, n_parts), q = c->dt_rank + 2 * c->d_state;
     scratch s;
-    s.n = FM_PUSH(a, float, rows * c->d_model);
-    s.xz = FM_PUSH(a, float, T * 2 * c->d_inner);
-    s.u = FM_PUSH(a, float, T * c->d_inner);
+    s.n = push_rows(a, rows, c->d_model, half);
+    s.xz = push_rows(a, T, 2 * c->d_inner, half);
+    s.u = push_rows(a, T, c->d_inner, half);
     s.q = FM_PUSH(a, float, T *q);
     s.normed_q = FM_PUSH(a, float, rows *q);
-    s.dt = FM_PUSH(a, float, T * c->d_inner);
+    s.dt = push_rows(a, T, c->d_inner, half);
     return s;
 }
 
+/* Room for f32: a step with a log is never half. */
 static void measure(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts)
 {
-    place(a, c, T, n_parts);
+    place(a, c, T, n_parts, false);
 }
 
 /* What backward needs: the forward's memory, its input, its output before out_proj, and the states it began with. */
@@ -81,31 +91,34 @@ typedef struct saved {
     scratch s;
     float *x;      /* (T, d_model) */
     float *out;    /* (T, d_model) what is added to x, with dropout; then its gradient */
-    float *y;      /* (T, d_inner) */
+    float *y;      /* (T, d_inner), as u */
     float *before; /* (n_seq, state_floats) */
+    float *kept;   /* states that the scan's backward begins at, when the batch is half; NULL: none */
 } saved;
 
-static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts)
+static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts, bool half)
 {
     saved v;
-    v.s = place(a, c, T, n_parts);
+    v.s = place(a, c, T, n_parts, half);
     v.x = FM_PUSH(a, float, T * c->d_model);
     v.out = FM_PUSH(a, float, T * c->d_model);
-    v.y = FM_PUSH(a, float, T * c->d_inner);
+    v.y = push_rows(a, T, c->d_inner, half);
     v.before = FM_PUSH(a, float, n_states *state_floats(c));
+    const size_t kept = half && c->dt_rank % 4 == 0 ? fm_scan_kept_floats(T, c->d_inner, c->d_state) : 0;
+    v.kept = kept ? FM_PUSH(a, float, kept) : NULL; /* B and C are read as vectors then */
     return v;
 }
 
-static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts)
+static void measure_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_states, unsigned n_parts, bool half)
 {
-    place_saved(a, c, T, n_states, n_parts);
+    place_saved(a, c, T, n_states, n_parts, half);
 }
 
 /* Where the forward of this batch kept, or is to keep, what backward needs. */
 static saved find_saved(const fm_ctx *c, const fm_batch *b)
 {
     fm_arena a = {.base = b->saved->base, .size = b->saved->size};
-    return place_saved(&a, b->config, b->n_tokens, b->hold ? 0 : b->ragged->n_seq, c->run.n_parts);
+    return place_saved(&a, b->config, b->n_tokens, b->hold ? 0 : b->ragged->n_seq, c->run.n_parts, b->half);
 }
 
 /* Where the states of the step began: with `hold` where they still are. */
@@ -115,13 +128,32 @@ static fm_states states_before(const fm_batch *b, const fm_layer *l, const saved
     return (fm_states){.rows = v->before, .stride = state_floats(b->config)};
 }
 
-/* Step 8, Falcon only: dt, B and C each over its own width, without weights.  Gives the rows that go on. */
-static fm_rows norm_dt_b_c(const fm_ctx *c, const fm_config *cfg, fm_rows q, float *normed)
+/* Rows of the step, T of them, between its ops. */
+static fm_rows between(const fm_batch *b, float *p, size_t d)
 {
-    if (!cfg->mixer_norms) return q;
-    const fm_rows out = fm_op_rows(c, normed, q.n, q.d);
-    fm_op_rmsnorm_three(c, out, q, (const size_t[3]){cfg->dt_rank, cfg->d_state, cfg->d_state}, cfg->mixer_rms_eps);
-    return out;
+    return (fm_rows){p, b->n_tokens, d, d, b->half};
+}
+
+/* Steps 7 and 8, of which the norms, each of dt, B and C over its own width and without weights, are Falcon's only.  *q: the rows
+ * of the product, then those that go on; gives their dt as dt_proj reads it. */
+static fm_packed project_dt_b_c(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_packed u, fm_rows *q, float *normed)
+{
+    const fm_config *cfg = b->config;
+    const fm_tensor *W = &l->w[X_PROJ], *next = &l->w[DT_PROJ];
+    const fm_rows raw = *q;
+    if (!cfg->mixer_norms) {
+        fm_op_linear(c, raw, u, W, NULL);
+        return fm_op_pack_rows(c, fm_rows_cols(raw, 0, cfg->dt_rank), next);
+    }
+    *q = fm_op_rows(c, normed, raw.n, raw.d);
+    return fm_op_linear_three_pack(c, &(fm_linear_three){.x = u,
+                                                         .W = W,
+                                                         .next = next,
+                                                         .y = raw,
+                                                         .out = *q,
+                                                         .d = {cfg->dt_rank, cfg->d_state, cfg->d_state},
+                                                         .eps = cfg->mixer_rms_eps,
+                                                         .keep = b->saved != NULL});
 }
 
 /* In training the input of the layer and its states are kept as they are before anything moves; gives where y goes. */
@@ -171,11 +203,11 @@ static inputs log_rows(const fm_batch *b, size_t first, size_t n)
                     fm_rows_of(b->log + 2 * plane + first * N, n, N)};
 }
 
-/* Step 1: the norm that a backward looks at again is kept in n. */
+/* Step 1: the norm that a backward looks at again is kept in n, as is one that is its own pack. */
 static fm_packed norm_in(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows x, fm_rows n)
 {
     const float *w = l->w[NORM].data, eps = b->config->norm_eps;
-    if (!b->saved) return fm_op_rmsnorm_pack(c, n, x, w, eps, &l->w[IN_PROJ]);
+    if (!b->saved && !n.half) return fm_op_rmsnorm_pack(c, n, x, w, eps, &l->w[IN_PROJ]);
     fm_op_rmsnorm(c, n, x, w, eps);
     return fm_op_pack_rows(c, n, &l->w[IN_PROJ]);
 }
@@ -185,8 +217,9 @@ static void project_in(const fm_ctx *c, const fm_layer *l, size_t inner, fm_pack
 {
     const fm_tensor *W = &l->w[IN_PROJ];
     const float *bias = l->w[IN_BIAS].data;
-    if (c->device && out[1].p == out[0].p + inner && out[1].stride == out[0].stride) {
-        fm_op_linear_channels(c, (fm_rows){out[0].p, out[0].n, 2 * inner, out[0].stride}, packed, W, bias);
+    const fm_rows both = {out[0].p, out[0].n, 2 * inner, out[0].stride, out[0].half}, z = fm_rows_cols(both, inner, inner);
+    if (c->device && out[1].p == z.p && out[1].stride == z.stride) {
+        fm_op_linear_channels(c, both, packed, W, bias);
         return;
     }
     for (size_t half = 0; half < 2; half++) {
@@ -208,7 +241,8 @@ static fm_conv_args conv_args(const fm_layer *l, const fm_batch *b, fm_rows u, f
                           .ragged = b->ragged,
                           .d_inner = b->config->d_inner,
                           .d_conv = b->config->d_conv,
-                          .hold = b->hold};
+                          .hold = b->hold,
+                          .half = b->half};
 }
 
 /* Steps 9 to 13; the bias of dt is added there. */
@@ -222,6 +256,7 @@ static fm_scan_args scan_args(const fm_layer *l, const fm_batch *b, fm_scan_args
     a.d_inner = b->config->d_inner;
     a.d_state = b->config->d_state;
     a.hold = b->hold;
+    a.half = b->half;
     return a;
 }
 
@@ -256,18 +291,19 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
     saved v = {0};
     if (b->saved) v = find_saved(c, b);
-    const scratch s = b->saved ? v.s : place(&arena, cfg, T, c->run.n_parts);
-    const fm_rows n = fm_op_rows(c, s.n, T, cfg->d_model), xz = fm_rows_of(s.xz, T, 2 * inner), u = fm_rows_of(s.u, T, inner),
-                  raw = fm_rows_of(s.q, T, rank + 2 * cfg->d_state), z = fm_rows_cols(xz, inner, inner),
-                  y = fm_rows_of(b->saved ? save_input(c, l, b, &v, x) : s.u, T, inner);
+    const scratch s = b->saved ? v.s : place(&arena, cfg, T, c->run.n_parts, b->half);
+    const fm_rows n = b->half ? between(b, s.n, cfg->d_model) : fm_op_rows(c, s.n, T, cfg->d_model),
+                  xz = between(b, s.xz, 2 * inner), u = between(b, s.u, inner), z = fm_rows_cols(xz, inner, inner),
+                  y = between(b, b->saved ? save_input(c, l, b, &v, x) : s.u, inner);
     const inputs log = b->log ? log_rows(b, 0, T) : (inputs){.x = {0}};
-    const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : fm_rows_of(s.dt, T, inner);
+    const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : between(b, s.dt, inner);
+    fm_rows q = fm_rows_of(s.q, T, rank + 2 * cfg->d_state);
 
-    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){in, z});               /* 1, 2 */
-    const fm_conv_args conv = conv_args(l, b, u, in);                                   /* 4, 5 */
-    fm_op_linear(c, raw, fm_op_conv_silu_pack(c, &conv, &w[X_PROJ]), &w[X_PROJ], NULL); /* 7 */
-    const fm_rows q = norm_dt_b_c(c, cfg, raw, s.normed_q);                             /* 8 */
-    fm_op_linear_channels(c, dt, fm_op_pack_rows(c, fm_rows_cols(q, 0, rank), &w[DT_PROJ]), &w[DT_PROJ], NULL);
+    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){in, z}); /* 1, 2 */
+    const fm_conv_args conv = conv_args(l, b, u, in);                     /* 4, 5 */
+    const fm_packed packed_u = fm_op_conv_silu_pack(c, &conv, &w[X_PROJ]);
+    const fm_packed packed_dt = project_dt_b_c(c, l, b, packed_u, &q, s.normed_q); /* 7, 8 */
+    fm_op_linear_channels(c, dt, packed_dt, &w[DT_PROJ], NULL);
     const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
     if (b->log) fm_op_copy(c, log.B, B);
     const fm_scan_args scan = scan_args(l, b, /* 9 - 13 */
@@ -281,7 +317,8 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                                                        .C = C.p,
                                                        .bc_stride = q.stride,
                                                        .z = z.p,
-                                                       .z_stride = z.stride});
+                                                       .z_stride = z.stride,
+                                                       .kept = v.kept});
     const fm_packed packed = fm_op_scan_pack(c, &scan, &w[OUT_PROJ], b->saved != NULL);
     show_scan(c, l, b, (fm_scan_view){.dt = dt, .B = B, .C = C});
     add_out(c, l, b, x, packed, v.out); /* 14 */
@@ -290,7 +327,7 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
 static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)
 {
     const inputs log = log_rows(b, b->log_first, b->n_tokens);
-    const scratch s = place(&arena, b->config, b->n_tokens, c->run.n_parts);
+    const scratch s = place(&arena, b->config, b->n_tokens, c->run.n_parts, b->half);
     const fm_rows u = fm_rows_of(s.u, b->n_tokens, b->config->d_inner);
     const fm_conv_args conv = conv_args(l, b, u, log.x);
     const fm_scan_args scan = scan_args(l, b,
@@ -309,13 +346,14 @@ static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_are
 typedef struct back {
     const fm_config *cfg;
     saved v;
-    float *g_y;     /* (T, d_inner) of the gated output */
-    float *g_u;     /* (T, d_inner) after convolution and SiLU */
-    float *g_xz;    /* (T, 2 d_inner) */
-    float *g_dt;    /* (T, d_inner) */
+    bool half;
+    fm_rows g_y;    /* (T, d_inner) of the gated output; half, as all of these rows, when the batch is */
+    fm_rows g_u;    /* (T, d_inner) after convolution and SiLU */
+    fm_rows g_xz;   /* (T, 2 d_inner) */
+    fm_rows g_dt;   /* (T, d_inner) */
+    fm_rows g_n;    /* (T, d_model) */
     float *g_nq;    /* (T, dt_rank + 2 d_state) after the norms */
     float *g_q;     /* (T, dt_rank + 2 d_state) before */
-    float *g_n;     /* (T, d_model) */
     float *rho;     /* (T) */
     float *decoded; /* a matrix as f32 */
     float *scan;    /* of its backward */
@@ -331,26 +369,31 @@ static size_t decoded_floats(const fm_config *c)
     return most;
 }
 
-static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts)
+static fm_rows push_gradient(fm_arena *a, size_t T, size_t d, bool half)
+{
+    return (fm_rows){push_rows(a, T, d, half), T, d, d, half};
+}
+
+static back place_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts, bool half)
 {
     const size_t I = c->d_inner, q = c->dt_rank + 2 * c->d_state;
-    back b = {.cfg = c};
-    b.g_y = FM_PUSH(a, float, T *I);
-    b.g_u = FM_PUSH(a, float, T *I);
-    b.g_xz = FM_PUSH(a, float, T * 2 * I);
-    b.g_dt = FM_PUSH(a, float, T *I);
+    back b = {.cfg = c, .half = half};
+    b.g_y = push_gradient(a, T, I, half);
+    b.g_u = push_gradient(a, T, I, half);
+    b.g_xz = push_gradient(a, T, 2 * I, half);
+    b.g_dt = push_gradient(a, T, I, half);
+    b.g_n = push_gradient(a, T, c->d_model, half);
     b.g_nq = FM_PUSH(a, float, T *q);
     b.g_q = FM_PUSH(a, float, T *q);
-    b.g_n = FM_PUSH(a, float, T * c->d_model);
     b.rho = FM_PUSH(a, float, T);
     b.decoded = FM_PUSH(a, float, decoded_floats(c));
     b.scan = FM_PUSH(a, float, fm_op_scan_back_floats(k, T, I, c->d_state, n_parts));
     return b;
 }
 
-static void measure_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts)
+static void measure_back(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t T, unsigned n_parts, bool half)
 {
-    place_back(a, k, c, T, n_parts);
+    place_back(a, k, c, T, n_parts, half);
 }
 
 /* Where the states began and where their gradients are. */
@@ -388,19 +431,20 @@ static void scan_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
     const size_t T = b->batch->n_tokens, I = cfg->d_inner, N = cfg->d_state, rank = cfg->dt_rank, q = rank + 2 * N;
     const fm_tensor *w = l->w;
     const float *normed = cfg->mixer_norms ? k->v.s.normed_q : k->v.s.q;
-    const fm_rows g_bc = fm_rows_cols(fm_rows_of(k->g_nq, T, q), rank, 2 * N);
+    const fm_rows g_bc = fm_rows_cols(fm_rows_of(k->g_nq, T, q), rank, 2 * N), g_z = fm_rows_cols(k->g_xz, I, I),
+                  z = fm_rows_cols(between(b->batch, k->v.s.xz, 2 * I), I, I);
     fm_op_scan_back(c, g_bc,
-                    &(fm_scan_back_args){.g_u = k->g_u,
+                    &(fm_scan_back_args){.g_u = k->g_u.p,
                                          .g_u_stride = I,
-                                         .g_dt = k->g_dt,
+                                         .g_dt = k->g_dt.p,
                                          .g_dt_stride = I,
-                                         .g_z = k->g_xz + I,
-                                         .g_z_stride = 2 * I,
+                                         .g_z = g_z.p,
+                                         .g_z_stride = g_z.stride,
                                          .g_A = b->g_w[A],
                                          .g_dt_bias = b->g_w[DT_BIAS],
                                          .g_skip = b->g_w[SKIP],
                                          .g_h = k->g_h,
-                                         .g = k->g_y,
+                                         .g = k->g_y.p,
                                          .g_stride = I,
                                          .h = k->h,
                                          .u = k->v.s.u,
@@ -413,11 +457,13 @@ static void scan_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
                                          .C = normed + rank + N,
                                          .bc_stride = q,
                                          .skip = w[SKIP].data,
-                                         .z = k->v.s.xz + I,
-                                         .z_stride = 2 * I,
+                                         .z = z.p,
+                                         .z_stride = z.stride,
                                          .ragged = b->batch->ragged,
                                          .d_inner = I,
-                                         .d_state = N},
+                                         .d_state = N,
+                                         .half = k->half,
+                                         .kept = k->v.kept},
                     k->scan);
 }
 
@@ -445,12 +491,12 @@ static fm_rows norms_back(const fm_ctx *c, const back *k, size_t T)
 static void conv_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, const back *k)
 {
     const size_t I = k->cfg->d_inner;
-    fm_op_conv_back(c, &(fm_conv_back_args){.g_x = k->g_xz,
-                                            .g_x_stride = 2 * I,
+    fm_op_conv_back(c, &(fm_conv_back_args){.g_x = k->g_xz.p,
+                                            .g_x_stride = k->g_xz.stride,
                                             .g_w = b->g_w[CONV],
                                             .g_bias = b->g_w[CONV_BIAS],
                                             .g_state = k->g_conv,
-                                            .g = k->g_u,
+                                            .g = k->g_u.p,
                                             .g_stride = I,
                                             .state = k->conv,
                                             .x = k->v.s.xz,
@@ -459,7 +505,19 @@ static void conv_back(const fm_ctx *c, const fm_layer *l, const fm_block_back *b
                                             .bias = l->w[CONV_BIAS].data,
                                             .ragged = b->batch->ragged,
                                             .d_inner = I,
-                                            .d_conv = k->cfg->d_conv});
+                                            .d_conv = k->cfg->d_conv,
+                                            .half = k->half});
+}
+
+/* Step 14 from behind: the gradient of what was added to the residual stream, with dropout in memory of its own. */
+static fm_rows out_gradient(const fm_ctx *c, const fm_block_back *b, const back *k, fm_rows g_x)
+{
+    if (b->batch->dropout) {
+        const fm_rows g_out = fm_rows_of(k->v.out, g_x.n, g_x.d);
+        drop(c, b->batch, g_out, g_x, false);
+        return g_out;
+    }
+    return b->rounded ? (fm_rows){b->rounded, g_x.n, g_x.d, g_x.d, true} : g_x;
 }
 
 static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x)
@@ -467,29 +525,25 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
     const fm_config *cfg = b->batch->config;
     const size_t T = b->batch->n_tokens, I = cfg->d_inner, rank = cfg->dt_rank, d = cfg->d_model;
     fm_arena arena = b->scratch;
-    back k = place_back(&arena, c->k, cfg, T, c->run.n_parts);
+    back k = place_back(&arena, c->k, cfg, T, c->run.n_parts, b->batch->half);
     k.v = find_saved(c, b->batch);
     find_back_state(&k, l, b);
-    const fm_rows g_xz = fm_rows_of(k.g_xz, T, 2 * I), g_y = fm_rows_of(k.g_y, T, I), g_u = fm_rows_of(k.g_u, T, I),
-                  g_dt = fm_rows_of(k.g_dt, T, I), u = fm_rows_of(k.v.s.u, T, I), y = fm_rows_of(k.v.y, T, I),
-                  n = fm_rows_of(k.v.s.n, T, d), g_n = fm_rows_of(k.g_n, T, d),
+    const fm_rows u = between(b->batch, k.v.s.u, I), y = between(b->batch, k.v.y, I), n = between(b->batch, k.v.s.n, d),
                   normed = fm_rows_of(cfg->mixer_norms ? k.v.s.normed_q : k.v.s.q, T, rank + 2 * cfg->d_state);
     const fm_rows g_dt_in = fm_rows_cols(fm_rows_of(k.g_nq, T, normed.d), 0, rank), dt_in = fm_rows_cols(normed, 0, rank);
 
-    const fm_rows g_out = b->batch->dropout ? fm_rows_of(k.v.out, T, d) : g_x;
-    if (b->batch->dropout) drop(c, b->batch, g_out, g_x, false);
-    product_back(c, l, b, &k, (product){OUT_PROJ, OUT_BIAS, g_out, y, g_y, false}); /* 14 */
-    scan_back(c, l, b, &k);                                                         /* 13 - 9 */
-    product_back(c, l, b, &k, (product){DT_PROJ, -1, g_dt, dt_in, g_dt_in, false}); /* 9 */
-    const fm_rows g_q = norms_back(c, &k, T);                                       /* 8 */
-    product_back(c, l, b, &k, (product){X_PROJ, -1, g_q, u, g_u, true});            /* 7 */
-    conv_back(c, l, b, &k);                                                         /* 5, 4 */
-    product_back(c, l, b, &k, (product){IN_PROJ, IN_BIAS, g_xz, n, g_n, false});    /* 2 */
-    fm_op_rmsnorm_back(c, b->g_w[NORM],                                             /* 1 */
+    product_back(c, l, b, &k, (product){OUT_PROJ, OUT_BIAS, out_gradient(c, b, &k, g_x), y, k.g_y, false}); /* 14 */
+    scan_back(c, l, b, &k);                                                                                 /* 13 - 9 */
+    product_back(c, l, b, &k, (product){DT_PROJ, -1, k.g_dt, dt_in, g_dt_in, false});                       /* 9 */
+    const fm_rows g_q = norms_back(c, &k, T);                                                               /* 8 */
+    product_back(c, l, b, &k, (product){X_PROJ, -1, g_q, u, k.g_u, true});                                  /* 7 */
+    conv_back(c, l, b, &k);                                                                                 /* 5, 4 */
+    product_back(c, l, b, &k, (product){IN_PROJ, IN_BIAS, k.g_xz, n, k.g_n, false});                        /* 2 */
+    fm_op_rmsnorm_back(c, b->g_w[NORM],                                                                     /* 1 */
                        &(fm_rmsnorm_back_args){.g_x = g_x.p,
                                                .g_x_stride = g_x.stride,
                                                .rho = k.rho,
-                                               .g = g_n.p,
+                                               .g = k.g_n.p,
                                                .g_stride = d,
                                                .x = k.v.x,
                                                .x_stride = d,
@@ -497,7 +551,9 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
                                                .n = T,
                                                .d = d,
                                                .eps = cfg->norm_eps,
-                                               .add = true});
+                                               .add = true,
+                                               .half = k.half,
+                                               .rounded = b->rounded});
 }
 
 const fm_block fm_block_mamba = {
