@@ -18,9 +18,9 @@ const fm_command fm_command_quantize = {
     .name = "quantize",
     .summary = "write a model with quantised weights",
     .usage = "IN OUT TYPE [--imatrix FILE]",
-    .details = "TYPE is one of f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs, in any case; "
-               "q4_k, q4_k_m and "
-               "q4_k_s are the same for these models.",
+    .details = "TYPE is one of f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs int4_g128, in "
+               "any case; q4_k, q4_k_m and q4_k_s are the same for these models.  int4_g128 is this program's own, small and "
+               "made for GPUs: no other reads it.",
     .options = options,
     .min_operands = 3,
     .max_operands = 3,

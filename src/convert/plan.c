@@ -139,7 +139,7 @@ static fm_dtype fall_back(fm_dtype type, size_t cols)
     static const struct {
         fm_dtype from, to;
     } smaller[] = {{FM_Q2_K, FM_Q4_0}, {FM_Q3_K, FM_Q4_0}, {FM_Q4_K, FM_Q5_0},
-                   {FM_Q5_K, FM_Q5_1}, {FM_Q6_K, FM_Q8_0}, {FM_IQ4_XS, FM_IQ4_NL}};
+                   {FM_Q5_K, FM_Q5_1}, {FM_Q6_K, FM_Q8_0}, {FM_IQ4_XS, FM_IQ4_NL}, {FM_INT4_G128, FM_Q4_0}};
     if (divides(type, cols)) return type;
     for (size_t i = 0; i < FM_COUNT(smaller); i++)
         if (smaller[i].from == type && divides(smaller[i].to, cols)) return smaller[i].to;

@@ -34,6 +34,7 @@ static const struct layout {
     {FM_Q6_K, 73.9f * 18.48f, 0, 208, -1, -1, FREE},
     {FM_IQ4_NL, 67.4f, 0, 0, -1, -1, FREE},
     {FM_IQ4_XS, 67.4f * 18.48f, 0, 0, -1, -1, FREE},
+    {FM_INT4_G128, 4.61f, 1.0f, 0, 2, -1, FREE}, /* the second scale in place of an offset */
 };
 
 static const struct layout *layout_of(fm_dtype type)

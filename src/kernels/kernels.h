@@ -55,7 +55,7 @@ static inline fm_real *fm_state_of(const fm_states *s, size_t seq)
  *   F32     as it is; for weights F32 and F16 (widened exactly).
  *   BF16    the same for weights BF16; but the table that multiplies pairs of bf16 rounds to bf16, to nearest even.
  *   Q8_32   blocks of 32: d = max|x| / 127 (f32), q = round to nearest even(x * (1 / d)) as int8, s = sum of q.
- *   Q8_256  the same in blocks of 256, with a sum per 16 elements; for the K types and IQ4_XS.
+ *   Q8_256  the same in blocks of 256, with a sum per 16 elements; for the K types, IQ4_XS and INT4_G128.
  * A block of zeros has d = 0 and q = 0; a block with NaN or Inf has d = NaN and q = 0, so that the result is NaN. */
 typedef enum fm_xform { FM_X_F32, FM_X_BF16, FM_X_Q8_32, FM_X_Q8_256, FM_XFORM_COUNT } fm_xform;
 
@@ -352,9 +352,9 @@ typedef struct fm_kernels {
     /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs of this form themselves, which saves reading the rows again:
      * the bits of pack_x.  NULL: they never do.  Where it says yes, that memory holds no other pack any more. */
     bool (*packs)(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols);
-    /* Whether rows of d channels between the ops of a step of n tokens are to be bf16 (`half` above).  NULL: never.  Such rows
-     * that follow one another without a gap are the packs that `packs` speaks of. */
-    bool (*half)(const fm_run *run, size_t n, size_t d);
+    /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).  NULL: never.
+     * Such rows that follow one another without a gap are the packs that `packs` speaks of. */
+    bool (*half)(const fm_run *run, fm_xform form, size_t n, size_t d);
     /* rmsnorm of rows of which only the pack is wanted; where the table packs. */
     void (*rmsnorm_pack)(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
                          float eps);

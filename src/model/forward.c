@@ -43,8 +43,15 @@ typedef struct job {
 
 bool fm_rows_half(const fm_model *m, const fm_kernels *k, size_t n_tokens)
 {
-    return !m->config.use_bias && fm_op_half(k, m->device, n_tokens, m->config.d_inner) &&
-           fm_op_half(k, m->device, n_tokens, m->config.d_model);
+    const size_t d[] = {m->config.d_inner, m->config.d_model};
+    if (m->config.use_bias || !k->half) return false;
+    for (size_t w = 0; w < fm_model_weight_count(m); w++) {
+        const fm_model_weight weight = fm_model_weight_at(m, w);
+        if (weight.global || weight.def->kind != FM_WEIGHT_MATRIX) continue;
+        for (size_t i = 0; i < FM_COUNT(d); i++)
+            if (!fm_op_half(k, m->device, weight.loaded->type, n_tokens, d[i])) return false;
+    }
+    return true;
 }
 
 /* ---- Memory ---- */

@@ -11,9 +11,9 @@ fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d)
     return (fm_rows){(float *)((unsigned char *)x.p + first * fm_rows_element(x)), x.n, d, x.stride, x.half};
 }
 
-bool fm_op_half(const fm_kernels *k, const fm_device *device, size_t n, size_t d)
+bool fm_op_half(const fm_kernels *k, const fm_device *device, fm_dtype weights, size_t n, size_t d)
 {
-    return k->half && k->half(&(fm_run){.n_parts = 1, .stream = fm_device_stream(device)}, n, d);
+    return k->half && k->half(&(fm_run){.n_parts = 1, .stream = fm_device_stream(device)}, fm_xform_of(weights), n, d);
 }
 
 void fm_op_meet(const fm_ctx *c)

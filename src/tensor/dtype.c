@@ -10,7 +10,7 @@ static const fm_dtype_traits *const dtypes[FM_DTYPE_COUNT] = {
 #undef X
 };
 
-/* Every tensor type a GGUF file may hold, by number: an error message names also those that we cannot compute with. */
+/* The tensor types of ggml, by number: an error message names also those that we cannot compute with. */
 static const char *const gguf_names[] = {
     [0] = "F32",      [1] = "F16",     [2] = "Q4_0",    [3] = "Q4_1",   [6] = "Q5_0",    [7] = "Q5_1",
     [8] = "Q8_0",     [9] = "Q8_1",    [10] = "Q2_K",   [11] = "Q3_K",  [12] = "Q4_K",   [13] = "Q5_K",
@@ -44,7 +44,9 @@ bool fm_dtype_from_gguf(uint32_t gguf, fm_dtype *out)
 
 const char *fm_gguf_type_name(uint32_t gguf)
 {
-    return gguf < FM_COUNT(gguf_names) ? gguf_names[gguf] : NULL;
+    fm_dtype own;
+    if (gguf < FM_COUNT(gguf_names)) return gguf_names[gguf];
+    return fm_dtype_from_gguf(gguf, &own) ? dtypes[own]->name : NULL;
 }
 
 /* ASCII only: the locale must not change what a type is called. */

@@ -11,7 +11,8 @@
 
 #include "base/str.h"
 
-/* X(NAME, GGUF tensor type number, GGUF file type number, elements per block, bytes per block) */
+/* X(NAME, GGUF tensor type number, GGUF file type number, elements per block, bytes per block).  Numbers of our own types lie far
+ * beyond ggml's, so that programs which do not know them refuse such a file (docs/formats/gguf.md). */
 #define FM_DTYPE_LIST(X)        \
     X(F32, 0, 0, 1, 4)          \
     X(F16, 1, 1, 1, 2)          \
@@ -27,7 +28,8 @@
     X(Q5_K, 13, 17, 256, 176)   \
     X(Q6_K, 14, 18, 256, 210)   \
     X(IQ4_NL, 20, 25, 32, 18)   \
-    X(IQ4_XS, 23, 30, 256, 136)
+    X(IQ4_XS, 23, 30, 256, 136) \
+    X(INT4_G128, 4128, 4128, 256, 132)
 
 typedef enum fm_dtype {
 #define X(name, gguf, ftype, block, bytes) FM_##name,

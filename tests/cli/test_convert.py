@@ -85,7 +85,8 @@ class Conversions(Case):
         self.fails(("quantize", f"{self.d}/f.gguf", f"{self.d}/x.gguf", "q4_k", "--imatrix", f"{self.d}/f.gguf"), 1, "imatrix")
 
     def test_types(self):
-        for wanted, shown in (("q4_k", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q4_k_s", "Q4_K"), ("iq4_xs", "IQ4_XS"), ("F16", "F16")):
+        for wanted, shown in (("q4_k", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q4_k_s", "Q4_K"), ("iq4_xs", "IQ4_XS"),
+                              ("int4_g128", "INT4_G128"), ("F16", "F16")):
             good("quantize", TALES, f"{self.d}/q.gguf", wanted)
             self.assertEqual(good_json("inspect", f"{self.d}/q.gguf", "--json")["type"], shown)
         good("convert", f"{self.d}/q.gguf", f"{self.d}/f.gguf", "--type", "f32")

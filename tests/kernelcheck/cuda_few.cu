@@ -2,7 +2,7 @@
 //
 // usage: cuda_few [check | small | limit | speed | tune | chain | profile]...
 //
-// check: every type, odd shapes, 1 to 16 columns.  Expanded weights are the decoder's to the bit; outputs lie within the error of a
+// check: every type, odd shapes, 1 to 16 columns, and 64 of quantised weights.  Expanded weights are the decoder's to the bit; outputs lie within the error of a
 // float sum of what the reference sums exactly; a column's bits are those it has alone.  The others print times: medians over
 // replayed graphs, weights in turn so that no cache holds them, beside a plain reading kernel.
 // It is compiled with the kernels themselves, all with FM_CUDA_TUNE, which lets it choose what few.cuh otherwise decides.
@@ -235,7 +235,9 @@ static sums sum_codes(const product *p, size_t r, const void *packed)
         for (size_t j = 0; j < 32 * blocks; j++) {
             const size_t b = j / 32, g = j / 16;
             const double q = (double)w.q[j] * (double)(wide ? x256->q[j] : x32->q[j]), x = wide ? x256->q[j] : x32->q[j];
-            const double d = wide ? (double)w.d * w.scale[g] * (double)x256->d : (double)w.d32[b] * (double)x32->d[b];
+            const double d = p->type == FM_INT4_G128 ? (double)w.d32[j / 128] * (double)x256->d
+                             : wide                  ? (double)w.d * w.scale[g] * (double)x256->d
+                                                     : (double)w.d32[b] * (double)x32->d[b];
             const double m = wide ? -(double)w.m * w.min[g] * (double)x256->d : (double)w.m32[b] * (double)x32->d[b];
             const bool has_min =
                 p->type == FM_Q4_1 || p->type == FM_Q5_1 || p->type == FM_Q2_K || p->type == FM_Q4_K || p->type == FM_Q5_K;
@@ -307,18 +309,33 @@ static void check_type(fm_dtype type, bool small)
     check_case(type, 80, 2048, 16, 0);
     check_case(type, 1100, 768, 9, 0);
     check_case(type, 288, 8192, 3, 0);
-    if (block == 1 || S.o.invariant) return;
+    if (block == 1) return;
+    const size_t wide[] = {17, 24, 32, 33, 57, 64};
+    for (size_t i = 0; i < 6; i++) check_case(type, 1 + 67 * i, unit * (i + 1), wide[i], (int)(i % 4));
+    check_case(type, 150, 8192, 64, 0);  // 16 chains, two to each block of a cluster
+    check_case(type, 1000, 2048, 40, 0); // a chain to each
+    check_case(type, 17000, 256, 18, 0); // blocks that walk
+    check_case(type, 33, 33024, 21, 0);  // more chains than can be kept apart
     S.o.invariant = true;
-    check_case(type, 50, 512, 37, 0);
+    check_case(type, 50, 512, 137, 0);
     S.o.invariant = false;
+}
+
+// TYPES in the environment: names, with anything between, of the only types to check and to time.
+static bool wanted(fm_dtype type)
+{
+    const char *only = getenv("TYPES");
+    return !only || strstr(only, fm_dtype_get(type)->name);
 }
 
 static int check(bool small)
 {
-    for (int type = 0; type < FM_DTYPE_COUNT; type++) check_type((fm_dtype)type, small);
+    for (int type = 0; type < FM_DTYPE_COUNT; type++)
+        if (wanted((fm_dtype)type)) check_type((fm_dtype)type, small);
     for (int type = 0; type < FM_DTYPE_COUNT; type++) printf("%s %.3f  ", fm_dtype_get((fm_dtype)type)->name, worst[type]);
     S.o.f32 = true;
     for (int type = FM_F32; type <= FM_BF16; type++) {
+        if (!wanted((fm_dtype)type)) continue;
         worst[type] = 0;
         check_type((fm_dtype)type, small);
         printf("f32 %s %.3f  ", fm_dtype_get((fm_dtype)type)->name, worst[type]);
@@ -417,14 +434,14 @@ static const shape shapes[] = {
 static product bench_product(fm_dtype type, const shape *h, void *pool, size_t copies)
 {
     product p = {};
-    p.type = type, p.rows = h->rows, p.cols = h->cols, p.n = 16;
+    p.type = type, p.rows = h->rows, p.cols = h->cols, p.n = 64;
     const size_t stride = fm_cuda_row_bytes(type, h->cols);
     fill(pool, type, h->rows * copies, h->cols);
     p.W = (fm_tensor){pool, type, h->rows, h->cols, stride};
-    float *x = (float *)malloc(16 * h->cols * 4);
-    for (size_t i = 0; i < 16 * h->cols; i++) x[i] = normal();
-    p.d_x = upload(x, 16 * h->cols * 4), p.d_y = device(16 * (h->rows + 3) * 4);
-    p.d_pack = device(K.pack_x_bytes(fm_xform_of(type), 16, h->cols));
+    float *x = (float *)malloc(p.n * h->cols * 4);
+    for (size_t i = 0; i < p.n * h->cols; i++) x[i] = normal();
+    p.d_x = upload(x, p.n * h->cols * 4), p.d_y = device(p.n * (h->rows + 3) * 4);
+    p.d_pack = device(K.pack_x_bytes(fm_xform_of(type), p.n, h->cols));
     free(x);
     return p;
 }
@@ -456,12 +473,12 @@ static size_t copies_of(fm_dtype type, const shape *h)
 
 static void speed_type(fm_dtype type, void *pool)
 {
-    const size_t columns[] = {1, 3, 8, 16};
+    const size_t columns[] = {1, 8, 16, 32, 64}, n_columns = fm_dtype_get(type)->is_float ? 3 : 5;
     for (size_t i = 0; i < 5; i++) {
         const size_t copies = copies_of(type, &shapes[i]), bytes = shapes[i].rows * fm_cuda_row_bytes(type, shapes[i].cols);
         product p = bench_product(type, &shapes[i], pool, copies);
         printf("%-6s %-4s", fm_dtype_get(type)->name, shapes[i].name);
-        for (size_t k = 0; k < 4; k++) {
+        for (size_t k = 0; k < n_columns; k++) {
             const double us = product_us(&p, copies, columns[k]);
             printf("  n%-2zu %7.2f us %3.0f%%", columns[k], us, 100 * (double)bytes / us / read_limit);
         }
@@ -472,7 +489,8 @@ static void speed_type(fm_dtype type, void *pool)
 
 static void speed(void *pool)
 {
-    for (int type = 0; type < FM_DTYPE_COUNT; type++) speed_type((fm_dtype)type, pool);
+    for (int type = 0; type < FM_DTYPE_COUNT; type++)
+        if (wanted((fm_dtype)type)) speed_type((fm_dtype)type, pool);
 }
 
 static void tune_shape(fm_dtype type, const shape *h, void *pool, bool clusters)

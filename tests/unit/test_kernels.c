@@ -78,6 +78,7 @@ static void forms(void **state)
     assert_int_equal(fm_xform_of(FM_IQ4_NL), FM_X_Q8_32);
     assert_int_equal(fm_xform_of(FM_Q4_K), FM_X_Q8_256);
     assert_int_equal(fm_xform_of(FM_IQ4_XS), FM_X_Q8_256);
+    assert_int_equal(fm_xform_of(FM_INT4_G128), FM_X_Q8_256);
 }
 
 /* No entry is empty, whatever this machine's features are cut down to. */

@@ -84,7 +84,9 @@ static void guarded_free(guarded *g)
 static void scale_offsets(fm_dtype type, int at[2])
 {
     at[0] = 0, at[1] = -1;
-    if (type == FM_Q4_1 || type == FM_Q5_1 || type == FM_Q4_K || type == FM_Q5_K) at[1] = 2;
+    if (type == FM_Q4_1 || type == FM_Q5_1 || type == FM_Q4_K || type == FM_Q5_K ||
+        type == FM_INT4_G128)
+        at[1] = 2;
     if (type == FM_Q2_K) at[0] = 80, at[1] = 82;
     if (type == FM_Q3_K) at[0] = 108;
     if (type == FM_Q6_K) at[0] = 208;
@@ -276,7 +278,7 @@ static void test_products(void **state)
 /* More tokens than a token group, more columns than one pass. */
 static void test_many_tokens(void **state)
 {
-    static const fm_dtype types[] = {FM_F32, FM_F16, FM_BF16, FM_Q8_0, FM_Q4_K};
+    static const fm_dtype types[] = {FM_F32, FM_F16, FM_BF16, FM_Q8_0, FM_Q4_K, FM_INT4_G128};
     (void)state;
     for (size_t i = 0; i < FM_COUNT(types); i++) {
         product p = product_new(types[i], 17, i < 3 ? 2300 : 1024, 301);

@@ -122,6 +122,9 @@ static float spec_element(fm_dtype type, const uint8_t *p, unsigned j)
     case FM_Q6_K:
         x = (p[64 * n + 32 * (part % 2) + l] >> (part < 2 ? 0 : 4) & 15) | (p[128 + 32 * n + l] >> 2 * part & 3) << 4;
         return half_at(p + 208) * (float)(int8_t)p[192 + g16] * (float)(x - 32);
+    case FM_INT4_G128:
+        x = p[4 + 64 * n + 16 * (l % 16 / 4) + 4 * (g32 % 4) + j % 4] >> (l < 16 ? 0 : 4) & 15;
+        return half_at(p + 2 * n) * (float)(x < 8 ? x : x - 16);
     default:
         assert_int_equal(type, FM_IQ4_XS);
         sc = (p[4 + g32 / 2] >> 4 * (g32 % 2) & 15) | ((p[2] | p[3] << 8) >> 2 * g32 & 3) << 4;
@@ -146,6 +149,47 @@ static void decoding_is_the_formula(void **state)
             }
         }
     }
+}
+
+/* ---- Our own format has no other program to agree with: its error is held to that of formats with more bits ---- */
+
+static double weighted_error(fm_dtype type, const void *bytes, const float row[COLS], const float *importance)
+{
+    float out[COLS];
+    double sum = 0;
+    fm_dtype_get(type)->decode(out, bytes, COLS);
+    for (size_t i = 0; i < COLS; i++) {
+        const double error = (double)out[i] - (double)row[i];
+        sum += (importance ? (double)importance[i] : 1) * error * error;
+    }
+    return sum;
+}
+
+static double error_of(fm_dtype type, const float row[COLS])
+{
+    unsigned char bytes[COLS * 4];
+    fm_dtype_get(type)->encode(bytes, row, NULL, COLS);
+    return weighted_error(type, bytes, row, NULL);
+}
+
+static void int4_is_no_worse_than_its_bits(void **state)
+{
+    (void)state;
+    float row[COLS], importance[COLS];
+    make_row(row, "normal");
+    const double own = error_of(FM_INT4_G128, row);
+    assert_true(own < 1.35 * error_of(FM_Q4_0, row)); /* a scale for 128 elements, not for 32 */
+    assert_true(own > error_of(FM_Q4_K, row));
+    for (size_t i = 0; i < COLS; i++) importance[i] = i % 16 ? 1e-3f : 1.0f;
+    unsigned char plain[COLS], heeding[COLS];
+    fm_dtype_get(FM_INT4_G128)->encode(plain, row, NULL, COLS);
+    fm_dtype_get(FM_INT4_G128)->encode(heeding, row, importance, COLS);
+    const double without = weighted_error(FM_INT4_G128, plain, row, importance);
+    assert_true(weighted_error(FM_INT4_G128, heeding, row, importance) < 0.95 * without);
+    make_row(row, "steps"); /* multiples of a scale that a half holds, -12 .. 12: most of them exactly, peaks cut off */
+    for (size_t i = 0; i < COLS; i++) row[i] = fminf(fmaxf(row[i], -2.0f), 1.75f);
+    row[0] = row[128] = row[256] = row[384] = -2.0f;
+    assert_true(error_of(FM_INT4_G128, row) < 1e-9);
 }
 
 /* ---- Rows that no model should have ---- */
@@ -211,6 +255,8 @@ static void names_and_sizes(void **state)
     assert_false(fm_dtype_from_gguf(16, &t));
     assert_string_equal(fm_gguf_type_name(16), "IQ2_XXS");
     assert_null(fm_gguf_type_name(4));
+    assert_true(fm_dtype_from_name(FM_VIEW("int4_g128"), &t) && t == FM_INT4_G128);
+    assert_string_equal(fm_gguf_type_name(4128), "INT4_G128");
     assert_true(fm_dtype_bytes(FM_Q4_K, 3, 512, &bytes) && bytes == 3 * 288);
     assert_false(fm_dtype_bytes(FM_Q4_K, 3, 500, &bytes));
     assert_false(fm_dtype_bytes(FM_F32, SIZE_MAX / 2, 4, &bytes));
@@ -220,8 +266,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_those_of_ggml), cmocka_unit_test(decoding_is_the_formula),
-        cmocka_unit_test(strange_rows_do_no_harm), cmocka_unit_test(halves_round_to_even),
-        cmocka_unit_test(names_and_sizes),
+        cmocka_unit_test(int4_is_no_worse_than_its_bits), cmocka_unit_test(strange_rows_do_no_harm),
+        cmocka_unit_test(halves_round_to_even), cmocka_unit_test(names_and_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,7 +95,7 @@ static void test_sizes(void **unused)
     static const struct { fm_dtype type; size_t bytes; } table[] = {
         {FM_Q2_K, 2562686976}, {FM_Q3_K, 3273015296},  {FM_Q4_0, 4201906176}, {FM_Q4_K, 4201906176}, {FM_IQ4_NL, 4201906176},
         {FM_IQ4_XS, 3983343616}, {FM_Q4_1, 4639031296}, {FM_Q5_0, 5076156416}, {FM_Q5_K, 5076156416}, {FM_Q5_1, 5513281536},
-        {FM_Q6_K, 6005047296}, {FM_Q8_0, 7763410944},  {FM_F16, 14569979904}, {FM_BF16, 14569979904}};
+        {FM_Q6_K, 6005047296}, {FM_Q8_0, 7763410944},  {FM_INT4_G128, 3874062336}, {FM_F16, 14569979904}, {FM_BF16, 14569979904}};
     for (size_t i = 0; i < FM_COUNT(table); i++) assert_int_equal(bytes_of_7b(table[i].type), table[i].bytes);
 }
 

@@ -29,7 +29,7 @@
 
 extern "C" size_t fm_cuda_library_bytes(const fm_stream *s, size_t n)
 {
-    return fm_cuda_is_few(s, n) ? 0 : WORKSPACE;
+    return fm_cuda_is_few(s, FM_X_BF16, n) ? 0 : WORKSPACE;
 }
 
 // All that decides a plan; compared as bytes.

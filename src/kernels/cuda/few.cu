@@ -120,6 +120,7 @@ static few_args few_args_of(const fm_linear_args *a, size_t *group)
     p.chunks = (unsigned)chunks;
     p.x_tokens = (unsigned)fm_record_tokens(a->n);
     if (floats) {
+        p.x_tokens = FM_CUDA_FEW;
         p.x_stride = (unsigned)fm_cuda_x_stride(cols) * 2;
         p.row_bytes = (unsigned)(cols * (a->W->type == FM_F32 ? 4 : 2));
         *group = FM_CUDA_FEW * p.x_stride;
@@ -154,17 +155,19 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
         return;
     }
     const fm_xform form = fm_xform_of(type);
-    few_fn *fn = form == FM_X_Q8_32    ? fm_cuda_few_32(type)
+    few_fn *fn = type == FM_INT4_G128  ? fm_cuda_few_128(type)
+                 : form == FM_X_Q8_32  ? fm_cuda_few_32(type)
                  : form == FM_X_Q8_256 ? fm_cuda_few_256(type)
                                        : fm_cuda_few_float(type);
     size_t group;
     few_args p = few_args_of(a, &group);
     few_pack_source(s, &p, a);
-    for (size_t t = 0; t < a->n; t += FM_CUDA_FEW) {
-        p.n = (unsigned)(a->n - t < FM_CUDA_FEW ? a->n - t : FM_CUDA_FEW);
-        fn(s, &p, a->n > 8);
+    const size_t columns = p.x_tokens;
+    for (size_t t = 0; t < a->n; t += columns) {
+        p.n = (unsigned)(a->n - t < columns ? a->n - t : columns);
+        fn(s, &p, a->n < columns ? a->n : columns);
         p.x += group;
-        p.y += FM_CUDA_FEW * p.y_stride;
+        p.y += columns * p.y_stride;
     }
 }
 
@@ -173,7 +176,7 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
 static void linear(const fm_run *run, const fm_linear_args *a)
 {
     fm_stream *s = run->stream;
-    if (fm_cuda_is_few(s, a->n))
+    if (fm_cuda_is_few(s, fm_xform_of(a->W->type), a->n))
         fm_cuda_linear_few(s, a);
     else
         fm_cuda_linear_many(s, a);

@@ -84,6 +84,12 @@ __device__ static inline void mma_s8_32(int c[4], const uint32_t a[4], uint32_t 
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(begin));
 }
+__device__ static inline void mma_s8_32_add(int c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 __device__ static inline void mma_s8_16(int c[4], uint32_t a0, uint32_t a1, uint32_t b)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
@@ -104,6 +110,9 @@ __device__ static inline float magic_float(int i)
 //   F::RESIDENT         blocks of 8 warps and 8 columns to have registers for: two run, a third may be the next kernel's, filling
 //                       its ring; two where three would spill
 //   F::PACKS            whether blocks may pack for themselves; pack(...)
+//   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
+//   F::SIDE             bytes beside those of 8 columns in a record
+//   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory
 //   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input ----
 
 // Where a lane stands: row g of eight, part t of four.
@@ -274,11 +283,16 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
     fm_cuda_launch(&l, "linear", few_kernel<F, NT>, p);
 }
 
-// y += x W^T of up to 8 columns, or of up to 16.
-typedef void few_fn(fm_stream *s, const few_args *p, bool sixteen);
-template <class F> static void few_of(fm_stream *s, const few_args *p, bool sixteen)
+// y += x W^T of as many columns as a group has: up to 8, 16, and of records also 32 or 64.
+typedef void few_fn(fm_stream *s, const few_args *p, size_t columns);
+template <class F, int NT> static void wide_launch(fm_stream *s, const few_args &p); // few_wide.cuh
+template <class F> static void few_of(fm_stream *s, const few_args *p, size_t columns)
 {
-    if (sixteen)
+    if constexpr (F::RECORDS) {
+        if (columns > 32) return wide_launch<F, 8>(s, *p);
+        if (columns > 16) return wide_launch<F, 4>(s, *p);
+    }
+    if (columns > 8)
         few_launch<F, 2>(s, *p);
     else
         few_launch<F, 1>(s, *p);
@@ -286,6 +300,7 @@ template <class F> static void few_of(fm_stream *s, const few_args *p, bool sixt
 
 few_fn *fm_cuda_few_float(fm_dtype type);
 few_fn *fm_cuda_few_32(fm_dtype type);
+few_fn *fm_cuda_few_128(fm_dtype type);
 few_fn *fm_cuda_few_256(fm_dtype type);
 
 #endif

@@ -6,7 +6,8 @@ template <int T> struct few_256 {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
     static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
-    static constexpr bool PACKS = false;
+    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr int SIDE = FM_X256_SIDE;
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -157,6 +158,50 @@ template <int T> struct few_256 {
             block<NT>(acc, r0, r1, s0, s1, q[i], 2 * i + 1);
         }
         finish<NT>(y, acc, r0, r1, s0, s1, side, l);
+    }
+
+    // Rows of product s: a block of 32 columns, or one half of it and zeros in place of the other.
+    enum { STEPS = HALVES ? 16 : 8 };
+    __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int s)
+    {
+        const int b = HALVES ? s / 2 : s;
+        const bool low = !HALVES || s % 2 == 0, high = !HALVES || s % 2 == 1;
+        a[0] = low ? r0.quad(b, 0) : 0, a[1] = low ? r1.quad(b, 0) : 0;
+        a[2] = high ? r0.quad(b, 1) : 0, a[3] = high ? r1.quad(b, 1) : 0;
+    }
+
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    {
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+        const scales s0 = scales_of(r0), s1 = scales_of(r1);
+        int acc[NT][4] = {}, c[2][NT][4];
+        uint32_t a[2][4];
+        const auto ask = [&](int s) {
+            const int b = HALVES ? s / 2 : s;
+            rows_of(a[s % 2], r0, r1, s);
+            wgmma_begin();
+            wgmma_s8<NT>(c[s % 2], a[s % 2], wgmma_columns(x + b / 4 * NT * 1024, b % 4), 0);
+            wgmma_commit();
+        };
+        ask(0);
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            if (s + 1 < STEPS) {
+                ask(s + 1);
+                wgmma_wait<1, NT>(c[s % 2]);
+            } else
+                wgmma_wait<0, NT>(c[s % 2]);
+            const int f0 = scale_at(s0, s), f1 = scale_at(s1, s);
+#pragma unroll
+            for (int k = 0; k < 4 * NT; k++) acc[k / 4][k % 4] += (k % 4 < 2 ? f0 : f1) * c[s % 2][k / 4][k % 4];
+        }
+        beside<NT> with;
+        with.read(side, l);
+        finish<NT>(y, acc, r0, r1, s0, s1, with, l);
     }
 };
 

@@ -5,7 +5,8 @@ template <int T> struct few_32 {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr bool MIN = F.sc == FM_SC_PAIR;
     static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
-    static constexpr bool PACKS = false;
+    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr int SIDE = FM_X32_SIDE;
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -69,6 +70,58 @@ template <int T> struct few_32 {
             if constexpr (NT > 1) in[i].read(record, p, l, i);
             block<NT>(y, r0, r1, in[i], 2 * i);
             block<NT>(y, r0, r1, in[i], 2 * i + 1);
+        }
+    }
+
+    // y += what the sums of block b come to.
+    template <int NT>
+    __device__ static inline void scale(float y[NT][4], const int c[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                        const uint8_t *side, const few_lane &l, int b)
+    {
+        const float d0 = few_half(r0.sc, MIN ? 2 * b : b) * F.unit, d1 = few_half(r1.sc, MIN ? 2 * b : b) * F.unit;
+        const float m0 = MIN ? few_half(r0.sc, 2 * b + 1) : 0.0f, m1 = MIN ? few_half(r1.sc, 2 * b + 1) : 0.0f;
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            const float2 *of = (const float2 *)(side + nt * FM_X32_SIDE) + 8 * l.t + b;
+            const float2 d = of[0];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                y[nt][k] = fmaf((k < 2 ? d0 : d1) * (k % 2 ? d.y : d.x), magic_float(c[nt][k]), y[nt][k]);
+            if constexpr (MIN) {
+                const float2 s = of[FM_X32_FLOATS / 8];
+#pragma unroll
+                for (int k = 0; k < 4; k++) y[nt][k] = fmaf(k < 2 ? m0 : m1, k % 2 ? s.y : s.x, y[nt][k]);
+            }
+        }
+    }
+
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    {
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+        int c[2][NT][4];
+        uint32_t a[2][4];
+        const auto ask = [&](int b) {
+            uint32_t *q = a[b % 2];
+            q[0] = r0.quad(b, 0), q[1] = r1.quad(b, 0), q[2] = r0.quad(b, 1), q[3] = r1.quad(b, 1);
+#pragma unroll
+            for (int k = 0; k < 4 * NT; k++) c[b % 2][k / 4][k % 4] = FM_MAGIC;
+            wgmma_begin();
+            wgmma_s8<NT>(c[b % 2], q, wgmma_columns(x + b / 4 * NT * 1024, b % 4), 1);
+            wgmma_commit();
+        };
+        ask(0);
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            if (b < 7) {
+                ask(b + 1);
+                wgmma_wait<1, NT>(c[b % 2]);
+            } else
+                wgmma_wait<0, NT>(c[b % 2]);
+            scale<NT>(y, c[b % 2], r0, r1, side, l, b);
         }
     }
 };

@@ -3,12 +3,13 @@
 #define FM_KERNELS_CUDA_FEW_QUANT_CUH
 
 #include "kernels/cuda/few.cuh"
+#include "kernels/cuda/few_wide.cuh"
 
 // Where the parts of a chunk lie in a slot of the ring, each for 32 lanes.
 template <int T> struct few_slot {
     using P = fm_planes<T>;
     static constexpr int LO = 0, LO_LOADS = P::LO / 64, HI = LO + LO_LOADS * 512, SC = HI + P::HI * 8;
-    static constexpr int SC_LOADS = P::SC / 16, D = SC + (P::SC == 8 ? 256 : SC_LOADS * 512), BYTES = D + P::D * 32;
+    static constexpr int SC_LOADS = P::SC / 16, D = SC + (P::SC < 16 ? P::SC * 32 : SC_LOADS * 512), BYTES = D + P::D * 32;
 };
 
 template <int T>
@@ -23,7 +24,7 @@ __device__ static inline void few_ask_codes(unsigned to, const uint8_t *row, siz
 #pragma unroll
     for (int i = 0; i < S::SC_LOADS; i++)
         copy_async<16>(to + S::SC + i * 512 + l.lane * 16, row + P::sc(n) + chunk * P::SC + i * 16);
-    if constexpr (P::SC == 8) copy_async<8>(to + S::SC + l.lane * 8, row + P::sc(n) + chunk * 8);
+    if constexpr (P::SC < 16) copy_async<P::SC>(to + S::SC + l.lane * P::SC, row + P::sc(n) + chunk * P::SC);
     if constexpr (P::D != 0) copy_async<4>(to + S::D + l.lane * 4, row + P::d(n) + chunk * 4);
 }
 
@@ -46,6 +47,7 @@ template <int T> struct few_codes {
 #pragma unroll
         for (int i = 0; i < S::SC_LOADS; i++) *(uint4 *)(sc + 4 * i) = *(const uint4 *)(slot + S::SC + i * 512 + l.lane * 16);
         if constexpr (P::SC == 8) *(uint2 *)sc = *(const uint2 *)(slot + S::SC + l.lane * 8);
+        if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)(slot + S::SC + l.lane * 4);
         if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.lane * 4);
     }
     __device__ inline uint32_t quad(int b, int h) const

@@ -21,6 +21,7 @@ enum fm_scale_kind {
     FM_SC_K,     // d, dmin (halves), then 8 scales and 8 mins of 6 bits in three words, scales_k()
     FM_SC_BYTES, // 16 bytes: signed scale of 16 columns; d: float
     FM_SC_EIGHT, // 8 bytes: signed scale of 32 columns; d: float
+    FM_SC_TWO,   // 2 halves: d of 128 columns
     FM_SC_Q2     // 16 bytes: scale | min << 4 of 16 columns; d: d and dmin (halves)
 };
 
@@ -46,13 +47,14 @@ __host__ __device__ constexpr fm_format fm_format_of(int type)
     case FM_Q5_K: return {4, 1, false, 0, FM_SC_K, 1.0f};
     case FM_Q6_K: return {4, 2, false, 32, FM_SC_BYTES, 1.0f / 4};
     case FM_IQ4_NL: return {4, 0, true, 0, FM_SC_HALF, 1.0f};
+    case FM_INT4_G128: return {4, 0, false, 0, FM_SC_TWO, 1.0f / 16};
     default: return {4, 0, true, 0, FM_SC_EIGHT, 1.0f}; // IQ4_XS
     }
 }
 
 __host__ __device__ constexpr int fm_scale_bytes(fm_scale_kind k)
 {
-    return k == FM_SC_PAIR ? 32 : k == FM_SC_EIGHT ? 8 : 16;
+    return k == FM_SC_PAIR ? 32 : k == FM_SC_EIGHT ? 8 : k == FM_SC_TWO ? 4 : 16;
 }
 __host__ __device__ constexpr int fm_d_bytes(fm_scale_kind k)
 {
@@ -98,7 +100,7 @@ template <int T> __device__ static inline uint32_t fm_quad(uint32_t lo, uint32_t
         return lo;
     else if constexpr (F.table)
         return fm_iq4_quad(h ? lo >> 16 : lo);
-    else if constexpr (T == FM_Q4_0)
+    else if constexpr (T == FM_Q4_0 || T == FM_INT4_G128)
         return (h ? lo : lo << 4) & 0xf0f0f0f0u;
     else if constexpr (T == FM_Q5_0)
         return ((h ? lo >> 1 : lo << 3) & 0x78787878u) | fm_top_bits<1>(hi, s1);

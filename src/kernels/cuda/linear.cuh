@@ -1,18 +1,20 @@
 // linear.cuh - products on a GPU: how weights and inputs lie, and the two ways to multiply them.
 //
-// Few columns (n <= FM_CUDA_FEW, or any n with o.invariant): weights are streamed once from memory through the tensor cores, few.cuh.
+// Few columns (n <= FM_CUDA_FEW, of quantised weights n <= FM_CUDA_WIDE, or any n with o.invariant): weights are streamed once from
+// memory through the tensor cores, few.cuh and few_wide.cuh.
 // Many: cuBLASLt on bf16 (o.f32: f32) rows, many.cu; quantised weights are expanded into stream->work first.
 #ifndef FM_KERNELS_CUDA_LINEAR_CUH
 #define FM_KERNELS_CUDA_LINEAR_CUH
 
 #include "kernels/cuda/cuda.cuh"
 
-enum { FM_CUDA_FEW = 16 };
+enum { FM_CUDA_FEW = 16, FM_CUDA_WIDE = 64 };
 
 // Whether a product of n columns takes the kernels of few.
-static inline bool fm_cuda_is_few(const fm_stream *s, size_t n)
+static inline bool fm_cuda_is_few(const fm_stream *s, fm_xform form, size_t n)
 {
-    return n <= FM_CUDA_FEW || s->o.invariant;
+    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
+    return n <= (floats ? FM_CUDA_FEW : FM_CUDA_WIDE) || s->o.invariant;
 }
 
 // What pack_x makes for a product of many columns: n rows of bf16 (o.f32: of f32), so many elements from one to the next, zeros

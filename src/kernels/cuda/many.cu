@@ -193,7 +193,7 @@ bool has_three(const fm_run *run, const fm_tensor *W, size_t n, const size_t d[3
     const fm_stream *s = run->stream;
     const bool one_panel = is_direct(s, W->type) || panel_rows(s, W) >= W->rows;
     const bool short_runs = d[0] <= FM_CUDA_SHORT && d[1] <= FM_CUDA_SHORT && d[2] <= FM_CUDA_SHORT;
-    return !fm_cuda_is_few(s, n) && is_narrow(W) && one_panel && short_runs && d[0] % 4 == 0 && d[1] % 4 == 0 && d[2] % 4 == 0;
+    return !fm_cuda_is_few(s, fm_xform_of(W->type), n) && is_narrow(W) && one_panel && short_runs && d[0] % 4 == 0 && d[1] % 4 == 0 && d[2] % 4 == 0;
 }
 
 void linear_three(const fm_run *run, const fm_linear_three_args *a)
@@ -205,7 +205,7 @@ void linear_three(const fm_run *run, const fm_linear_three_args *a)
 
 extern "C" size_t fm_cuda_work_bytes(const fm_stream *s, const fm_tensor *W, size_t n)
 {
-    return fm_cuda_is_few(s, n) ? 0 : panel_bytes(s, W) + piece_bytes(W, n);
+    return fm_cuda_is_few(s, fm_xform_of(W->type), n) ? 0 : panel_bytes(s, W) + piece_bytes(W, n);
 }
 
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a)

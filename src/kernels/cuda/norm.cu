@@ -231,15 +231,15 @@ template <bool ALIGNED> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_p
 bool packs(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols)
 {
     const bool floats = form == FM_X_F32 || form == FM_X_BF16;
-    if ((!floats && fm_cuda_is_few(run->stream, n)) || run->stream->o.f32 || fm_cuda_x_stride(cols) != cols) return false;
+    if ((!floats && fm_cuda_is_few(run->stream, form, n)) || run->stream->o.f32 || fm_cuda_x_stride(cols) != cols) return false;
     fm_cuda_pack_forget(run->stream, packed);
     return true;
 }
 
 // Rows whose packs have gaps stay f32: none of a model do.
-bool half_rows(const fm_run *run, size_t n, size_t d)
+bool half_rows(const fm_run *run, fm_xform form, size_t n, size_t d)
 {
-    return !run->stream->o.f32 && !fm_cuda_is_few(run->stream, n) && fm_cuda_x_stride(d) == d;
+    return !run->stream->o.f32 && !fm_cuda_is_few(run->stream, form, n) && fm_cuda_x_stride(d) == d;
 }
 
 } // namespace

@@ -102,7 +102,7 @@ void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
 {
     const fm_pack_args p = *a; // it may be the one to be forgotten
     fm_cuda_pack_forget(p.stream, p.out);
-    if (form == FM_X_F32 || form == FM_X_BF16 || !fm_cuda_is_few(p.stream, p.n))
+    if (form == FM_X_F32 || form == FM_X_BF16 || !fm_cuda_is_few(p.stream, form, p.n))
         rows_now(&p);
     else if (form == FM_X_Q8_256)
         records_now<true>(&p);

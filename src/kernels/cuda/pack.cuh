@@ -1,6 +1,6 @@
 // pack.cuh - inputs of products as the kernels of few columns read them.
 //
-// Floats: rows of bf16 or f32 (linear.cuh).  Integers: records of 256 columns for groups of up to 16 tokens.  A record holds the
+// Floats: rows of bf16 or f32 (linear.cuh).  Integers: records of 256 columns for groups of up to 64 tokens.  A record holds the
 // bytes of every token, each lane's quads of two blocks in 16 bytes, and for every 8 tokens the floats that go with them, in the
 // order of an mma's output: lane t of four has tokens 2 t and 2 t + 1.
 #ifndef FM_KERNELS_CUDA_PACK_CUH
@@ -10,10 +10,21 @@
 
 extern "C" void fm_cuda_fill_pack(fm_kernels *k); // pack_x
 
-// Tokens of a group that records have room for: a product of up to 8, and one of more, whose groups all have 16.
+// Tokens of a group that records have room for: those of the kernel that multiplies them.
 __host__ __device__ static inline size_t fm_record_tokens(size_t n)
 {
-    return n <= 8 ? 8 : 16;
+    return n <= 8 ? 8 : n <= 16 ? 16 : n <= 32 ? 32 : 64;
+}
+
+// Where lane 4 b + t puts its quads.  With more than 16 tokens that is where wgmma.cuh wants columns: panels of 128 bytes a token.
+__device__ static inline void put_quads(uint8_t *record, size_t tokens, size_t token, int b, int t, const uint32_t quad[2])
+{
+    if (tokens <= 16) {
+        *(uint2 *)(record + token * FM_CHUNK + b / 2 * 64 + t * 16 + b % 2 * 8) = make_uint2(quad[0], quad[1]);
+        return;
+    }
+    uint8_t *row = record + (b / 4 * tokens + token) * 128 + t * 4;
+    for (int h = 0; h < 2; h++) *(uint32_t *)(row + ((b % 4 * 2 + h) ^ (int)(token % 8)) * 16) = quad[h];
 }
 
 // A kernel's own records in shared memory have room for the tokens that exist, fewer than 8.
@@ -109,7 +120,7 @@ template <bool WIDE> __device__ static inline void pack_record(uint8_t *record, 
 {
     const int b = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     rounded o = round_block(v, WIDE);
-    *(uint2 *)(record + token * FM_CHUNK + b / 2 * 64 + t * 16 + b % 2 * 8) = make_uint2(o.quad[0], o.quad[1]);
+    put_quads(record, tokens, token, b, t, o.quad);
     o.sum[0] = lanes4(o.sum[0]);
     o.sum[1] = lanes4(o.sum[1]);
     uint8_t *side = record + tokens * FM_CHUNK + token / 8 * (WIDE ? FM_X256_SIDE : FM_X32_SIDE);

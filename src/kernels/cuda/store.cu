@@ -38,7 +38,9 @@ template <int T> __device__ static uint32_t raw_code(const uint8_t *s, int j)
     else if constexpr (T == FM_Q6_K) {
         const int half = j / 128, part = j % 128 / 32;
         return (s[64 * half + 32 * (part % 2) + l] >> part / 2 * 4 & 15) | (s[128 + 32 * half + l] >> part * 2 & 3) << 4;
-    } else
+    } else if constexpr (T == FM_INT4_G128) // already two's complement, and in the order of the planes
+        return s[4 + 4 * (j / 128 * 16 + l % 16 / 4 * 4 + j / 32 % 4) + l % 4] >> l / 16 * 4 & 15;
+    else
         return s[8 + j / 32 * 16 + j % 16] >> j / 16 % 2 * 4 & 15; // IQ4_XS
 }
 
@@ -116,6 +118,8 @@ template <int T> __device__ static void store_super_scales(uint8_t *row, size_t 
     uint8_t *sc = row + P::sc(n) + chunk * P::SC, *d = row + P::d(n) + chunk * P::D;
     if constexpr (P::F.sc == FM_SC_K)
         store_scales_k((uint32_t *)sc, s);
+    else if constexpr (P::F.sc == FM_SC_TWO)
+        *(uint32_t *)sc = half_bits(s) | half_bits(s + 2) << 16;
     else if constexpr (P::F.sc == FM_SC_Q2) {
         for (int g = 0; g < 16; g++) sc[g] = s[g];
         *(uint32_t *)d = half_bits(s + 80) | half_bits(s + 82) << 16;
@@ -177,6 +181,8 @@ template <int T> __device__ static void decode(float v[8], const uint8_t *row, s
         float scale, min = 0.0f;
         if constexpr (P::F.sc == FM_SC_HALF)
             scale = half_float(((const uint16_t *)sc)[b]) * P::F.unit;
+        else if constexpr (P::F.sc == FM_SC_TWO)
+            scale = half_float(((const uint16_t *)sc)[b / 4]) * P::F.unit;
         else if constexpr (P::F.sc == FM_SC_PAIR) {
             scale = half_float(((const uint16_t *)sc)[2 * b]);
             min = -half_float(((const uint16_t *)sc)[2 * b + 1]);

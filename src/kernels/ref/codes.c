@@ -116,6 +116,18 @@ static void read_iq4_xs(fm_codes *o, const uint8_t *s)
     }
 }
 
+/* A float scale per 128 columns: d32[0] and d32[1].  Words of codes: tensor/quant/int4_g128.c. */
+static void read_int4_g128(fm_codes *o, const uint8_t *s)
+{
+    for (int j = 0; j < 256; j++) {
+        const int word = j / 128 * 16 + j % 16 / 4 * 4 + j / 32 % 4;
+        const int code = s[4 + 4 * word + j % 4] >> j % 32 / 16 * 4 & 15;
+        o->q[j] = (int8_t)((code ^ 8) - 8);
+    }
+    o->d32[0] = half_at(s);
+    o->d32[1] = half_at(s + 2);
+}
+
 void fm_codes_read(fm_codes *o, fm_dtype type, const uint8_t *src, size_t blocks)
 {
     switch (type) {
@@ -125,6 +137,7 @@ void fm_codes_read(fm_codes *o, fm_dtype type, const uint8_t *src, size_t blocks
     case FM_Q5_K: read_q45_k(o, src, true); return;
     case FM_Q6_K: read_q6_k(o, src); return;
     case FM_IQ4_XS: read_iq4_xs(o, src); return;
+    case FM_INT4_G128: read_int4_g128(o, src); return;
     default: break;
     }
     const size_t bytes = fm_dtype_get(type)->bytes;

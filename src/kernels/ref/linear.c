@@ -38,6 +38,12 @@ static float add_256(float y, const fm_codes *w, const fm_x256 *x, bool has_min)
     return fmaf(v, x->d, y);
 }
 
+static float add_128(float y, const fm_codes *w, const fm_x256 *x)
+{
+    const float v = w->d32[0] * (float)dot(w->q, x->q, 128);
+    return fmaf(fmaf(w->d32[1], (float)dot(w->q + 128, x->q + 128, 128), v), x->d, y);
+}
+
 static float add_32(float y, const fm_codes *w, const fm_x32 *x, bool has_min, size_t blocks)
 {
     for (size_t b = 0; b < blocks; b++) {
@@ -63,8 +69,9 @@ static void row_quant(const fm_linear_args *a, size_t r, size_t t0, size_t n)
         fm_codes_read(&w, type, row + b * FM_X_COLS / traits->block * traits->bytes, blocks);
         for (size_t t = 0; t < n; t++) {
             size_t at = b * a->n + t0 + t;
-            y[t] = wide ? add_256(y[t], &w, (const fm_x256 *)a->x + at, has_min)
-                        : add_32(y[t], &w, (const fm_x32 *)a->x + at, has_min, blocks);
+            y[t] = type == FM_INT4_G128 ? add_128(y[t], &w, (const fm_x256 *)a->x + at)
+                   : wide               ? add_256(y[t], &w, (const fm_x256 *)a->x + at, has_min)
+                                        : add_32(y[t], &w, (const fm_x32 *)a->x + at, has_min, blocks);
         }
     }
     for (size_t t = 0; t < n; t++) finish(a, r, t0 + t, y[t]);

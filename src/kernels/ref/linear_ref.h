@@ -5,7 +5,7 @@
 #include "kernels/linear.h"
 
 /* 256 columns of one row as integers.  K types and IQ4_XS: w = d * scale[j / 16] * q - m * min[j / 16].  Types with blocks of 32:
- * w = d32 * q + m32. */
+ * w = d32 * q + m32.  INT4_G128: w = d32[j / 128] * q. */
 typedef struct fm_codes {
     int8_t q[256];
     int16_t scale[16], min[16];

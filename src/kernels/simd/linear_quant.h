@@ -127,17 +127,46 @@ FM_INLINE void tile_32(float *y, const panel *w, const fm_x32 *x, const int pt[2
     UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) fv_store(y + (t * P + p) * LANES, acc[p][t]);
 }
 
+/* What a sum over 128 columns starts from: the codes' offset, taken back. */
+FM_INLINE iv start_128(const fm_x256 *x, int g, tile_form f)
+{
+    const int16_t *s = x->sum32 + 4 * g;
+    return iv_set1(0u - ((uint32_t)(s[0] + s[1] + s[2] + s[3]) << f.shift));
+}
+
+/* A float scale for each 128 columns: v = d[0] isum[0], v = fma(d[1], isum[1], v), y = fma(v, the input's scale, y). */
+FM_INLINE void tile_128(float *y, const panel *w, const fm_x256 *x, int P, int T, tile_form f)
+{
+    const int8_t *xq[TOKENS];
+    fv v[PANELS][TOKENS];
+    UNROLL for (int t = 0; t < T; t++) xq[t] = x[t].q;
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) v[p][t] = fv_set1(0.0f);
+    ROLLED for (int g = 0; g < 2; g++)
+    {
+        iv sum[PANELS][TOKENS];
+        UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) sum[p][t] = start_128(x + t, g, f);
+        for (int b = 4 * g; b < 4 * g + 4; b++) sum_32(sum, w, xq, (const int[2]){P, T}, b, f);
+        UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) v[p][t] =
+            fv_fma(w[p].d[g], fv_from_int(sum[p][t]), v[p][t]);
+    }
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int p = 0; p < P; p++)
+    {
+        float *to = y + (t * P + p) * LANES;
+        fv_store(to, fv_fma(v[p][t], fv_set1(x[t].d), fv_load(to)));
+    }
+}
+
 /* Adds 256 columns to the sums of n tokens: y[t][P][LANES]. */
 typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blocks);
 
-#define BLOCK_256(name, P, ...)                                                                                                \
+#define BLOCK_256(name, tile, P, ...)                                                                                          \
     static void name(float *y, const panel *w, const void *x, size_t n, int blocks)                                            \
     {                                                                                                                          \
         const fm_x256 *xs = x;                                                                                                 \
         size_t t = 0;                                                                                                          \
         (void)blocks;                                                                                                          \
-        for (; t + TOKENS <= n; t += TOKENS) tile_256(y + t * P * LANES, w, xs + t, P, TOKENS, (tile_form){__VA_ARGS__});      \
-        for (; t < n; t++) tile_256(y + t * P * LANES, w, xs + t, P, 1, (tile_form){__VA_ARGS__});                             \
+        for (; t + TOKENS <= n; t += TOKENS) tile(y + t * P * LANES, w, xs + t, P, TOKENS, (tile_form){__VA_ARGS__});          \
+        for (; t < n; t++) tile(y + t * P * LANES, w, xs + t, P, 1, (tile_form){__VA_ARGS__});                                 \
     }
 
 #define BLOCK_32(name, P, ...)                                                                                                 \
@@ -163,14 +192,21 @@ typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blo
 #define FORM_q5_0   8, MIN_OFFSET, 4, false, 4
 #define FORM_q4_1   8, MIN_FLOAT, 8, false, 0
 #define FORM_q5_1   8, MIN_FLOAT, 4, false, 0
+#define FORM_int4_g128 2, MIN_OFFSET, 8, false, 3
+
+UNPACK_256(int4_g128, 2) /* not among the unpackers, for AMX has no use for it */
 
 #define KINDS_256(X)                                                                                                           \
     X(Q2_K, q2_k, 84) X(Q3_K, q3_k, 110) X(Q4_K, q4_k, 144) X(Q5_K, q5_k, 176) X(Q6_K, q6_k, 210) X(IQ4_XS, iq4_xs, 136)
+#define KINDS_128(X) X(INT4_G128, int4_g128, 132)
 #define KINDS_32(X)                                                                                                            \
     X(Q8_0, q8_0, 34) X(Q4_0, q4_0, 18) X(Q4_1, q4_1, 20) X(Q5_0, q5_0, 22) X(Q5_1, q5_1, 24) X(IQ4_NL, iq4_nl, 18)
 
-#define X(upper, type, bytes) BLOCK_256(block_##type, PANELS, FORM_##type)
+#define X(upper, type, bytes) BLOCK_256(block_##type, tile_256, PANELS, FORM_##type)
 KINDS_256(X)
+#undef X
+#define X(upper, type, bytes) BLOCK_256(block_##type, tile_128, PANELS, FORM_##type)
+KINDS_128(X)
 #undef X
 #define X(upper, type, bytes) BLOCK_32(block_##type, PANELS, FORM_##type)
 KINDS_32(X)
@@ -257,6 +293,45 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
         UNROLL for (int t = 0; t < T; t++) add_block(y + t * LANES, sum[t], &p, x[t], f);                                      \
     }
 
+/* sum[t] += the products of the codes of a step, half of 128 columns. */
+FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int T, int step, tile_form f)
+{
+    const int run = DOT_CHAIN ? 16 : f.run;
+    UNROLL for (int from = 0; from < 16; from += run)
+    {
+        iv s[FEW_TOKENS];
+        UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
+        UNROLL for (int k = from; k < from + run; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
+            dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * step_word(step, k, f.groups))), k == from, f.full);
+        UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
+    }
+}
+
+#define FEW_128(name, type, bytes, T)                                                                                          \
+    static void name(float *y, few_block w, const void *const *x)                                                              \
+    {                                                                                                                          \
+        const tile_form f = {FORM_##type};                                                                                     \
+        const fm_x256 *const *xs = (const fm_x256 *const *)x;                                                                  \
+        const int8_t *xq[T];                                                                                                   \
+        panel p;                                                                                                               \
+        iv sum[T];                                                                                                             \
+        fv v[T];                                                                                                               \
+        UNROLL for (int t = 0; t < T; t++) xq[t] = xs[t]->q;                                                                   \
+        UNROLL for (int t = 0; t < T; t++) sum[t] = iv_set1(0), v[t] = fv_set1(0.0f);                                          \
+        head_##type(&p, w.row, w.off);                                                                                         \
+        ROLLED for (int step = 0; step < 4; step++)                                                                            \
+        {                                                                                                                      \
+            iv q[16];                                                                                                          \
+            prefetch_part(w.next, LANES * (bytes), step, 4);                                                                   \
+            codes_##type(q, &p, w.row, w.off, step);                                                                           \
+            if (step % 2 == 0) UNROLL for (int t = 0; t < T; t++) sum[t] = start_128(xs[t], step / 2, f);                      \
+            few_step_128(sum, q, xq, T, step, f);                                                                              \
+            if (step % 2 == 0) continue;                                                                                       \
+            UNROLL for (int t = 0; t < T; t++) v[t] = fv_fma(p.d[step / 2], fv_from_int(sum[t]), v[t]);                        \
+        }                                                                                                                      \
+        UNROLL for (int t = 0; t < T; t++) fv_store(y + t * LANES, fv_fma(v[t], fv_set1(xs[t]->d), fv_load(y + t * LANES)));   \
+    }
+
 #define FEW_32(name, type, bytes, T)                                                                                           \
     static void name(float *y, few_block w, const void *const *x)                                                              \
     {                                                                                                                          \
@@ -287,6 +362,9 @@ static const uint8_t few_tokens[FEW_KINDS] = {2, 3, 4, 6, 8};
 #define X(upper, type, bytes) FEW_EACH(FEW_256, type, bytes)
 KINDS_256(X)
 #undef X
+#define X(upper, type, bytes) FEW_EACH(FEW_128, type, bytes)
+KINDS_128(X)
+#undef X
 #define X(upper, type, bytes) FEW_EACH(FEW_32, type, bytes)
 KINDS_32(X)
 #undef X
@@ -302,7 +380,7 @@ typedef struct quant_kind {
 #define FEW(type) {few2_##type, few3_##type, few4_##type, few6_##type, few8_##type}
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), bytes, sizeof(fm_x256)},
-    KINDS_256(X)
+    KINDS_256(X) KINDS_128(X)
 #undef X
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), 8 * (bytes), sizeof(fm_x32)},
     KINDS_32(X)

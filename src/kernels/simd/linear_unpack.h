@@ -212,9 +212,33 @@ FM_INLINE void codes_iq4_xs(iv q[16], const panel *p, row_list row, size_t off, 
     }
 }
 
+FM_INLINE void head_int4_g128(panel *p, row_list row, size_t off)
+{
+    iv v[4];
+    iv_load_rows(v, row, off);
+    p->d[0] = fv_from_half(v[0]);
+    p->d[1] = fv_from_half(v[0] >> 16);
+}
+
+/* A word of the file has four columns low and the four that are 16 further high; its neighbours are of other blocks of 32. */
+FM_INLINE void codes_int4_g128(iv q[16], const panel *p, row_list row, size_t off, int step)
+{
+    (void)p;
+    for (int i = 0; i < 2; i++) {
+        iv v[4];
+        iv_load_rows(v, row, off + 4 + 32 * (size_t)step + 16 * (size_t)i);
+        for (int k = 0; k < 4; k++) {
+            v[k] ^= B(0x88u); /* two's complement becomes an offset of 8 */
+            q[8 * i + 2 * k] = v[k] & B(15u);
+            q[8 * i + 2 * k + 1] = v[k] >> 4 & B(15u);
+        }
+    }
+}
+
 /* Where the codes of a step lie: the index of q[i] in the panel. */
 FM_INLINE int step_word(int step, int i, int groups)
 {
+    if (groups == 2) return step / 2 * 32 + i % 8 / 2 * 8 + i % 2 * 4 + step % 2 * 2 + i / 8;
     return groups == 16 ? step / 2 * 32 + step % 2 * 4 + i / 4 * 8 + i % 4 : 16 * step + i;
 }
 

@@ -1,0 +1,60 @@
+// wgmma.cuh - sums of bytes by four warps at once: 64 rows from their registers, 32 or 64 columns from shared memory.
+//
+// Lanes hold rows and sums as with mma m16n8k32, 16 rows to a warp.  Columns lie in panels of 128 bytes a column, pieces of 16 bytes
+// in the order that `swizzle 128` has: piece i of column j at i ^ j % 8.  A product is under way until wgmma_wait: until then
+// nobody touches its registers.
+#ifndef FM_KERNELS_CUDA_WGMMA_CUH
+#define FM_KERNELS_CUDA_WGMMA_CUH
+
+#include <stdint.h>
+
+// 32 bytes of every column, `step` of four in a panel; panels begin at multiples of 1024 bytes.
+__device__ static inline uint64_t wgmma_columns(unsigned panel, int step)
+{
+    const uint64_t swizzle_128 = (uint64_t)1 << 62, groups_of_8 = (uint64_t)(1024 >> 4) << 32, unused = (uint64_t)1 << 16;
+    return swizzle_128 | groups_of_8 | unused | (panel + 32 * step) >> 4;
+}
+
+// What the lanes wrote to registers is there for the products that follow.
+__device__ static inline void wgmma_begin()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ static inline void wgmma_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// All but the last N groups are done; `c` are the sums of one that is.
+template <int N, int NT> __device__ static inline void wgmma_wait(int c[NT][4])
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+#pragma unroll
+    for (int k = 0; k < 4 * NT; k++) asm volatile("" : "+r"(c[k / 4][k % 4])::"memory");
+}
+
+#define FM_FOUR(i) "+r"(c[i][0]), "+r"(c[i][1]), "+r"(c[i][2]), "+r"(c[i][3])
+// c = a b, or c += a b when `add`.
+template <int NT> __device__ static inline void wgmma_s8(int c[NT][4], const uint32_t a[4], uint64_t b, int add)
+{
+    static_assert(NT == 4 || NT == 8, "32 or 64 columns");
+    if constexpr (NT == 4)
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 "
+                     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, p;}"
+                     : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    else
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
+                     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p;}"
+                     : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3), FM_FOUR(4), FM_FOUR(5), FM_FOUR(6), FM_FOUR(7)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+#undef FM_FOUR
+
+// Copies into shared memory that this thread waited for can be read by products after the next barrier.
+__device__ static inline void wgmma_publish()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+#endif
