@@ -20,7 +20,7 @@ deps: ## install the Debian packages that are missing
 try: deps all ## build, then let the shipped model tell a story
 	@./build/fmamba generate --echo -p "Once upon a time" -n 100
 
-train-tales: deps all ## train the model that ships from TALES=DIR (about 100 minutes on two cores; goes on where it stopped)
+train-tales: deps all ## train the model that ships from TALES=DIR (40 to 80 minutes on two cores; goes on where it stopped)
 	@scripts/train-tales
 
 test: deps tidy all ## style, unit, kernel, golden, command-line, install and fuzz tests

@@ -48,7 +48,8 @@ static inline size_t fm_rows_element(fm_rows x)
 /* Columns [first, first + d) of x. */
 fm_rows fm_rows_cols(fm_rows x, size_t first, size_t d);
 
-/* Whether rows of d channels around products with such weights are bf16 in a step of n tokens: on a device where its table says so. */
+/* Whether rows of d channels around products with such weights are bf16 in a step of n tokens: on a device, where its table
+ * says so. */
 bool fm_op_half(const fm_kernels *k, const fm_device *device, fm_dtype weights, size_t n, size_t d);
 
 void fm_op_meet(const fm_ctx *c);

@@ -58,8 +58,8 @@ typedef struct scratch {
     float *dt;       /* (T, d_inner) */
 } scratch;
 
-/* Rows of bf16 take half of the room, but no less than the most rows that a smaller step keeps in f32. */
-enum { WHOLE_ROWS = 16 };
+/* Rows of bf16 take half of the room, but no less than the most rows that a smaller step keeps in f32 (of quantised weights). */
+enum { WHOLE_ROWS = 64 };
 
 static float *push_rows(fm_arena *a, size_t n, size_t d, bool half)
 {
