@@ -7,8 +7,6 @@
 #include "train/shard.h"
 #include "vocab_data.h"
 
-#define DATA FM_SOURCE_DIR "/tests/data/bpe/"
-
 typedef struct world {
     test_folder f;
     fm_tokenizer *t;
@@ -18,24 +16,13 @@ typedef struct world {
     char path[256];
 } world;
 
-static fm_tokenizer *open_tokenizer(const char *path)
-{
-    fm_tokenizer *t;
-    size_t n;
-    char *json = slurp(path, &n);
-    const fm_view config = FM_VIEW("{\"eos_token\": \"<|endoftext|>\"}");
-    assert_ok(fm_tokenizer_from_json(&t, (fm_view){json, n}, config, path, NULL, NULL));
-    free(json);
-    return t;
-}
-
 /* A text of more tokens than a block holds. */
 static void world_open(world *w)
 {
     size_t n;
     fm_str s = {0};
-    char *part = slurp(DATA "text.txt", &n);
-    *w = (world){.f = test_folder_make(), .t = open_tokenizer(DATA "falcon.json")};
+    char *part = slurp(BPE_DIR "text.txt", &n);
+    *w = (world){.f = test_folder_make(), .t = bpe_open(BPE_DIR "falcon.json")};
     while (s.n < 2 * FM_SHARD_BLOCK) fm_str_put(&s, part, n);
     test_file_write(test_path(w->path, &w->f, "text.txt"), s.p, s.n);
     assert_ok(fm_pool_open(&w->pool, 2, NULL, NULL));
@@ -211,7 +198,7 @@ static void another_tokenizer_is_refused(void **state)
     write_shards(&w, test_path(path, &w.f, "a.tokens"), 0);
     w.o.vocab--;
     check_refused(&w, path, FM_ERR_SHAPE, "its vocabulary has 457 tokens, the model's 456");
-    fm_tokenizer *other = open_tokenizer(DATA "gpt2.json");
+    fm_tokenizer *other = bpe_open(BPE_DIR "gpt2.json");
     w.o = (fm_tokenizing){.t = other, .vocab = 1000, .pool = w.pool};
     check_refused(&w, path, FM_ERR_SHAPE, "was made with another tokenizer");
     fm_tokenizer_free(other);
@@ -338,7 +325,7 @@ static fm_status write_and_read(const fm_allocator *a, void *ctx)
 {
     const world *w = ctx;
     char path[256];
-    const char *const files[] = {DATA "text.jsonl"};
+    const char *const files[] = {BPE_DIR "text.jsonl"};
     const fm_tokenizing o = {.t = w->t, .vocab = w->o.vocab, .pool = w->pool, .a = a};
     fm_shards s = {.files = files, .n_files = 1, .out = test_path(path, &w->f, "c"), .limit = 500};
     fm_feed source;

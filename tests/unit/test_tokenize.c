@@ -13,26 +13,13 @@
 
 #include "text/tokenizer.h"
 
-#define DATA FM_SOURCE_DIR "/tests/data/bpe/"
-
-static const char *const tokenizers[] = {DATA "falcon.json", DATA "gpt2.json", DATA "llama3.json"};
-
-static fm_tokenizer *open_tokenizer(const char *path)
-{
-    fm_tokenizer *t;
-    size_t n;
-    char *json = slurp(path, &n);
-    const fm_view config = FM_VIEW("{\"eos_token\": \"<|endoftext|>\"}");
-    assert_ok(fm_tokenizer_from_json(&t, (fm_view){json, n}, config, path, NULL, NULL));
-    free(json);
-    return t;
-}
+static const char *const tokenizers[] = {BPE_DIR "falcon.json", BPE_DIR "gpt2.json", BPE_DIR "llama3.json"};
 
 /* Longer than a round of one worker, no line like another; ends of documents, and special tokens at places of every kind. */
 static char *make_text(size_t *n)
 {
     size_t n_part;
-    char *part = slurp(DATA "text.txt", &n_part);
+    char *part = slurp(BPE_DIR "text.txt", &n_part);
     fm_str s = {0};
     for (int i = 0; s.n < FM_CHUNKS_ROUND * FM_CHUNK_BYTES + FM_CHUNK_BYTES; i++) {
         fm_str_put(&s, part + i % 97, n_part - (size_t)(i % 97));
@@ -95,7 +82,7 @@ static void a_cut_text_has_the_ids_of_the_whole(void **state)
     char *text = make_text(&n);
     test_file_write(test_path(path, &f, "text.txt"), text, n);
     for (size_t i = 0; i < FM_COUNT(tokenizers); i++) {
-        fm_tokenizer *t = open_tokenizer(tokenizers[i]);
+        fm_tokenizer *t = bpe_open(tokenizers[i]);
         int32_t *want = tokenize_whole(t, text, n, &n_ids);
         for (unsigned threads = 1; threads <= 3; threads += 2) {
             fm_tokens got = read_tokens(path, t, threads);
@@ -153,7 +140,7 @@ static void check_packed(const char *name, bool gz)
     char path[256];
     size_t n, n_ids;
     char *text = make_text(&n);
-    fm_tokenizer *t = open_tokenizer(tokenizers[0]);
+    fm_tokenizer *t = bpe_open(tokenizers[0]);
     unsigned char *packed = malloc(2 * n);
     assert_non_null(packed);
     const size_t n_packed = pack(packed, 2 * n, text, n, gz);
@@ -203,7 +190,7 @@ static void lines_are_documents(void **state)
     (void)state;
     test_folder f = test_folder_make();
     char path[256];
-    fm_tokenizer *t = open_tokenizer(tokenizers[0]);
+    fm_tokenizer *t = bpe_open(tokenizers[0]);
     const int32_t eos = fm_tokenizer_eos(t);
     fm_str lines = {0};
     int32_t *want = malloc(((size_t)1 << 23) * sizeof *want);
@@ -244,7 +231,7 @@ static void what_is_no_text_is_refused(void **state)
     (void)state;
     test_folder f = test_folder_make();
     char path[256];
-    fm_tokenizer *t = open_tokenizer(tokenizers[0]);
+    fm_tokenizer *t = bpe_open(tokenizers[0]);
     check_refused(test_path(path, &f, "missing.txt.gz"), t, 1000, FM_ERR_IO, "cannot open");
     check_refused(f.path, t, 1000, FM_ERR_IO, "cannot read");
     test_file_write(test_path(path, &f, "empty.txt"), "", 0);
@@ -315,7 +302,7 @@ static fm_status read_with(const fm_allocator *a, void *ctx)
 static void memory_may_run_out(void **state)
 {
     (void)state;
-    attempt x = {.t = open_tokenizer(tokenizers[0]), .path = DATA "text.jsonl"};
+    attempt x = {.t = bpe_open(tokenizers[0]), .path = BPE_DIR "text.jsonl"};
     assert_ok(fm_pool_open(&x.pool, 1, NULL, NULL));
     assert_true(test_every_allocation(read_with, &x) > 3);
     fm_pool_free(x.pool);

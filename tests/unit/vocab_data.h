@@ -1,4 +1,5 @@
-/* vocab_data.h - reads the vocabularies of tests/data/vocab/ (the format: tests/oracles/tokenizer_oracle.py). */
+/* vocab_data.h - reads the vocabularies of tests/data/vocab/ (the format: tests/oracles/tokenizer_oracle.py) and the tokenizers
+ * of tests/data/bpe/. */
 #ifndef FM_TEST_VOCAB_DATA_H
 #define FM_TEST_VOCAB_DATA_H
 
@@ -15,6 +16,7 @@
 #include "text/tokenizer.h"
 
 #define VOCAB_DIR FM_SOURCE_DIR "/tests/data/vocab/"
+#define BPE_DIR   FM_SOURCE_DIR "/tests/data/bpe/"
 
 typedef struct vocab_data {
     fm_vocab v;
@@ -37,6 +39,19 @@ static inline char *slurp(const char *path, size_t *n)
     p[*n] = '\0';
     fclose(f);
     return p;
+}
+
+/* A tokenizer.json whose documents end with <|endoftext|>. */
+static inline fm_tokenizer *bpe_open(const char *path)
+{
+    fm_tokenizer *t;
+    fm_error err = {0};
+    size_t n;
+    char *json = slurp(path, &n);
+    const fm_view config = FM_VIEW("{\"eos_token\": \"<|endoftext|>\"}");
+    if (fm_tokenizer_from_json(&t, (fm_view){json, n}, config, path, NULL, &err) != FM_OK) fail_msg("%s", err.text);
+    free(json);
+    return t;
 }
 
 /* Bytes of the first n characters. */
