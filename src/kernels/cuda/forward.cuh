@@ -11,23 +11,14 @@ void fm_cuda_fill_scan(fm_kernels *k);
 void fm_cuda_fill_rows(fm_kernels *k); // softmax embed gather copy_states decays
 }
 
-// ---- Launches as launch.cuh has them, of any grid ----
+// ---- Launches as launch.cuh has them, one block to a cluster ----
 
 template <typename... P, typename... A>
 static inline void fm_queue_shared(fm_stream *s, const char *what, void (*kernel)(P...), dim3 grid, unsigned threads,
                                    size_t shared, A... args)
 {
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t c = {};
-    c.gridDim = grid;
-    c.blockDim = dim3(threads);
-    c.dynamicSmemBytes = shared;
-    c.stream = s->stream;
-    c.attrs = &overlap;
-    c.numAttrs = 1;
-    fm_cuda_note(s, cudaLaunchKernelEx(&c, kernel, P(args)...), what);
+    const fm_launch l = {s, grid, threads, shared, 1};
+    fm_cuda_launch(&l, what, kernel, args...);
 }
 
 template <typename... P, typename... A>

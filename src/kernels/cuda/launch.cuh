@@ -20,9 +20,10 @@ __device__ static inline void fm_pdl_trigger()
 
 struct fm_launch {
     fm_stream *s;
-    unsigned blocks, threads;
+    dim3 grid;
+    unsigned threads;
     size_t shared;    // dynamic, bytes
-    unsigned cluster; // blocks that share their memories; divides `blocks`
+    unsigned cluster; // blocks that share their memories; divides grid.x
 };
 
 #ifdef FM_CUDA_TUNE
@@ -41,7 +42,7 @@ static void fm_cuda_launch(const fm_launch *l, const char *what, void (*kernel)(
     attributes[1].val.clusterDim.x = l->cluster;
     attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
     cudaLaunchConfig_t c = {};
-    c.gridDim = dim3(l->blocks);
+    c.gridDim = l->grid;
     c.blockDim = dim3(l->threads);
     c.dynamicSmemBytes = l->shared;
     c.stream = l->s->stream;
