@@ -44,7 +44,7 @@ static void step(side *a, size_t n, int at, size_t vocab, fm_want want, bool wat
     int32_t tokens[MOST];
     for (size_t i = 0; i < n; i++) {
         tokens[i] = (int32_t)((size_t)(at * 977 + 31) * (i + 3) % vocab);
-        spans[i] = (fm_span){.seq = a->seq[i], .tokens = &tokens[i], .n = 1, .want = want, .likeliest = &a->ids[i]};
+        spans[i] = (fm_span){.seq = a->seq[i], .tokens = &tokens[i], .n = 1, .want = want, .id = &a->ids[i]};
         if (watched && i == 0) spans[i].on_hidden = look;
     }
     check(fm_step(a->s, spans, n, &err));
