@@ -1,0 +1,119 @@
+// few_128.cuh - few columns, weights with a float scale for each 128: i[g] = sum(qw qx), then v = fma(d[1], i[1], d[0] i[0]) and
+// y = fma(v, dx, y).  A sum stays in the tensor cores over all 128 columns.
+#ifndef FM_KERNELS_CUDA_FEW_128_CUH
+#define FM_KERNELS_CUDA_FEW_128_CUH
+
+#include "kernels/cuda/few_quant.cuh"
+
+template <int T> struct few_128 {
+    static constexpr fm_format F = fm_format_of(T);
+    static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
+    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr int SIDE = FM_X256_SIDE;
+
+    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
+    {
+        few_ask_codes<T>(to, row, p.chunks, chunk, l);
+    }
+
+    __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)
+    {
+        a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
+    }
+
+    // v = what the sums of 128 columns come to, on top of those before.
+    template <int NT>
+    __device__ static inline void scale(float v[NT][4], const int sum[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                        int g)
+    {
+        const float d0 = few_half(r0.sc, g) * F.unit, d1 = few_half(r1.sc, g) * F.unit;
+#pragma unroll
+        for (int k = 0; k < 4 * NT; k++)
+            v[k / 4][k % 4] = fmaf(k % 4 < 2 ? d0 : d1, magic_float(sum[k / 4][k % 4]), v[k / 4][k % 4]);
+    }
+    template <int NT>
+    __device__ static inline void finish(float y[NT][4], const float v[NT][4], const uint8_t *side, const few_lane &l)
+    {
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            const float2 d = ((const float2 *)(side + nt * FM_X256_SIDE + FM_X256_SUMS))[l.t];
+#pragma unroll
+            for (int k = 0; k < 4; k++) y[nt][k] = fmaf(v[nt][k], k % 2 ? d.y : d.x, y[nt][k]);
+        }
+    }
+    template <int NT> __device__ static inline void start(int sum[NT][4])
+    {
+#pragma unroll
+        for (int k = 0; k < 4 * NT; k++) sum[k / 4][k % 4] = FM_MAGIC;
+    }
+
+    // sum += blocks 2 i and 2 i + 1.
+    template <int NT>
+    __device__ static inline void blocks(int sum[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                         const uint32_t q[NT][4], int i)
+    {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t a[4];
+            rows_of(a, r0, r1, 2 * i + h);
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) mma_s8_32_add(sum[nt], a, q[nt][2 * h], q[nt][2 * h + 1]);
+        }
+    }
+
+    // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
+    template <int NT, int STAGES>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
+                                           const few_args &p, const few_lane &l)
+    {
+        const uint8_t *record = x + chunk * p.x_stride;
+        uint32_t q[4][NT][4];
+        float v[NT][4] = {};
+        if constexpr (NT == 1)
+#pragma unroll
+            for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
+        copy_wait<STAGES - 1>();
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+#pragma unroll
+        for (int g = 0; g < 2; g++) {
+            int sum[NT][4];
+            start<NT>(sum);
+#pragma unroll
+            for (int i = 2 * g; i < 2 * g + 2; i++) {
+                if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
+                blocks<NT>(sum, r0, r1, q[i], i);
+            }
+            scale<NT>(v, sum, r0, r1, g);
+        }
+        finish<NT>(y, v, record + p.x_tokens * FM_CHUNK, l);
+    }
+
+    template <int NT>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    {
+        few_codes<T> r0, r1;
+        int sum[2][NT][4];
+        uint32_t a[8][4];
+        float v[NT][4] = {};
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+#pragma unroll
+        for (int b = 0; b < 8; b++) rows_of(a[b], r0, r1, b);
+        start<NT>(sum[0]), start<NT>(sum[1]);
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            if (b % 4 == 0) wgmma_begin();
+            wgmma_s8<NT>(sum[b / 4], a[b], wgmma_columns(x + b / 4 * NT * 1024, b % 4), 1);
+            if (b % 4 == 3) wgmma_commit();
+        }
+        wgmma_wait<1, NT>(sum[0]);
+        scale<NT>(v, sum[0], r0, r1, 0);
+        wgmma_wait<0, NT>(sum[1]);
+        scale<NT>(v, sum[1], r0, r1, 1);
+        finish<NT>(y, v, side, l);
+    }
+};
+
+#endif

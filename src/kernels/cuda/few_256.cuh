@@ -1,0 +1,211 @@
+// few_256.cuh - few columns, weights in super-blocks of 256: i = sum of scale * sum(qw qx), k = sum of min * sum(qx) over its groups,
+// then y = fma(fma(-m, k, d i), dx, y).  k is one instruction: minima and sums are halves, exactly, and so is what comes out.
+#ifndef FM_KERNELS_CUDA_FEW_256_CUH
+#define FM_KERNELS_CUDA_FEW_256_CUH
+
+#include "kernels/cuda/few_quant.cuh"
+
+template <int T> struct few_256 {
+    static constexpr fm_format F = fm_format_of(T);
+    static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
+    static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
+    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr int SIDE = FM_X256_SIDE;
+
+    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
+    {
+        few_ask_codes<T>(to, row, p.chunks, chunk, l);
+    }
+
+    // What goes with the input of a chunk.
+    template <int NT> struct beside {
+        uint2 sums[MIN ? NT : 1];
+        float2 d[NT];
+        __device__ inline void read(const uint8_t *side, const few_lane &l)
+        {
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                if constexpr (MIN) sums[nt] = *(const uint2 *)(side + nt * FM_X256_SIDE + l.g * 32 + l.t * 8);
+                d[nt] = ((const float2 *)(side + nt * FM_X256_SIDE + FM_X256_SUMS))[l.t];
+            }
+        }
+    };
+
+    // Scales of a row as bytes, in order of their groups; d, and what the minima are multiplied with.
+    struct scales {
+        uint32_t byte[4];
+        float d, m;
+    };
+    static constexpr bool SIGNED = F.sc == FM_SC_BYTES || F.sc == FM_SC_EIGHT;
+
+    __device__ static inline int scale_at(const scales &s, int g)
+    {
+        const uint32_t word = s.byte[g / 4] >> g % 4 * 8;
+        return SIGNED ? (int)(int8_t)word : (int)(uint8_t)word;
+    }
+
+    __device__ static inline scales scales_of(const few_codes<T> &r)
+    {
+        scales s = {};
+        if constexpr (F.sc == FM_SC_K) {
+            s.byte[0] = r.sc[1] & 0x3f3f3f3fu;
+            s.byte[1] = r.sc[2] & 0x3f3f3f3fu;
+            s.d = few_half(r.sc, 0);
+            s.m = few_half(r.sc, 1);
+        } else if constexpr (F.sc == FM_SC_Q2) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) s.byte[i] = r.sc[i] & 0x0f0f0f0fu;
+            s.d = few_half(&r.d, 0);
+            s.m = few_half(&r.d, 1);
+        } else {
+#pragma unroll
+            for (int i = 0; i < fm_planes<T>::SC / 4; i++) s.byte[i] = r.sc[i];
+            s.d = __uint_as_float(r.d);
+        }
+        return s;
+    }
+
+    // Two minima as halves: 1024 + v has v in its low byte.
+    __device__ static inline uint32_t two_minima(uint32_t bytes, uint32_t which)
+    {
+        const uint32_t h = __byte_perm(bytes, 0x64646464u, which);
+        const __half2 v = __hsub2(*(const __half2 *)&h, __float2half2_rn(1024.0f));
+        return *(const uint32_t *)&v;
+    }
+    // Those of the groups whose sums lane t holds: first and second word of an operand's row.
+    __device__ static inline void minima_of(uint32_t out[2], const few_codes<T> &r, const few_lane &l)
+    {
+        if constexpr (F.sc == FM_SC_K) {
+            const uint32_t bytes = l.t < 2 ? r.sc[3] & 0x3f3f3f3fu : fm_k_mins_high(r.sc[1], r.sc[2], r.sc[3]);
+            out[0] = out[1] = two_minima(bytes, 0x4140u + l.t % 2 * 0x0202u);
+        } else if constexpr (F.sc == FM_SC_Q2) {
+            const uint32_t word = l.t < 2    ? (l.t ? r.sc[1] : r.sc[0])
+                                  : l.t == 2 ? r.sc[2]
+                                             : r.sc[3],
+                           bytes = word >> 4 & 0x0f0f0f0fu;
+            out[0] = two_minima(bytes, 0x4240u);
+            out[1] = two_minima(bytes, 0x4341u);
+        }
+    }
+
+    // acc += scale * sum of one block of 32 columns.  No sum of a super-block reaches 2^30.
+    template <int NT>
+    __device__ static inline void block(int acc[NT][4], const few_codes<T> &r0, const few_codes<T> &r1, const scales &s0,
+                                        const scales &s1, const uint32_t q[NT][4], int b)
+    {
+        const int w = b % 2 * 2;
+#pragma unroll
+        for (int h = 0; h < (HALVES ? 2 : 1); h++) {
+            const int g = HALVES ? 2 * b + h : b, f0 = scale_at(s0, g), f1 = scale_at(s1, g);
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                int c[4];
+                if constexpr (HALVES)
+                    mma_s8_16(c, r0.quad(b, h), r1.quad(b, h), q[nt][w + h]);
+                else {
+                    const uint32_t a[4] = {r0.quad(b, 0), r1.quad(b, 0), r0.quad(b, 1), r1.quad(b, 1)};
+                    mma_s8_32(c, a, q[nt][w], q[nt][w + 1], 0);
+                }
+#pragma unroll
+                for (int k = 0; k < 4; k++) acc[nt][k] += (k < 2 ? f0 : f1) * c[k];
+            }
+        }
+    }
+
+    // y += what the integer sums of a super-block come to.
+    template <int NT>
+    __device__ static inline void finish(float y[NT][4], const int acc[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                         const scales &s0, const scales &s1, const beside<NT> &x, const few_lane &l)
+    {
+        uint32_t m0[2] = {0, 0}, m1[2] = {0, 0};
+        minima_of(m0, r0, l);
+        minima_of(m1, r1, l);
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            float k[4] = {};
+            if constexpr (MIN) {
+                const uint32_t a[4] = {m0[0], m1[0], m0[1], m1[1]};
+                mma_f16(k, a, x.sums[nt].x, x.sums[nt].y);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float v = (i < 2 ? s0.d : s1.d) * (float)acc[nt][i];
+                if constexpr (MIN) v = fmaf(-(i < 2 ? s0.m : s1.m), k[i], v);
+                y[nt][i] = fmaf(v, i % 2 ? x.d[nt].y : x.d[nt].x, y[nt][i]);
+            }
+        }
+    }
+
+    // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
+    template <int NT, int STAGES>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
+                                           const few_args &p, const few_lane &l)
+    {
+        const uint8_t *record = x + chunk * p.x_stride;
+        uint32_t q[4][NT][4];
+        beside<NT> side;
+        side.read(record + p.x_tokens * FM_CHUNK, l);
+        if constexpr (NT == 1)
+#pragma unroll
+            for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
+        copy_wait<STAGES - 1>();
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+        const scales s0 = scales_of(r0), s1 = scales_of(r1);
+        int acc[NT][4] = {};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
+            block<NT>(acc, r0, r1, s0, s1, q[i], 2 * i);
+            block<NT>(acc, r0, r1, s0, s1, q[i], 2 * i + 1);
+        }
+        finish<NT>(y, acc, r0, r1, s0, s1, side, l);
+    }
+
+    // Rows of product s: a block of 32 columns, or one half of it and zeros in place of the other.
+    enum { STEPS = HALVES ? 16 : 8 };
+    __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int s)
+    {
+        const int b = HALVES ? s / 2 : s;
+        const bool low = !HALVES || s % 2 == 0, high = !HALVES || s % 2 == 1;
+        a[0] = low ? r0.quad(b, 0) : 0, a[1] = low ? r1.quad(b, 0) : 0;
+        a[2] = high ? r0.quad(b, 1) : 0, a[3] = high ? r1.quad(b, 1) : 0;
+    }
+
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    {
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+        const scales s0 = scales_of(r0), s1 = scales_of(r1);
+        int acc[NT][4] = {}, c[2][NT][4];
+        uint32_t a[2][4];
+        const auto ask = [&](int s) {
+            const int b = HALVES ? s / 2 : s;
+            rows_of(a[s % 2], r0, r1, s);
+            wgmma_begin();
+            wgmma_s8<NT>(c[s % 2], a[s % 2], wgmma_columns(x + b / 4 * NT * 1024, b % 4), 0);
+            wgmma_commit();
+        };
+        ask(0);
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            if (s + 1 < STEPS) {
+                ask(s + 1);
+                wgmma_wait<1, NT>(c[s % 2]);
+            } else
+                wgmma_wait<0, NT>(c[s % 2]);
+            const int f0 = scale_at(s0, s), f1 = scale_at(s1, s);
+#pragma unroll
+            for (int k = 0; k < 4 * NT; k++) acc[k / 4][k % 4] += (k % 4 < 2 ? f0 : f1) * c[s % 2][k / 4][k % 4];
+        }
+        beside<NT> with;
+        with.read(side, l);
+        finish<NT>(y, acc, r0, r1, s0, s1, with, l);
+    }
+};
+
+#endif

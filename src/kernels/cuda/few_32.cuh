@@ -1,0 +1,132 @@
+// few_32.cuh - few columns, weights in blocks of 32: y = fma(dw dx, sum(qw qx), y), then with minima y = fma(m, dx sum(qx), y).
+#ifndef FM_KERNELS_CUDA_FEW_32_CUH
+#define FM_KERNELS_CUDA_FEW_32_CUH
+
+#include "kernels/cuda/few_quant.cuh"
+
+template <int T> struct few_32 {
+    static constexpr fm_format F = fm_format_of(T);
+    static constexpr bool MIN = F.sc == FM_SC_PAIR;
+    static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
+    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr int SIDE = FM_X32_SIDE;
+
+    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
+    {
+        few_ask_codes<T>(to, row, p.chunks, chunk, l);
+    }
+
+    // Of blocks 2 i and 2 i + 1: bytes; d and d * sum, words 2 (b % 2) and 2 (b % 2) + 1 for tokens 2 t and 2 t + 1.
+    template <int NT> struct input {
+        uint32_t q[NT][4];
+        float d[NT][4], s[MIN ? NT : 1][4];
+        __device__ inline void read(const uint8_t *record, const few_args &p, const few_lane &l, int i)
+        {
+            few_read_bytes<NT>(q, p, record, l, i);
+#pragma unroll
+            for (int nt = 0; nt < NT; nt++) {
+                const float4 *side = (const float4 *)(record + p.x_tokens * FM_CHUNK + nt * FM_X32_SIDE) + 4 * l.t + i;
+                *(float4 *)d[nt] = side[0];
+                if constexpr (MIN) *(float4 *)s[nt] = side[FM_X32_FLOATS / 16];
+            }
+        }
+    };
+
+    // y += one block of 32 columns.
+    template <int NT>
+    __device__ static inline void block(float y[NT][4], const few_codes<T> &r0, const few_codes<T> &r1, const input<NT> &x,
+                                        int b)
+    {
+        const int w = b % 2 * 2;
+        const uint32_t a[4] = {r0.quad(b, 0), r1.quad(b, 0), r0.quad(b, 1), r1.quad(b, 1)};
+        const float d0 = few_half(r0.sc, MIN ? 2 * b : b) * F.unit, d1 = few_half(r1.sc, MIN ? 2 * b : b) * F.unit;
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            int c[4];
+            mma_s8_32(c, a, x.q[nt][w], x.q[nt][w + 1], FM_MAGIC);
+#pragma unroll
+            for (int k = 0; k < 4; k++) y[nt][k] = fmaf((k < 2 ? d0 : d1) * x.d[nt][w + k % 2], magic_float(c[k]), y[nt][k]);
+            if constexpr (MIN) {
+                const float m0 = few_half(r0.sc, 2 * b + 1), m1 = few_half(r1.sc, 2 * b + 1);
+#pragma unroll
+                for (int k = 0; k < 4; k++) y[nt][k] = fmaf(k < 2 ? m0 : m1, x.s[nt][w + k % 2], y[nt][k]);
+            }
+        }
+    }
+
+    // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
+    template <int NT, int STAGES>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
+                                           const few_args &p, const few_lane &l)
+    {
+        const uint8_t *record = x + chunk * p.x_stride;
+        input<NT> in[4];
+        if constexpr (NT == 1)
+#pragma unroll
+            for (int i = 0; i < 4; i++) in[i].read(record, p, l, i);
+        copy_wait<STAGES - 1>();
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if constexpr (NT > 1) in[i].read(record, p, l, i);
+            block<NT>(y, r0, r1, in[i], 2 * i);
+            block<NT>(y, r0, r1, in[i], 2 * i + 1);
+        }
+    }
+
+    // y += what the sums of block b come to.
+    template <int NT>
+    __device__ static inline void scale(float y[NT][4], const int c[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                        const uint8_t *side, const few_lane &l, int b)
+    {
+        const float d0 = few_half(r0.sc, MIN ? 2 * b : b) * F.unit, d1 = few_half(r1.sc, MIN ? 2 * b : b) * F.unit;
+        const float m0 = MIN ? few_half(r0.sc, 2 * b + 1) : 0.0f, m1 = MIN ? few_half(r1.sc, 2 * b + 1) : 0.0f;
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            const float2 *of = (const float2 *)(side + nt * FM_X32_SIDE) + 8 * l.t + b;
+            const float2 d = of[0];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                y[nt][k] = fmaf((k < 2 ? d0 : d1) * (k % 2 ? d.y : d.x), magic_float(c[nt][k]), y[nt][k]);
+            if constexpr (MIN) {
+                const float2 s = of[FM_X32_FLOATS / 8];
+#pragma unroll
+                for (int k = 0; k < 4; k++) y[nt][k] = fmaf(k < 2 ? m0 : m1, k % 2 ? s.y : s.x, y[nt][k]);
+            }
+        }
+    }
+
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    {
+        few_codes<T> r0, r1;
+        r0.read(stage, l);
+        r1.read(stage + SLOT, l);
+        int c[2][NT][4];
+        uint32_t a[2][4];
+        const auto ask = [&](int b) {
+            uint32_t *q = a[b % 2];
+            q[0] = r0.quad(b, 0), q[1] = r1.quad(b, 0), q[2] = r0.quad(b, 1), q[3] = r1.quad(b, 1);
+#pragma unroll
+            for (int k = 0; k < 4 * NT; k++) c[b % 2][k / 4][k % 4] = FM_MAGIC;
+            wgmma_begin();
+            wgmma_s8<NT>(c[b % 2], q, wgmma_columns(x + b / 4 * NT * 1024, b % 4), 1);
+            wgmma_commit();
+        };
+        ask(0);
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            if (b < 7) {
+                ask(b + 1);
+                wgmma_wait<1, NT>(c[b % 2]);
+            } else
+                wgmma_wait<0, NT>(c[b % 2]);
+            scale<NT>(y, c[b % 2], r0, r1, side, l, b);
+        }
+    }
+};
+
+#endif

@@ -1,0 +1,84 @@
+// scan.cuh - the arithmetic of the selective scan, the same in every kernel that walks it.
+//
+// Errors.  t = delta (A log2 e) has the roundings of A log2 e and of the product: |delta A| epsilon of the decay in all, beside what
+// delta brings; ex2.approx adds 2 ulp, and makes a denormal decay 0.  softplus: see softplus().
+#ifndef FM_KERNELS_CUDA_SCAN_CUH
+#define FM_KERNELS_CUDA_SCAN_CUH
+
+#include "kernels/cuda/forward.cuh"
+
+__device__ static inline float ex2(float t)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
+    return y;
+}
+
+// log(1 + e^v) = max(v, 0) + log1p(e), e = e^-|v| in [0, 1], and log1p(e) = e p(e): p is within 2.4e-8 of log1p(e) / e, and with the
+// roundings e p(e) is within 1.2 epsilon (tried at 170000 places); expf is within 1 ulp and the sum within half: 3 epsilon.
+__device__ static inline float softplus(float v)
+{
+    const float e = expf(-fabsf(v));
+    float p = -0.004466211423277855f;
+    p = __fmaf_rn(p, e, 0.025224054232239723f);
+    p = __fmaf_rn(p, e, -0.06675772368907928f);
+    p = __fmaf_rn(p, e, 0.11561845242977142f);
+    p = __fmaf_rn(p, e, -0.15847565233707428f);
+    p = __fmaf_rn(p, e, 0.198541060090065f);
+    p = __fmaf_rn(p, e, -0.24986526370048523f);
+    p = __fmaf_rn(p, e, 0.3333284258842468f);
+    p = __fmaf_rn(p, e, -0.4999999701976776f);
+    p = __fmaf_rn(p, e, 1.0f);
+    return __fadd_rn(fmaxf(v, 0.0f), __fmul_rn(e, p));
+}
+
+// What all states of a channel share: the step and what comes in by it.
+__device__ static inline float2 step_of(float u, float dt, float bias)
+{
+    const float delta = softplus(__fadd_rn(dt, bias));
+    return {delta, __fmul_rn(delta, u)};
+}
+
+// S states of a channel, and what the first n of them (n may be more) give to y.
+// FULL: all S exist, in every lane.
+template <int S, bool FULL> struct states {
+    float a[S], h[S]; // A log2 e
+
+    __device__ void read_decays(const float *A, size_t stride, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++) a[i] = FULL || i < n ? __fmul_rn(A[i * stride], 1.44269504f) : 0.0f;
+    }
+    __device__ void read(const float *p, size_t stride, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++) h[i] = FULL || i < n ? p[i * stride] : 0.0f;
+    }
+    __device__ void write(float *p, size_t stride, int n) const
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++)
+            if (FULL || i < n) p[i * stride] = h[i];
+    }
+    __device__ void move(float2 step, const float *B, int n)
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++)
+            if (FULL || i < n) h[i] = __fmaf_rn(ex2(__fmul_rn(step.x, a[i])), h[i], __fmul_rn(step.y, B[i]));
+    }
+    __device__ float sum(const float *C, int n) const
+    {
+        float y = __fmul_rn(C[0], h[0]); // n >= 1
+#pragma unroll
+        for (int i = 1; i < S; i++)
+            if (FULL || i < n) y = __fmaf_rn(C[i], h[i], y);
+        return y;
+    }
+};
+
+__device__ static inline float gated(bool gate, float y, float z)
+{
+    return gate ? __fmul_rn(y, fm_silu(z)) : y;
+}
+
+#endif
