@@ -96,6 +96,7 @@ typedef struct fm_linear_three_args {
     fm_real *out;           /* (n, rows) */
     size_t out_stride;
     void *packed; /* as rmsnorm_three's */
+    fm_xform form;
     size_t d[3];
     float eps;
 } fm_linear_three_args;
@@ -113,6 +114,7 @@ typedef struct fm_conv_args {
     bool hold;              /* leave state as it was: a draft may be taken back */
     bool half;              /* x and out */
     void *packed;           /* where the table `packs`: the pack of out as well; else NULL */
+    fm_xform form;          /* of that pack */
 } fm_conv_args;
 
 /* States of a channel, at most: a held scan keeps a copy on the stack. */
@@ -133,7 +135,7 @@ static inline size_t fm_scan_kept_floats(size_t n_tokens, size_t d_inner, size_t
  *   delta = softplus(dt + dt_bias), h = exp(delta A) h + delta B u, y = C h + skip u, y *= silu(z).
  * Without y only h moves, to the same bits: how the accepted part of a draft that ran with `hold` is made up for. */
 typedef struct fm_scan_args {
-    fm_real *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at */
+    fm_real *y; /* (T, d_inner); may alias u or z; NULL: C, skip and z are not looked at, and nothing is packed */
     size_t y_stride;
     fm_states h;      /* n_seq x (d_state, d_inner): channels fastest; read and written */
     const fm_real *u; /* (T, d_inner) */
@@ -152,7 +154,9 @@ typedef struct fm_scan_args {
     bool hold;               /* leave h as it was */
     bool half;               /* y, u, dt and z */
     fm_real *kept;           /* fm_scan_kept_floats() of them, or NULL */
-    void *packed;            /* where the table `packs`: the pack of y as well, or, without y, alone; else NULL */
+    void *packed;            /* where the table `packs`: the pack of y as well; else NULL */
+    fm_xform form;           /* of that pack */
+    bool alone;              /* the pack is all that is wanted: whether y is written is the table's business */
 } fm_scan_args;
 
 /* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
@@ -350,18 +354,18 @@ typedef struct fm_kernels {
     /* out (cols, rows) = W transposed, as f32.  Splits rows of W. */
     void (*transpose)(const fm_run *run, float *out, size_t out_stride, const fm_tensor *W);
     /* Whether rmsnorm_pack, conv_silu and scan of n rows write packs of this form themselves, which saves reading the rows again:
-     * the bits of pack_x.  NULL: they never do.  Where it says yes, that memory holds no other pack any more. */
-    bool (*packs)(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols);
-    /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).  NULL: never.
-     * Such rows that follow one another without a gap are the packs that `packs` speaks of. */
+     * the bits of pack_x.  NULL: they never do.  `half`: whether rows of bf16 that follow one another without a gap are such a
+     * pack.  Where it says yes, that memory holds no other pack any more. */
+    bool (*packs)(const fm_run *run, fm_xform form, bool half, const void *packed, size_t n, size_t cols);
+    /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).  NULL: never. */
     bool (*half)(const fm_run *run, fm_xform form, size_t n, size_t d);
-    /* rmsnorm of rows of which only the pack is wanted; where the table packs. */
-    void (*rmsnorm_pack)(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
-                         float eps);
+    /* rmsnorm of rows of which only the pack, of this form, is wanted; where the table packs. */
+    void (*rmsnorm_pack)(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w, size_t n,
+                         size_t d, float eps);
     /* rmsnorm without weights of three runs of columns that follow one another, d[0], d[1] and d[2] wide, at once: the bits of
      * three calls.  NULL: they are three calls.  packed: where the table packs, the pack of the first run as well; else NULL. */
-    void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, void *packed, const float *x, size_t x_stride,
-                          const size_t d[3], size_t n, float eps);
+    void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, fm_xform form, void *packed, const float *x,
+                          size_t x_stride, const size_t d[3], size_t n, float eps);
     /* A product and rmsnorm_three at once, where that is one thing for `n` rows and this W: then linear_three has the bits of
      * both calls.  NULL: it never is. */
     bool (*has_three)(const fm_run *run, const fm_tensor *W, size_t n, const size_t d[3]);

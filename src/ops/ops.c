@@ -80,7 +80,7 @@ void fm_op_rmsnorm(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, floa
     FM_ASSERT(out.n == x.n && out.d == x.d && !x.half && (!out.half || out.stride == out.d));
     const fm_run run = rows_run(c, x.n);
     if (out.half)
-        c->k->rmsnorm_pack(&run, out.p, x.p, x.stride, w, x.n, x.d, eps);
+        c->k->rmsnorm_pack(&run, FM_X_BF16, out.p, x.p, x.stride, w, x.n, x.d, eps);
     else
         c->k->rmsnorm(&run, out.p, out.stride, x.p, x.stride, w, x.n, x.d, eps);
 }
@@ -132,10 +132,10 @@ static void *channels_place(const fm_ctx *c)
     return (unsigned char *)c->packed + c->packed_bytes / 2;
 }
 
-/* Whether kernels write packs of such rows, for a product with W, themselves. */
-static bool packs(const fm_ctx *c, const void *packed, const fm_tensor *W, size_t n)
+/* Whether kernels write packs of rows, for a product with W, themselves; or rows of bf16 are such packs. */
+static bool packs(const fm_ctx *c, bool half, const void *packed, const fm_tensor *W, size_t n)
 {
-    return c->k->packs && c->k->packs(&c->run, fm_xform_of(W->type), packed, n, W->cols);
+    return c->k->packs && c->k->packs(&c->run, fm_xform_of(W->type), half, packed, n, W->cols);
 }
 
 /* A rectangle of x goes to its place in `out`, unless the rows are a pack. */
@@ -143,7 +143,7 @@ static fm_packed pack(const fm_ctx *c, void *out, fm_rows x, const fm_tensor *W,
 {
     FM_ASSERT(x.d == W->cols);
     const fm_packed packed = {out, x.n, x.d, fm_xform_of(W->type)};
-    if (x.half && x.stride == x.d && packs(c, x.p, W, x.n)) return (fm_packed){x.p, x.n, x.d, packed.form};
+    if (x.half && x.stride == x.d && packs(c, true, x.p, W, x.n)) return (fm_packed){x.p, x.n, x.d, packed.form};
     a.out = out;
     a.x = x.p;
     a.x_stride = x.stride;
@@ -224,9 +224,10 @@ void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a)
 fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W)
 {
     FM_ASSERT(out.n == x.n && out.d == x.d && x.d == W->cols);
-    if (packs(c, c->packed, W, x.n)) {
-        c->k->rmsnorm_pack(&c->run, c->packed, x.p, x.stride, w, x.n, x.d, eps);
-        return (fm_packed){c->packed, x.n, x.d, fm_xform_of(W->type)};
+    if (packs(c, false, c->packed, W, x.n)) {
+        const fm_packed packed = {c->packed, x.n, x.d, fm_xform_of(W->type)};
+        c->k->rmsnorm_pack(&c->run, packed.form, c->packed, x.p, x.stride, w, x.n, x.d, eps);
+        return packed;
     }
     fm_op_rmsnorm(c, out, x, w, eps);
     return fm_op_pack_rows(c, out, W);
@@ -237,7 +238,7 @@ static void norm_three(const fm_ctx *c, const fm_linear_three *a, void *packed)
 {
     const fm_rows out = a->out, y = a->y;
     if (c->k->rmsnorm_three)
-        c->k->rmsnorm_three(&c->run, out.p, out.stride, packed, y.p, y.stride, a->d, y.n, a->eps);
+        c->k->rmsnorm_three(&c->run, out.p, out.stride, fm_xform_of(a->next->type), packed, y.p, y.stride, a->d, y.n, a->eps);
     else
         for (size_t i = 0, at = 0; i < 3; at += a->d[i++])
             fm_op_rmsnorm(c, fm_rows_cols(out, at, a->d[i]), fm_rows_cols(y, at, a->d[i]), NULL, a->eps);
@@ -249,6 +250,7 @@ static void linear_three(const fm_ctx *c, const fm_linear_three *a, void *packed
                                  .out = a->out.p,
                                  .out_stride = a->out.stride,
                                  .packed = packed,
+                                 .form = fm_xform_of(a->next->type),
                                  .d = {a->d[0], a->d[1], a->d[2]},
                                  .eps = a->eps};
     args.product.n = a->y.n;
@@ -261,7 +263,7 @@ fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a)
     const size_t width = a->d[0];
     FM_ASSERT(out.n == y.n && out.d == y.d && width + a->d[1] + a->d[2] == y.d && y.d == a->W->rows && width == a->next->cols);
     FM_ASSERT(!out.half && !y.half);
-    void *packed = packs(c, c->packed, a->next, y.n) ? c->packed : NULL;
+    void *packed = packs(c, false, c->packed, a->next, y.n) ? c->packed : NULL;
     if (c->k->has_three && c->k->has_three(&c->run, a->W, y.n, a->d)) {
         linear_three(c, a, packed);
     } else {
@@ -278,9 +280,10 @@ fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_
     const fm_rows out = {a->out, a->ragged->n_tokens, a->d_inner, a->out_stride, a->half};
     fm_conv_args b = *a;
     FM_ASSERT(out.d == W->cols);
-    b.packed = !out.half && packs(c, channels_place(c), W, out.n) ? channels_place(c) : NULL;
+    b.packed = !out.half && packs(c, false, channels_place(c), W, out.n) ? channels_place(c) : NULL;
+    b.form = fm_xform_of(W->type);
     fm_op_conv_silu(c, &b);
-    return b.packed ? (fm_packed){b.packed, out.n, out.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, out, W);
+    return b.packed ? (fm_packed){b.packed, out.n, out.d, b.form} : fm_op_pack_channels(c, out, W);
 }
 
 fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
@@ -288,10 +291,11 @@ fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tenso
     const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
     fm_scan_args b = *a;
     FM_ASSERT(y.d == W->cols);
-    b.packed = !y.half && packs(c, channels_place(c), W, y.n) ? channels_place(c) : NULL;
-    if (b.packed && !keep) b.y = NULL;
+    b.packed = !y.half && packs(c, false, channels_place(c), W, y.n) ? channels_place(c) : NULL;
+    b.form = fm_xform_of(W->type);
+    b.alone = b.packed && !keep;
     fm_op_scan(c, &b);
-    return b.packed ? (fm_packed){b.packed, y.n, y.d, fm_xform_of(W->type)} : fm_op_pack_channels(c, y, W);
+    return b.packed ? (fm_packed){b.packed, y.n, y.d, b.form} : fm_op_pack_channels(c, y, W);
 }
 
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a)

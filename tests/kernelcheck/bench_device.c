@@ -156,7 +156,7 @@ static void three_turn(bench *b, void *ctx, size_t turn)
     const norm_bench *c = ctx;
     const fm_run run = run_of(b);
     const size_t at = turn * c->n * c->stride, d[3] = {256, D_STATE, D_STATE};
-    b->k->rmsnorm_three(&run, c->out + at, c->stride, NULL, c->x + at, c->stride, d, c->n, 1e-5f);
+    b->k->rmsnorm_three(&run, c->out + at, c->stride, FM_X_BF16, NULL, c->x + at, c->stride, d, c->n, 1e-5f);
 }
 
 static void bench_three(bench *b, size_t n)
@@ -216,7 +216,7 @@ static void conv_turn(bench *b, void *ctx, size_t turn)
 static void *pack_place(bench *b, size_t n, bool packed)
 {
     const fm_run run = run_of(b);
-    return packed && b->k->packs && b->k->packs(&run, FM_X_BF16, NULL, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
+    return packed && b->k->packs && b->k->packs(&run, FM_X_BF16, false, NULL, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
 }
 
 static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)
@@ -272,7 +272,7 @@ static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, bool pa
     c.scan.C = c.scan.B + d_state;
     c.scan.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
     c.scan.packed = pack_place(b, T, packed);
-    if (c.scan.packed) c.scan.y = NULL;
+    c.scan.alone = packed;
     c.r = step_of(b, n_seq, n);
     b->tokens = T;
     snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, packed ? " pack" : "");

@@ -167,7 +167,7 @@ static void check_three(kc *t, size_t first, size_t state, size_t cols, size_t n
     memcpy(a.d, d, sizeof d);
     if (!fm_stream_reserve(s, fm_cuda_work_bytes(s, &W, n))) abort();
     t->k.linear[FM_BF16](&run, &a.product);
-    t->k.rmsnorm_three(&run, two.out, rows, two.packed, two.y, rows, d, n, a.eps);
+    t->k.rmsnorm_three(&run, two.out, rows, FM_X_BF16, two.packed, two.y, rows, d, n, a.eps);
     a.product.y = one.y, a.out = one.out, a.packed = one.packed;
     t->k.linear_three(&run, &a);
     three_same(t, &one, &two, n, rows, first);

@@ -77,13 +77,14 @@ typedef struct three_case {
     float *out;
     const float *x;
     size_t stride, d[3], n;
+    fm_xform form;
     void *packed;
 } three_case;
 
 static void call_three(void *ctx, const fm_run *run)
 {
     const three_case *c = ctx;
-    c->k->rmsnorm_three(run, c->out, c->stride, c->packed, c->x, c->stride, c->d, c->n, 1e-6f);
+    c->k->rmsnorm_three(run, c->out, c->stride, c->form, c->packed, c->x, c->stride, c->d, c->n, 1e-6f);
 }
 
 typedef struct pack_case {
@@ -98,15 +99,16 @@ static void call_pack(void *ctx, const fm_run *run)
     c->pack_x(&c->a);
 }
 
-static void check_three(kc *t, size_t n, size_t a, size_t b)
+static void check_three(kc *t, fm_xform form, size_t n, size_t a, size_t b)
 {
     const size_t stride = a + 2 * b + b % 4;
-    three_case c = {.k = &t->k, .stride = stride, .d = {a, b, b}, .n = n, .x = kc_input(t, n * stride, KC_NORMAL)};
+    three_case c = {
+        .k = &t->k, .stride = stride, .d = {a, b, b}, .n = n, .form = form, .x = kc_input(t, n * stride, KC_NORMAL)};
     if (!t->k.rmsnorm_three) return;
     c.out = kc_floats(t, n * stride);
-    const size_t bytes = n * a * sizeof(uint16_t);
+    const size_t bytes = t->k.pack_x_bytes(form, n, a);
     unsigned char *packed = kc_bytes(t, bytes), *want = kc_bytes(t, bytes);
-    if (t->k.packs(&(fm_run){.n_parts = 1, .stream = kc_device()}, FM_X_BF16, packed, n, a)) c.packed = packed;
+    if (t->k.packs(&(fm_run){.n_parts = 1, .stream = kc_device()}, form, false, packed, n, a)) c.packed = packed;
     kc_parts(call_three, &c, 1);
     float *out = kc_floats(t, n * stride);
     for (size_t i = 0, at = 0; i < 3; at += c.d[i++]) {
@@ -116,11 +118,11 @@ static void check_three(kc *t, size_t n, size_t a, size_t b)
         kc_parts(call, &one, 1);
     }
     kc_same(t, c.out, out, n * stride * sizeof(float), "three at once");
-    if (!c.packed || n == 1) { /* the pack of one row is made later */
+    if (!c.packed || (form == FM_X_BF16 && n == 1)) { /* the pack of one row is made later */
         kc_release(t);
         return;
     }
-    pack_case p = {t->k.pack_x[FM_X_BF16],
+    pack_case p = {t->k.pack_x[form],
                    {.out = want, .x = c.out, .x_stride = stride, .n = n, .cols = a, .row_end = n, .col_end = a}};
     kc_parts(call_pack, &p, 1);
     kc_same(t, packed, want, bytes, "pack of the first of three");
@@ -129,9 +131,15 @@ static void check_three(kc *t, size_t n, size_t a, size_t b)
 
 static void check(kc *t)
 {
-    check_three(t, 5, 256, 16);
-    check_three(t, 3, 47, 5);
-    check_three(t, 2, 600, 8);
+    check_three(t, FM_X_BF16, 5, 256, 16);
+    check_three(t, FM_X_BF16, 3, 47, 5);
+    check_three(t, FM_X_BF16, 2, 600, 8);
+    for (size_t n = 1; n <= 65; n += n < 3 || n > 62 ? 1 : 15) {
+        check_three(t, FM_X_Q8_256, n, 256, 16);
+        check_three(t, FM_X_Q8_256, n, 512, 9);
+        check_three(t, FM_X_Q8_256, n, 768, 16);
+        check_three(t, FM_X_Q8_32, n, 96, 5);
+    }
     for (size_t i = 0; i < kc_n_sizes; i++) check_case(t, 3, kc_sizes[i], KC_NORMAL, i % 2);
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) {
         check_case(t, 5, 37, (kc_kind)kind, true);

@@ -110,76 +110,114 @@ static void check_embed(kc *t, fm_dtype type, size_t cols)
 
 /* ---- Packs that come with rows: the bits of pack_x ---- */
 
-enum { PACK_N = 40, PACK_D = 256 };
+typedef struct pack_case {
+    fm_xform form;
+    const size_t *begin; /* of the sequences' rows */
+    size_t n_seq, d, d_state;
+} pack_case;
 
-static void same_pack(kc *t, const void *packed, const float *rows, const char *where)
+static size_t pack_bytes(kc *t, const pack_case *c)
 {
-    void *want = kc_bytes(t, t->k.pack_x_bytes(FM_X_BF16, PACK_N, PACK_D));
-    const char *why = NULL;
-    t->k.pack_x[FM_X_BF16](&(fm_pack_args){.out = want,
-                                           .x = rows,
-                                           .x_stride = PACK_D,
-                                           .n = PACK_N,
-                                           .cols = PACK_D,
-                                           .row_end = PACK_N,
-                                           .col_end = PACK_D,
-                                           .stream = kc_device()});
-    kc_true(t, fm_stream_wait(kc_device(), &why), "packing");
-    kc_same(t, packed, want, (size_t)2 * PACK_N * PACK_D, where);
+    return t->k.pack_x_bytes(c->form, c->begin[c->n_seq], c->d);
 }
 
-static void check_packs(kc *t, const size_t *begin, size_t n_seq, size_t d_state)
+static void same_pack(kc *t, const pack_case *c, const void *packed, const float *rows, const char *where)
+{
+    const size_t n = c->begin[c->n_seq], bytes = pack_bytes(t, c);
+    const char *why = NULL;
+    const fm_pack_args a = {.x = rows, .x_stride = c->d, .n = n, .cols = c->d, .row_end = n, .col_end = c->d};
+    fm_pack_args to = a;
+    to.out = kc_bytes(t, bytes);
+    to.stream = kc_device();
+    t->k.pack_x[c->form](&to);
+    kc_true(t, fm_stream_wait(kc_device(), &why), "packing");
+    kc_same(t, packed, to.out, bytes, where);
+}
+
+static void check_norm_pack(kc *t, const pack_case *c, const float *x, const float *w)
 {
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
-    const fm_ragged r = kc_ragged(begin, n_seq);
-    const size_t N = PACK_N, D = PACK_D, bytes = 2 * N * D;
-    const char *why = NULL;
-    if (!t->k.packs || !t->k.packs(&run, FM_X_BF16, NULL, N, D)) return;
-    const float *x = kc_input(t, N * D, KC_SPECIAL), *w = kc_input(t, 4 * D, KC_NORMAL), *A = kc_input(t, d_state * D, KC_ZERO);
-    float *states = kc_input(t, n_seq * (3 + d_state) * D, KC_NORMAL), *out[3];
-    void *packed[4];
-    for (int i = 0; i < 3; i++) out[i] = kc_floats(t, N * D);
-    for (int i = 0; i < 4; i++) packed[i] = kc_bytes(t, bytes);
-    t->k.rmsnorm(&run, out[0], D, x, D, w, N, D, 1e-5f);
-    t->k.rmsnorm_pack(&run, packed[0], x, D, w, N, D, 1e-5f);
-    fm_conv_args conv = {
-        .out = out[1], .out_stride = D, .x = x, .x_stride = D, .w = w, .ragged = &r, .d_inner = D, .d_conv = 4};
-    conv.state = (fm_states){.rows = states, .stride = 3 * D};
-    conv.hold = true;
-    conv.packed = packed[1];
-    t->k.conv_silu(&run, &conv);
-    fm_scan_args scan = {
-        .y = out[2], .y_stride = D, .u = x, .u_stride = D, .dt = x, .dt_stride = D, .A = A, .B = x, .C = x + d_state};
-    scan.bc_stride = D;
-    scan.skip = w;
-    scan.z = x;
-    scan.z_stride = D;
-    scan.ragged = &r;
-    scan.d_inner = D;
-    scan.d_state = d_state;
-    scan.h = (fm_states){.rows = states + n_seq * 3 * D, .stride = d_state * D};
-    scan.hold = true;
-    scan.packed = packed[2];
-    t->k.scan(&run, &scan);
-    scan.y = NULL;
-    scan.packed = packed[3];
-    t->k.scan(&run, &scan);
-    kc_true(t, fm_stream_wait(kc_device(), &why), "kernels that pack");
-    same_pack(t, packed[0], out[0], "rmsnorm's pack");
-    same_pack(t, packed[1], out[1], "the pack of a convolution");
-    same_pack(t, packed[2], out[2], "the pack of a scan");
-    same_pack(t, packed[3], out[2], "the pack of a scan, alone");
+    const size_t n = c->begin[c->n_seq], d = c->d;
+    void *packed = kc_bytes(t, pack_bytes(t, c));
+    float *out = kc_floats(t, n * d);
+    t->k.rmsnorm(&run, out, d, x, d, w, n, d, 1e-5f);
+    t->k.rmsnorm_pack(&run, c->form, packed, x, d, w, n, d, 1e-5f);
+    same_pack(t, c, packed, out, "rmsnorm's pack");
+}
+
+static void check_conv_pack(kc *t, const pack_case *c, const float *x, const float *w)
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_ragged r = kc_ragged(c->begin, c->n_seq);
+    const size_t d = c->d;
+    fm_conv_args a = {.out_stride = d, .x = x, .x_stride = d, .w = w, .ragged = &r, .d_inner = d, .d_conv = 4, .hold = true};
+    a.out = kc_floats(t, r.n_tokens * d);
+    a.state = (fm_states){.rows = kc_input(t, c->n_seq * 3 * d, KC_NORMAL), .stride = 3 * d};
+    a.packed = kc_bytes(t, pack_bytes(t, c));
+    a.form = c->form;
+    t->k.conv_silu(&run, &a);
+    same_pack(t, c, a.packed, a.out, "the pack of a convolution");
+}
+
+static void check_scan_pack(kc *t, const pack_case *c, const float *x, const float *w)
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_ragged r = kc_ragged(c->begin, c->n_seq);
+    const size_t d = c->d, n = c->d_state;
+    fm_scan_args a = {.y_stride = d, .u = x, .u_stride = d, .dt = x, .dt_stride = d, .B = x, .C = x + n, .bc_stride = d};
+    a.A = kc_input(t, n * d, KC_ZERO);
+    a.skip = w;
+    a.z = x;
+    a.z_stride = d;
+    a.ragged = &r;
+    a.d_inner = d;
+    a.d_state = n;
+    a.h = (fm_states){.rows = kc_input(t, c->n_seq * n * d, KC_NORMAL), .stride = n * d};
+    a.hold = true;
+    a.form = c->form;
+    float *y = a.y = kc_floats(t, r.n_tokens * d);
+    void *packed = a.packed = kc_bytes(t, pack_bytes(t, c));
+    t->k.scan(&run, &a);
+    a.y = kc_floats(t, r.n_tokens * d);
+    a.packed = kc_bytes(t, pack_bytes(t, c));
+    a.alone = true;
+    t->k.scan(&run, &a);
+    same_pack(t, c, packed, y, "the pack of a scan");
+    same_pack(t, c, a.packed, y, "the pack of a scan, alone");
+}
+
+static void check_packs(kc *t, const pack_case *c)
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const size_t n = c->begin[c->n_seq];
+    if (!t->k.packs || !t->k.packs(&run, c->form, false, NULL, n, c->d)) return;
+    const float *x = kc_input(t, n * c->d, KC_SPECIAL), *w = kc_input(t, 4 * c->d, KC_NORMAL);
+    check_norm_pack(t, c, x, w);
+    check_conv_pack(t, c, x, w);
+    check_scan_pack(t, c, x, w);
     kc_release(t);
 }
 
 static void check_all_packs(kc *t)
 {
-    size_t begin[PACK_N + 1], few[] = {0, 17, 18, PACK_N};
-    for (size_t i = 0; i <= PACK_N; i++) begin[i] = i;
+    enum { MOST = 65 };
+    static const size_t few[] = {0, 17, 18, 40}, counts[] = {1, 2, 8, 9, 16, 17, 33, 64, MOST};
+    size_t begin[MOST + 1];
+    for (size_t i = 0; i <= MOST; i++) begin[i] = i;
     for (size_t d_state = 7; d_state <= 16; d_state++) {
-        check_packs(t, few, 3, d_state);
-        check_packs(t, begin, PACK_N, d_state);
+        check_packs(t, &(pack_case){FM_X_BF16, few, 3, 256, d_state});
+        check_packs(t, &(pack_case){FM_X_BF16, begin, 40, 256, d_state});
+        check_packs(t, &(pack_case){FM_X_Q8_256, few, 3, 256, d_state});
+        check_packs(t, &(pack_case){FM_X_Q8_32, begin, 40, 256, d_state});
     }
+    for (size_t i = 0; i < FM_COUNT(counts); i++) {
+        check_packs(t, &(pack_case){FM_X_Q8_256, begin, counts[i], 512, 16});
+        check_packs(t, &(pack_case){FM_X_Q8_256, begin, counts[i], 768, 8});
+        check_packs(t, &(pack_case){FM_X_Q8_32, begin, counts[i], 512, 16});
+        check_packs(t, &(pack_case){FM_X_Q8_32, begin, counts[i], 544, 8});
+    }
+    check_packs(t, &(pack_case){FM_X_Q8_256, begin, 3, 4352, 16});
+    check_packs(t, &(pack_case){FM_X_Q8_32, begin, 3, 4128, 16});
 }
 
 static void check(kc *t)

@@ -4,6 +4,7 @@
 // channels with the window in registers.  Whoever has the first token of a sequence reads and writes its state; the tokens that
 // look into the state belong to that thread, though they lie in the next tile, so that nobody else reads what it overwrites.
 #include "kernels/cuda/forward.cuh"
+#include "kernels/cuda/linear.cuh"
 
 namespace
 {
@@ -244,11 +245,15 @@ template <typename R> void launch(fm_stream *s, const fm_conv_args *g)
 
 void conv_silu(const fm_run *run, const fm_conv_args *a)
 {
-    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    const size_t n = a->ragged->n_tokens;
+    fm_conv_args b = *a;
+    if (n == 0 || a->d_inner == 0) return;
+    if (fm_cuda_is_records(run->stream, a->form, n)) b.packed = NULL;
     if (a->half)
-        launch<__nv_bfloat16>(run->stream, a);
+        launch<__nv_bfloat16>(run->stream, &b);
     else
-        launch<float>(run->stream, a);
+        launch<float>(run->stream, &b);
+    if (a->packed && !b.packed) fm_cuda_pack_after(run->stream, a->packed, a->form, a->out, a->out_stride, n, a->d_inner);
 }
 
 } // namespace

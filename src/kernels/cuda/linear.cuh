@@ -17,6 +17,12 @@ static inline bool fm_cuda_is_few(const fm_stream *s, fm_xform form, size_t n)
     return n <= (floats ? FM_CUDA_FEW : FM_CUDA_WIDE) || s->o.invariant;
 }
 
+// Whether the inputs of such a product are the records of pack.cuh; else they are rows.
+static inline bool fm_cuda_is_records(const fm_stream *s, fm_xform form, size_t n)
+{
+    return (form == FM_X_Q8_32 || form == FM_X_Q8_256) && fm_cuda_is_few(s, form, n);
+}
+
 // What pack_x makes for a product of many columns: n rows of bf16 (o.f32: of f32), so many elements from one to the next, zeros
 // beyond cols.  A multiple of 128 elements, so rows lie at multiples of 256 bytes.  The base is that of the pack.
 static inline size_t fm_cuda_x_stride(size_t cols)
@@ -28,6 +34,8 @@ static inline size_t fm_cuda_x_stride(size_t cols)
 const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack);
 void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form);
 void fm_cuda_pack_forget(fm_stream *s, const void *pack); // whoever writes one himself
+// The pack of n rows by a launch of its own, behind a kernel that makes them and has no way to pack them itself.
+void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x, size_t x_stride, size_t n, size_t cols);
 
 // y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);

@@ -3,6 +3,7 @@
 // Limited by memory: a row is read once, 16 bytes a thread, and kept in registers until it is scaled.
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
+#include "kernels/cuda/pack.cuh"
 
 namespace
 {
@@ -18,6 +19,7 @@ struct norm {
     size_t out_stride, x_stride, n, d;
     float eps;
     __nv_bfloat16 *packed; // (n, d) without a gap, or NULL; out may be NULL then
+    fm_records records;    // in its place where FORM is one of integers; p NULL: of no run but the first
 };
 
 __device__ double warp_sum(double v)
@@ -58,90 +60,163 @@ __device__ float4 scaled(float4 v, float scale, float4 w)
     return {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w};
 }
 
-// THREADS threads share a row: thread t takes vectors t, t + THREADS, ...  An order fixed by d, whatever the alignment.
-template <bool ALIGNED> __device__ void put(const norm &a, size_t row, ptrdiff_t i, float4 v)
-{
-    if (a.packed) fm_store4_bf16(a.packed + row * a.d + i, v);
-    if (a.out) fm_store4<ALIGNED>(a.out + row * a.out_stride + i, (ptrdiff_t)a.d - i, v);
-}
+// A piece of a row is what its threads keep: thread t of THREADS has vectors t, t + THREADS, ...  An order fixed by d, whatever the
+// alignment.
+template <int THREADS> struct piece {
+    enum { COLS = 4 * KEPT * THREADS };
+    float4 v[KEPT];
 
-// The weights of the vectors that a thread keeps: nobody writes them just before, so they come while the row is waited for.
-template <int THREADS> struct kept_weights {
-    float4 w[KEPT];
+    __device__ static ptrdiff_t column(unsigned t, int j) { return 4 * (ptrdiff_t)(t + j * THREADS); }
 
-    __device__ kept_weights(const norm &a, unsigned t)
+    template <bool ALIGNED> __device__ void read(const float *x, unsigned t, ptrdiff_t left)
     {
 #pragma unroll
-        for (int j = 0; j < KEPT; j++) {
-            const ptrdiff_t i = 4 * (ptrdiff_t)(t + j * THREADS);
-            w[j] = weights_at(a.w, i, (ptrdiff_t)a.d - i);
-        }
+        for (int j = 0; j < KEPT; j++) v[j] = fm_load4<ALIGNED>(x + column(t, j), left - column(t, j));
+    }
+    __device__ void read_weights(const float *w, unsigned t, ptrdiff_t left)
+    {
+#pragma unroll
+        for (int j = 0; j < KEPT; j++) v[j] = weights_at(w, column(t, j), left - column(t, j));
+    }
+    __device__ double sum_squares() const
+    {
+        double sum = 0.0;
+#pragma unroll
+        for (int j = 0; j < KEPT; j++) sum += squares(v[j]);
+        return sum;
     }
 };
 
-template <int THREADS, bool ALIGNED>
-__device__ void norm_row(const norm &a, const kept_weights<THREADS> &kept, size_t row, unsigned t)
+// Where a piece of numbers waits for the warps that round it.
+template <int THREADS, int FORM> struct stage {
+    float4 v[FORM == FM_X_BF16 ? 1 : KEPT * THREADS];
+};
+
+template <int THREADS> __device__ void meet()
 {
+    if (THREADS == 32)
+        __syncwarp();
+    else
+        __syncthreads();
+}
+
+// Rounds the piece that begins at column `first`: a warp takes 256 columns at a time, as pack_x does.
+template <int THREADS, int FORM> __device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
+{
+    enum { WARPS = THREADS / 32, CHUNKS = KEPT * THREADS * 4 / FM_CHUNK };
+    const int warp = THREADS == 32 ? 0 : (int)threadIdx.x / 32;
+    const ptrdiff_t left = (ptrdiff_t)a.d - first;
+#pragma unroll
+    for (int i = 0; i < CHUNKS / WARPS; i++) {
+        const int chunk = warp + i * WARPS;
+        if (chunk * FM_CHUNK >= left) continue;
+        float v[8];
+        pack_load(v, piece, (size_t)left, (size_t)chunk, true);
+        a.records.template put<FORM == FM_X_Q8_256>(row, (size_t)(first / FM_CHUNK + chunk), v);
+    }
+}
+
+// FORM: of the pack, FM_X_BF16 where there is none.
+template <int THREADS, bool ALIGNED, int FORM>
+__device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t, const piece<THREADS> &x,
+                          const piece<THREADS> &w, float scale, stage<THREADS, FORM> *s)
+{
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        const ptrdiff_t i = first + x.column(t, j);
+        if (i >= (ptrdiff_t)a.d) continue;
+        const float4 v = scaled(x.v[j], scale, w.v[j]);
+        if (FORM != FM_X_BF16) s->v[FORM == FM_X_BF16 ? 0 : t + j * THREADS] = v;
+        if (FORM == FM_X_BF16 && a.packed) fm_store4_bf16(a.packed + row * a.d + i, v);
+        if (a.out) fm_store4<ALIGNED>(a.out + row * a.out_stride + i, (ptrdiff_t)a.d - i, v);
+    }
+    if (FORM == FM_X_BF16 || !a.records.p) return;
+    meet<THREADS>();
+    round_piece<THREADS, FORM>(a, row, first, (const float *)s->v);
+    meet<THREADS>(); // nobody overwrites what others still read
+}
+
+__device__ float scale_of(const norm &a, double sum)
+{
+    return (float)(1.0 / sqrt(sum / (double)a.d + (double)a.eps));
+}
+
+// w: the weights of the first piece, which nobody writes just before: they come while the row is waited for.
+template <int THREADS, bool ALIGNED, int FORM>
+__device__ void norm_row(const norm &a, piece<THREADS> w, size_t row, unsigned t, stage<THREADS, FORM> *s)
+{
+    enum { COLS = piece<THREADS>::COLS };
     const float *x = a.x + row * a.x_stride;
     const ptrdiff_t d = (ptrdiff_t)a.d;
-    float4 v[KEPT];
-    double sum = 0.0;
-#pragma unroll
-    for (int j = 0; j < KEPT; j++) {
-        const ptrdiff_t i = 4 * (ptrdiff_t)(t + j * THREADS);
-        v[j] = fm_load4<ALIGNED>(x + i, d - i);
+    piece<THREADS> v;
+    v.template read<ALIGNED>(x, t, d);
+    double sum = v.sum_squares();
+    for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; i < d; i += 4 * THREADS) sum += squares(fm_load4<ALIGNED>(x + i, d - i));
+    const float scale = scale_of(a, THREADS == 32 ? warp_sum(sum) : block_sum(sum));
+    put_piece<THREADS, ALIGNED, FORM>(a, row, 0, t, v, w, scale, s);
+    for (ptrdiff_t i = COLS; i < d; i += COLS) {
+        v.template read<ALIGNED>(x + i, t, d - i);
+        w.read_weights(a.w ? a.w + i : NULL, t, d - i);
+        put_piece<THREADS, ALIGNED, FORM>(a, row, i, t, v, w, scale, s);
     }
-#pragma unroll
-    for (int j = 0; j < KEPT; j++) sum += squares(v[j]);
-    for (ptrdiff_t i = 4 * (ptrdiff_t)(t + KEPT * THREADS); i < d; i += 4 * THREADS)
-        sum += squares(fm_load4<ALIGNED>(x + i, d - i));
-    sum = THREADS == 32 ? warp_sum(sum) : block_sum(sum);
-    const float scale = (float)(1.0 / sqrt(sum / (double)a.d + (double)a.eps));
-#pragma unroll
-    for (int j = 0; j < KEPT; j++) {
-        const ptrdiff_t i = 4 * (ptrdiff_t)(t + j * THREADS);
-        if (i < d) put<ALIGNED>(a, row, i, scaled(v[j], scale, kept.w[j]));
+}
+
+template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(LONG_THREADS) norm_long(norm a)
+{
+    __shared__ stage<LONG_THREADS, FORM> s;
+    piece<LONG_THREADS> w;
+    w.read_weights(a.w, threadIdx.x, (ptrdiff_t)a.d);
+    fm_begin_for<FORM>();
+    norm_row<LONG_THREADS, ALIGNED, FORM>(a, w, blockIdx.x, threadIdx.x, &s);
+}
+
+template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_short(norm a)
+{
+    __shared__ stage<32, FORM> s[WARP_ROWS];
+    const size_t warp = threadIdx.x / 32, row = (size_t)blockIdx.x * WARP_ROWS + warp;
+    piece<32> w;
+    w.read_weights(a.w, threadIdx.x % 32, (ptrdiff_t)a.d);
+    fm_begin_for<FORM>();
+    if (row < a.n) norm_row<32, ALIGNED, FORM>(a, w, row, threadIdx.x % 32, s + warp);
+}
+
+// Has `a` write this pack as well (NULL: none); gives the FORM of the kernel that does.
+fm_xform take_pack(const fm_stream *s, norm *a, fm_xform form, void *packed)
+{
+    if (packed && fm_cuda_is_records(s, form, a->n)) {
+        a->records = fm_records_at(packed, a->n, a->d);
+        return form;
     }
-    for (ptrdiff_t i = 4 * (ptrdiff_t)(t + KEPT * THREADS); i < d; i += 4 * THREADS)
-        put<ALIGNED>(a, row, i, scaled(fm_load4<ALIGNED>(x + i, d - i), scale, weights_at(a.w, i, d - i)));
+    a->packed = (__nv_bfloat16 *)packed;
+    return FM_X_BF16;
 }
 
-template <bool ALIGNED> __global__ void __launch_bounds__(LONG_THREADS) norm_long(norm a)
-{
-    const kept_weights<LONG_THREADS> kept(a, threadIdx.x);
-    fm_begin();
-    norm_row<LONG_THREADS, ALIGNED>(a, kept, blockIdx.x, threadIdx.x);
-}
-
-template <bool ALIGNED> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_short(norm a)
-{
-    const kept_weights<32> kept(a, threadIdx.x % 32);
-    fm_begin();
-    const size_t row = (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32;
-    if (row < a.n) norm_row<32, ALIGNED>(a, kept, row, threadIdx.x % 32);
-}
-
-void launch(const fm_run *run, const norm &a)
+template <int FORM> void queue_norm(fm_stream *s, const norm &a)
 {
     const bool aligned = fm_aligned(a.out, a.out_stride) && fm_aligned(a.x, a.x_stride);
-    if (a.n == 0) return;
     if (a.d <= SHORT)
-        fm_queue(run->stream, "rmsnorm", aligned ? norm_short<true> : norm_short<false>, fm_blocks(a.n, WARP_ROWS),
+        fm_queue(s, "rmsnorm", aligned ? norm_short<true, FORM> : norm_short<false, FORM>, fm_blocks(a.n, WARP_ROWS),
                  32 * WARP_ROWS, a);
     else
-        fm_queue(run->stream, "rmsnorm", aligned ? norm_long<true> : norm_long<false>, (unsigned)a.n, LONG_THREADS, a);
+        fm_queue(s, "rmsnorm", aligned ? norm_long<true, FORM> : norm_long<false, FORM>, (unsigned)a.n, LONG_THREADS, a);
+}
+
+void launch(fm_stream *s, norm a, fm_xform form, void *packed)
+{
+    if (a.n == 0) return;
+    fm_with_form(take_pack(s, &a, form, packed), [&](auto f) { queue_norm<f.FORM>(s, a); });
 }
 
 void rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x, size_t x_stride, const float *w, size_t n,
              size_t d, float eps)
 {
-    launch(run, norm{out, x, w, out_stride, x_stride, n, d, eps, NULL});
+    launch(run->stream, norm{out, x, w, out_stride, x_stride, n, d, eps}, FM_X_BF16, NULL);
 }
 
-void rmsnorm_pack(const fm_run *run, void *packed, const float *x, size_t x_stride, const float *w, size_t n, size_t d,
-                  float eps)
+void rmsnorm_pack(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w, size_t n,
+                  size_t d, float eps)
 {
-    launch(run, norm{NULL, x, w, 0, x_stride, n, d, eps, (__nv_bfloat16 *)packed});
+    launch(run->stream, norm{NULL, x, w, 0, x_stride, n, d, eps}, form, packed);
 }
 
 // ---- Three runs of a row: a warp each ----
@@ -151,31 +226,52 @@ struct three {
     size_t d[3];
 };
 
-template <bool ALIGNED> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_three(three t)
+// This warp's run of a row, of which only the first is packed.
+struct part {
+    norm a;
+    size_t row, at;
+
+    __device__ explicit part(const three &t) : a(t.a)
+    {
+        const size_t warp = (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32, i = warp % 3;
+        row = warp / 3;
+        at = i == 0 ? 0 : i == 1 ? t.d[0] : t.d[0] + t.d[1];
+        a.d = i == 0 ? t.d[0] : i == 1 ? t.d[1] : t.d[2];
+        a.out += at;
+        if (i > 0) a.packed = NULL, a.records.p = NULL;
+    }
+};
+
+template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_three(three t)
 {
-    fm_begin();
-    const size_t warp = (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32, row = warp / 3, i = warp % 3;
-    const size_t at = i == 0 ? 0 : i == 1 ? t.d[0] : t.d[0] + t.d[1];
-    norm a = t.a;
-    a.out += at;
-    a.x += at;
-    a.d = i == 0 ? t.d[0] : i == 1 ? t.d[1] : t.d[2];
-    if (i > 0) a.packed = NULL;
-    if (row < a.n) norm_row<32, ALIGNED>(a, kept_weights<32>(a, threadIdx.x % 32), row, threadIdx.x % 32);
+    __shared__ stage<32, FORM> s[WARP_ROWS];
+    fm_begin_for<FORM>();
+    part p(t);
+    p.a.x += p.at;
+    piece<32> ones;
+    ones.read_weights(NULL, 0, 0);
+    if (p.row < p.a.n) norm_row<32, ALIGNED, FORM>(p.a, ones, p.row, threadIdx.x % 32, s + threadIdx.x / 32);
 }
 
-void rmsnorm_three(const fm_run *run, float *out, size_t out_stride, void *packed, const float *x, size_t x_stride,
-                   const size_t d[3], size_t n, float eps)
+template <int FORM> void queue_three(fm_stream *s, const three &t)
 {
-    const three t = {{out, x, NULL, out_stride, x_stride, n, 0, eps, (__nv_bfloat16 *)packed}, {d[0], d[1], d[2]}};
-    const bool aligned = fm_aligned(out, out_stride) && fm_aligned(x, x_stride) && d[0] % 4 == 0 && d[1] % 4 == 0;
+    const bool aligned =
+        fm_aligned(t.a.out, t.a.out_stride) && fm_aligned(t.a.x, t.a.x_stride) && t.d[0] % 4 == 0 && t.d[1] % 4 == 0;
+    fm_queue(s, "rmsnorm", aligned ? norm_three<true, FORM> : norm_three<false, FORM>, fm_blocks(3 * t.a.n, WARP_ROWS),
+             32 * WARP_ROWS, t);
+}
+
+void rmsnorm_three(const fm_run *run, float *out, size_t out_stride, fm_xform form, void *packed, const float *x,
+                   size_t x_stride, const size_t d[3], size_t n, float eps)
+{
+    three t = {{out, x, NULL, out_stride, x_stride, n, d[0], eps}, {d[0], d[1], d[2]}};
+    if (n == 0) return;
     if (d[0] > SHORT || d[1] > SHORT || d[2] > SHORT) { // a block takes such a row, and adds it up in another order
         for (size_t i = 0, at = 0; i < 3; at += d[i++])
-            launch(run, norm{out + at, x + at, NULL, out_stride, x_stride, n, d[i], eps, i ? NULL : t.a.packed});
-    } else if (n > 0) {
-        fm_queue(run->stream, "rmsnorm", aligned ? norm_three<true> : norm_three<false>, fm_blocks(3 * n, WARP_ROWS),
-                 32 * WARP_ROWS, t);
+            launch(run->stream, norm{out + at, x + at, NULL, out_stride, x_stride, n, d[i], eps}, form, i ? NULL : packed);
+        return;
     }
+    fm_with_form(take_pack(run->stream, &t.a, form, packed), [&](auto f) { queue_three<f.FORM>(run->stream, t); });
 }
 
 // ---- The same of sums of pieces, which are added in their order ----
@@ -198,40 +294,39 @@ __device__ float4 sum_of(const pieces &p, size_t at)
 }
 
 // A warp a run of a row, in norm_row's order.
-template <bool ALIGNED> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_pieces(pieces p)
+template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_pieces(pieces p)
 {
-    fm_begin();
-    const size_t warp = (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32, row = warp / 3, i = warp % 3,
-                 lane = threadIdx.x % 32;
-    const size_t at = i == 0 ? 0 : i == 1 ? p.t.d[0] : p.t.d[0] + p.t.d[1], all = p.t.d[0] + p.t.d[1] + p.t.d[2];
-    norm a = p.t.a;
-    a.d = i == 0 ? p.t.d[0] : i == 1 ? p.t.d[1] : p.t.d[2];
-    a.out += at;
-    if (i > 0) a.packed = NULL;
-    if (row >= a.n) return;
-    float4 v[KEPT];
-    double sum = 0.0;
+    __shared__ stage<32, FORM> s[WARP_ROWS];
+    fm_begin_for<FORM>();
+    const part r(p.t);
+    const size_t all = p.t.d[0] + p.t.d[1] + p.t.d[2];
+    const unsigned lane = threadIdx.x % 32;
+    if (r.row >= r.a.n) return;
+    piece<32> v, ones;
 #pragma unroll
     for (int j = 0; j < KEPT; j++) {
-        const size_t c = 4 * (lane + j * 32);
-        v[j] = c < a.d ? sum_of(p, row * all + at + c) : float4{0.0f, 0.0f, 0.0f, 0.0f};
-        if (p.y && c < a.d) fm_store4<ALIGNED>(p.y + row * p.y_stride + at + c, 4, v[j]);
-        sum += squares(v[j]);
+        const size_t c = (size_t)v.column(lane, j);
+        v.v[j] = c < r.a.d ? sum_of(p, r.row * all + r.at + c) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+        if (p.y && c < r.a.d) fm_store4<ALIGNED>(p.y + r.row * p.y_stride + r.at + c, 4, v.v[j]);
     }
-    sum = warp_sum(sum);
-    const float scale = (float)(1.0 / sqrt(sum / (double)a.d + (double)a.eps));
-#pragma unroll
-    for (int j = 0; j < KEPT; j++) {
-        const size_t c = 4 * (lane + j * 32);
-        if (c < a.d) put<ALIGNED>(a, row, (ptrdiff_t)c, scaled(v[j], scale, {1.0f, 1.0f, 1.0f, 1.0f}));
-    }
+    ones.read_weights(NULL, 0, 0);
+    const float scale = scale_of(r.a, warp_sum(v.sum_squares()));
+    put_piece<32, ALIGNED, FORM>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
 }
 
-// Packs of bf16 rows that follow each other without a gap: products of many tokens, and of few with weights of floats; not in f32.
-bool packs(const fm_run *run, fm_xform form, const void *packed, size_t n, size_t cols)
+template <int FORM> void queue_pieces(fm_stream *s, const pieces &p)
 {
-    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
-    if ((!floats && fm_cuda_is_few(run->stream, form, n)) || run->stream->o.f32 || fm_cuda_x_stride(cols) != cols) return false;
+    const bool aligned = fm_aligned(p.t.a.out, p.t.a.out_stride) && fm_aligned(p.y, p.y_stride);
+    fm_queue(s, "linear_three", aligned ? norm_pieces<true, FORM> : norm_pieces<false, FORM>, fm_blocks(3 * p.t.a.n, WARP_ROWS),
+             32 * WARP_ROWS, p);
+}
+
+// Records, for products of few columns with quantised weights; and packs of bf16 rows that follow each other without a gap, for all
+// others, not in f32.
+bool packs(const fm_run *run, fm_xform form, bool half, const void *packed, size_t n, size_t cols)
+{
+    const bool rows = !run->stream->o.f32 && fm_cuda_x_stride(cols) == cols;
+    if (fm_cuda_is_records(run->stream, form, n) ? half : !rows) return false;
     fm_cuda_pack_forget(run->stream, packed);
     return true;
 }
@@ -247,16 +342,15 @@ bool half_rows(const fm_run *run, fm_xform form, size_t n, size_t d)
 void fm_cuda_norm_pieces(fm_stream *s, const fm_linear_three_args *a, const float *sums, size_t first, size_t n)
 {
     const fm_linear_args *l = &a->product;
-    __nv_bfloat16 *packed = (__nv_bfloat16 *)a->packed;
     pieces p = {
-        {{a->out + first * a->out_stride, sums, NULL, a->out_stride, 0, n, 0, a->eps, packed ? packed + first * a->d[0] : NULL},
-         {a->d[0], a->d[1], a->d[2]}},
+        {{a->out + first * a->out_stride, sums, NULL, a->out_stride, 0, n, a->d[0], a->eps}, {a->d[0], a->d[1], a->d[2]}},
         l->y ? l->y + first * l->y_stride : NULL,
         l->y_stride,
         n * l->W->rows};
-    const bool aligned = fm_aligned(a->out, a->out_stride) && fm_aligned(l->y, l->y_stride);
-    fm_queue(s, "linear_three", aligned ? norm_pieces<true> : norm_pieces<false>, fm_blocks(3 * n, WARP_ROWS), 32 * WARP_ROWS,
-             p);
+    // Steps with records are done at once; others are rows.
+    const fm_xform f = take_pack(s, &p.t.a, n < l->n ? FM_X_BF16 : a->form, a->packed);
+    if (p.t.a.packed) p.t.a.packed += first * a->d[0];
+    fm_with_form(f, [&](auto g) { queue_pieces<g.FORM>(s, p); });
 }
 
 extern "C" void fm_cuda_fill_norm(fm_kernels *k)

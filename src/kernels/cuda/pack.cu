@@ -53,25 +53,23 @@ static void rows_now(const fm_pack_args *p)
 
 // ---- Records ----
 
-template <bool WIDE, class IN> __global__ static void pack_records_kernel(pack_args a, size_t chunks, size_t tokens)
+template <bool WIDE, class IN> __global__ static void pack_records_kernel(pack_args a, fm_records out)
 {
-    fm_pdl_trigger(); // before the wait, against the rule of launch.cuh: no kernel writes quantised weights
-    fm_pdl_wait();
-    const size_t item = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, r = item / chunks, chunk = item % chunks;
+    fm_begin_for<WIDE ? FM_X_Q8_256 : FM_X_Q8_32>();
+    const size_t item = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, r = item / out.chunks,
+                 chunk = item % out.chunks;
     if (r >= a.n) return;
-    uint8_t *record = a.out + (r / tokens * chunks + chunk) * fm_record_bytes(WIDE, tokens);
     float v[8];
     pack_load(v, a.row<IN>(r), a.cols, chunk, a.aligned);
-    pack_record<WIDE>(record, tokens, r % tokens, v);
+    out.put<WIDE>(r, chunk, v);
 }
 
 template <bool WIDE> static void records_now(const fm_pack_args *p)
 {
     const pack_args a = args_of(p);
-    const size_t chunks = (p->cols + FM_CHUNK - 1) / FM_CHUNK, warps = p->n * chunks;
-    const fm_launch l = {p->stream, fm_blocks(warps, 2), 64, 0, 1};
-    fm_cuda_launch(&l, "pack_x", p->half ? pack_records_kernel<WIDE, __nv_bfloat16> : pack_records_kernel<WIDE, float>, a,
-                   chunks, fm_record_tokens(p->n));
+    const fm_records out = fm_records_at(p->out, p->n, p->cols);
+    const fm_launch l = {p->stream, fm_blocks(p->n * out.chunks, 2), 64, 0, 1};
+    fm_cuda_launch(&l, "pack_x", p->half ? pack_records_kernel<WIDE, __nv_bfloat16> : pack_records_kernel<WIDE, float>, a, out);
 }
 
 // ---- Now, or by the product ----
@@ -108,6 +106,12 @@ void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
         records_now<true>(&p);
     else
         records_now<false>(&p);
+}
+
+void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x, size_t x_stride, size_t n, size_t cols)
+{
+    const fm_pack_args a = {pack, x, x_stride, false, n, cols, 0, n, 0, cols, s};
+    fm_cuda_pack_now(&a, form);
 }
 
 // Blocks of a product that pack for themselves save a launch and the wait for it: 0.9 us of 2.2 for one column of bf16.  More columns,

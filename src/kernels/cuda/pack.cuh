@@ -7,6 +7,7 @@
 #define FM_KERNELS_CUDA_PACK_CUH
 
 #include "kernels/cuda/format.cuh"
+#include "kernels/cuda/launch.cuh"
 
 extern "C" void fm_cuda_fill_pack(fm_kernels *k); // pack_x
 
@@ -131,6 +132,49 @@ template <bool WIDE> __device__ static inline void pack_record(uint8_t *record, 
         o.sum[0] += o.sum[1];
         side_32(side, &o, (int)token % 8, b);
     }
+}
+
+// Records of a step's rows as a kernel writes them: groups of so many rows, each with its chunks one after the other.
+struct fm_records {
+    uint8_t *p;
+    unsigned tokens, chunks;
+
+    // What a warp has of a row by pack_load().
+    template <bool WIDE> __device__ void put(size_t row, size_t chunk, const float v[8]) const
+    {
+        const unsigned group = (unsigned)row / tokens, token = (unsigned)row % tokens;
+        pack_record<WIDE>(p + ((size_t)group * chunks + chunk) * fm_record_bytes(WIDE, tokens), tokens, token, v);
+    }
+};
+
+static inline fm_records fm_records_at(void *p, size_t n, size_t cols)
+{
+    return {(uint8_t *)p, (unsigned)fm_record_tokens(n), (unsigned)((cols + FM_CHUNK - 1) / FM_CHUNK)};
+}
+
+// ---- Kernels that make rows, by what they leave of them: FORM is that of records, or FM_X_BF16 for rows and nothing else ----
+
+template <int F> struct fm_form {
+    static constexpr int FORM = F;
+};
+
+template <typename G> static inline void fm_with_form(fm_xform form, G go)
+{
+    if (form == FM_X_Q8_256)
+        go(fm_form<FM_X_Q8_256>());
+    else if (form == FM_X_Q8_32)
+        go(fm_form<FM_X_Q8_32>());
+    else
+        go(fm_form<FM_X_BF16>());
+}
+
+// Whoever makes records lets the product that reads them begin before the wait, against the rule of launch.cuh: no kernel writes
+// quantised weights.
+template <int FORM> __device__ static inline void fm_begin_for()
+{
+    if (FORM != FM_X_BF16) fm_pdl_trigger();
+    fm_pdl_wait();
+    if (FORM == FM_X_BF16) fm_pdl_trigger();
 }
 
 #endif

@@ -7,6 +7,7 @@
 // token, for the tiles before and after the one that is scanned, through shared memory: one barrier a tile.
 //
 // The limit of one token a sequence is the memory of the states: step_one, which walks sequences with A in registers.
+#include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/scan.cuh"
 
 namespace
@@ -615,14 +616,19 @@ template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
 
 void scan_entry(const fm_run *run, const fm_scan_args *a)
 {
-    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    const size_t n = a->ragged->n_tokens;
+    fm_scan_args b = *a;
+    if (n == 0 || a->d_inner == 0) return;
+    if (!a->y || fm_cuda_is_records(run->stream, a->form, n)) b.packed = NULL;
+    if (b.packed && a->alone) b.y = NULL;
     if (a->d_state > STATES_MOST || a->ragged->n_seq > 65535)
         fm_cuda_note(run->stream, cudaErrorInvalidValue,
                      "scan: expected at most 256 states a channel and 65535 sequences a step");
     else if (a->half)
-        launch_any<__nv_bfloat16>(run->stream, a);
+        launch_any<__nv_bfloat16>(run->stream, &b);
     else
-        launch_any<float>(run->stream, a);
+        launch_any<float>(run->stream, &b);
+    if (a->y && a->packed && !b.packed) fm_cuda_pack_after(run->stream, a->packed, a->form, a->y, a->y_stride, n, a->d_inner);
 }
 
 } // namespace
