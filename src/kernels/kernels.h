@@ -357,11 +357,12 @@ typedef struct fm_kernels {
      * the bits of pack_x.  NULL: they never do.  `half`: whether rows of bf16 that follow one another without a gap are such a
      * pack.  Where it says yes, that memory holds no other pack any more. */
     bool (*packs)(const fm_run *run, fm_xform form, bool half, const void *packed, size_t n, size_t cols);
-    /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).  NULL: never. */
+    /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).
+     * NULL: never. */
     bool (*half)(const fm_run *run, fm_xform form, size_t n, size_t d);
     /* rmsnorm of rows of which only the pack, of this form, is wanted; where the table packs. */
-    void (*rmsnorm_pack)(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w, size_t n,
-                         size_t d, float eps);
+    void (*rmsnorm_pack)(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w,
+                         size_t n, size_t d, float eps);
     /* rmsnorm without weights of three runs of columns that follow one another, d[0], d[1] and d[2] wide, at once: the bits of
      * three calls.  NULL: they are three calls.  packed: where the table packs, the pack of the first run as well; else NULL. */
     void (*rmsnorm_three)(const fm_run *run, float *out, size_t out_stride, fm_xform form, void *packed, const float *x,

@@ -5,6 +5,7 @@
 // look into the state belong to that thread, though they lie in the next tile, so that nobody else reads what it overwrites.
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
+#include "kernels/cuda/pack.cuh"
 
 namespace
 {
@@ -24,6 +25,7 @@ template <typename R> struct conv {
     size_t out_stride, x_stride, n_seq, n_tokens, d_inner, d_conv, tile;
     bool hold, one_each;   // one_each: row s is all of sequence s
     __nv_bfloat16 *packed; // (n_tokens, d_inner) without a gap, or NULL
+    fm_records records;    // in its place where FORM is one of integers
 };
 
 // The sequence of a row: the last one that begins at or before it, which the warp finds together, 32 places at a time.
@@ -124,25 +126,50 @@ template <bool ALIGNED, typename R> __device__ void carry(const conv<R> &a, cons
 
 // The output of a row whose input is x, which the window then ends with.
 template <bool ALIGNED, typename R>
-__device__ void put_next(const conv<R> &a, const float4 w[WIDE], float4 bias, window &v, size_t row, size_t c, ptrdiff_t left,
-                         float4 x)
+__device__ float4 put_next(const conv<R> &a, const float4 w[WIDE], float4 bias, window &v, size_t row, size_t c, ptrdiff_t left,
+                           float4 x)
 {
     const float4 out = silu4(fma4(w[3], x, fma4(w[2], v.v[2], fma4(w[1], v.v[1], fma4(w[0], v.v[0], bias)))));
     v.v[0] = v.v[1], v.v[1] = v.v[2], v.v[2] = x;
     fm_store4<ALIGNED>(a.out + row * a.out_stride + c, left, out);
     if (a.packed) fm_store4_bf16(a.packed + row * a.d_inner + c, out);
+    return out;
 }
 
+// A block's channels of so many rows are a record of each, which a warp rounds as pack_x does.
+template <int FORM, int ROWS> struct stage {
+    float4 v[FORM == FM_X_BF16 ? 1 : ROWS * THREADS];
+
+    __device__ void put(int row, float4 out)
+    {
+        if (FORM != FM_X_BF16) v[FORM == FM_X_BF16 ? 0 : row * THREADS + (int)threadIdx.x] = out;
+    }
+    // Of n rows (n may be more than ROWS), the first of which is `row` of the step.
+    template <typename R> __device__ void round(const conv<R> &a, size_t row, size_t n) const
+    {
+        static_assert(THREADS * WIDE == FM_CHUNK, "a block has the channels of a record");
+        if (FORM == FM_X_BF16) return;
+        __syncthreads();
+        for (unsigned i = threadIdx.x / 32; i < ROWS && i < n; i += THREADS / 32) {
+            float x[8];
+            pack_load(x, (const float *)(v + (FORM == FM_X_BF16 ? 0 : i * THREADS)), FM_CHUNK, 0, true);
+            a.records.template put<FORM == FM_X_Q8_256>(row + i, blockIdx.x, x);
+        }
+        if (ROWS > 1) __syncthreads(); // nobody overwrites what others still read
+    }
+};
+
 // What is written might be what is read next, for all the compiler knows: so AHEAD rows are read before the first is written.
-template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) conv_4(conv<R> a)
+template <bool ALIGNED, int FORM, typename R> __global__ void __launch_bounds__(THREADS) conv_4(conv<R> a)
 {
+    __shared__ stage<FORM, AHEAD> rows;
     const size_t c = ((size_t)blockIdx.x * THREADS + threadIdx.x) * WIDE;
     const ptrdiff_t left = (ptrdiff_t)a.d_inner - (ptrdiff_t)c; // of the weights, not written on the device, before the wait
     float4 w[WIDE];
 #pragma unroll
     for (int k = 0; k < WIDE; k++) w[k] = fm_load4<ALIGNED>(a.w + k * a.d_inner + c, left);
     const float4 bias = fm_load4<ALIGNED>(a.bias + c, a.bias ? left : 0);
-    fm_begin();
+    fm_begin_for<FORM>();
     for_spans(a, [&](const span &s) {
         if (left <= 0) return;
         window v = before_span<ALIGNED>(a, s, c, left);
@@ -153,15 +180,17 @@ template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) c
                 x[i] = fm_read4<ALIGNED>(a.x + (row + i) * a.x_stride + c, row + i < s.end ? left : 0);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
-                if (row + i < s.end) put_next<ALIGNED>(a, w, bias, v, row + i, c, left, fm_widened(x[i]));
+                if (row + i < s.end) rows.put(i, put_next<ALIGNED>(a, w, bias, v, row + i, c, left, fm_widened(x[i])));
+            rows.round(a, row, s.end - row);
         }
         if (s.state && !a.hold) carry<ALIGNED>(a, s, c, left, v);
     });
 }
 
 // One token of each sequence.  Windows, which the kernel in front does not write, come before the wait.
-template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) conv_one(conv<R> a)
+template <bool ALIGNED, int FORM, typename R> __global__ void __launch_bounds__(THREADS) conv_one(conv<R> a)
 {
+    __shared__ stage<FORM, 1> rows;
     const size_t c = ((size_t)blockIdx.x * THREADS + threadIdx.x) * WIDE, seq = blockIdx.y;
     const ptrdiff_t left = (ptrdiff_t)a.d_inner - (ptrdiff_t)c;
     if (left <= 0) return; // whoever returns does not hold up the next kernel
@@ -172,8 +201,9 @@ template <bool ALIGNED, typename R> __global__ void __launch_bounds__(THREADS) c
     float *state = fm_cuda_state(a.state, seq) + c;
     const bool whole = ALIGNED && fm_is_aligned(state);
     window v = whole ? load_window<true>(state, a.d_inner, left) : load_window<false>(state, a.d_inner, left);
-    fm_begin();
-    put_next<ALIGNED>(a, w, bias, v, seq, c, left, fm_load4<ALIGNED>(a.x + seq * a.x_stride + c, left));
+    fm_begin_for<FORM>();
+    rows.put(0, put_next<ALIGNED>(a, w, bias, v, seq, c, left, fm_load4<ALIGNED>(a.x + seq * a.x_stride + c, left)));
+    rows.round(a, seq, 1);
     if (a.hold) return;
     if (whole)
         store_window<true>(state, a.d_inner, left, v);
@@ -208,8 +238,16 @@ template <typename R> __global__ void __launch_bounds__(THREADS) conv_any(conv<R
     });
 }
 
-template <typename R> void launch(fm_stream *s, const fm_conv_args *g)
+bool all_aligned(const fm_conv_args *g)
 {
+    return fm_aligned(g->out, g->out_stride) && fm_aligned(g->x, g->x_stride) && fm_aligned(g->w, g->d_inner) &&
+           fm_aligned(g->bias, 0);
+}
+
+// FORM: records are made of whole vectors in aligned places only.
+template <typename R, int FORM> void launch(fm_stream *s, const fm_conv_args *g)
+{
+    enum { LEAST = FORM != FM_X_BF16 };
     const fm_ragged *r = g->ragged;
     conv<R> a = {(R *)g->out,
                  g->state,
@@ -226,34 +264,45 @@ template <typename R> void launch(fm_stream *s, const fm_conv_args *g)
                  1,
                  g->hold,
                  r->longest == 1 && r->n_tokens == r->n_seq,
-                 (__nv_bfloat16 *)g->packed};
+                 FORM == FM_X_BF16 ? (__nv_bfloat16 *)g->packed : NULL,
+                 fm_records_at(g->packed, r->n_tokens, g->d_inner)};
     const bool wide = a.d_conv == WIDE;
     const unsigned blocks = fm_blocks(a.d_inner, wide ? THREADS * WIDE : THREADS);
     const size_t fit = a.n_tokens * blocks / ((size_t)s->n_sm * BLOCKS_PER_SM), most = wide ? TILE_MOST : 4 * TILE_MOST;
     a.tile = fit < 1 ? 1 : fit > most ? most : fit;
     while (fm_blocks(a.n_tokens, (unsigned)a.tile) > GRID_MOST) a.tile *= 2;
     const dim3 grid(blocks, fm_blocks(a.n_tokens, (unsigned)a.tile));
-    const bool aligned =
-        fm_aligned(a.out, a.out_stride) && fm_aligned(a.x, a.x_stride) && fm_aligned(a.w, a.d_inner) && fm_aligned(a.bias, 0);
+    const bool aligned = all_aligned(g);
     if (!wide)
         fm_queue(s, "conv_silu", conv_any<R>, grid, THREADS, a);
     else if (a.one_each && a.n_seq <= GRID_MOST)
-        fm_queue(s, "conv_silu", aligned ? conv_one<true, R> : conv_one<false, R>, dim3(blocks, (unsigned)a.n_seq), THREADS, a);
+        fm_queue(s, "conv_silu", aligned ? conv_one<true, FORM, R> : conv_one<LEAST, FORM, R>, dim3(blocks, (unsigned)a.n_seq),
+                 THREADS, a);
     else
-        fm_queue(s, "conv_silu", aligned ? conv_4<true, R> : conv_4<false, R>, grid, THREADS, a);
+        fm_queue(s, "conv_silu", aligned ? conv_4<true, FORM, R> : conv_4<LEAST, FORM, R>, grid, THREADS, a);
+}
+
+// The pack that comes with the rows, or behind them.
+void launch_records(fm_stream *s, const fm_conv_args *a)
+{
+    fm_conv_args rows = *a;
+    rows.packed = NULL;
+    const bool fits = a->d_conv == WIDE && a->d_inner % FM_CHUNK == 0 && all_aligned(a);
+    if (fits && a->form == FM_X_Q8_256) return launch<float, FM_X_Q8_256>(s, a);
+    if (fits) return launch<float, FM_X_Q8_32>(s, a);
+    launch<float, FM_X_BF16>(s, &rows);
+    fm_cuda_pack_after(s, a->packed, a->form, a->out, a->out_stride, a->ragged->n_tokens, a->d_inner);
 }
 
 void conv_silu(const fm_run *run, const fm_conv_args *a)
 {
-    const size_t n = a->ragged->n_tokens;
-    fm_conv_args b = *a;
-    if (n == 0 || a->d_inner == 0) return;
-    if (fm_cuda_is_records(run->stream, a->form, n)) b.packed = NULL;
-    if (a->half)
-        launch<__nv_bfloat16>(run->stream, &b);
+    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    if (a->packed && fm_cuda_is_records(run->stream, a->form, a->ragged->n_tokens))
+        launch_records(run->stream, a);
+    else if (a->half)
+        launch<__nv_bfloat16, FM_X_BF16>(run->stream, a);
     else
-        launch<float>(run->stream, &b);
-    if (a->packed && !b.packed) fm_cuda_pack_after(run->stream, a->packed, a->form, a->out, a->out_stride, n, a->d_inner);
+        launch<float, FM_X_BF16>(run->stream, a);
 }
 
 } // namespace

@@ -8,6 +8,7 @@
 //
 // The limit of one token a sequence is the memory of the states: step_one, which walks sequences with A in registers.
 #include "kernels/cuda/linear.cuh"
+#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/scan.cuh"
 
 namespace
@@ -15,7 +16,7 @@ namespace
 
 enum { LANES = 32, QUADS = LANES / 4 }; // channels of a block, also by fours
 enum { TILE_MOST = 16, STATES_MOST = 256, WARPS_MOST = 16 };
-enum { ONE_THREADS = 64, BLOCKS_PER_SM = 9 }; // of step_one
+enum { ONE_THREADS = 64, THREADS_PER_SM = 9 * ONE_THREADS }; // of step_one
 
 // R: float or __nv_bfloat16, of y, u, dt and z.
 template <typename R> struct scan {
@@ -30,6 +31,7 @@ template <typename R> struct scan {
     int d_state;
     bool hold, bc_aligned, out;
     __nv_bfloat16 *packed; // (n_tokens, d_inner) without a gap, or NULL
+    fm_records records;    // in its place where FORM is one of integers
     float *kept;           // (n_tokens / FM_KEPT_ROWS + 1, d_state, d_inner), or NULL
 
     __device__ void put4(size_t row, size_t c, float4 v) const // of whole vectors
@@ -465,11 +467,33 @@ template <typename R> __device__ inputs<R> inputs_of(const scan<R> &a, size_t ro
     return {a.u[row * a.u_stride + c], a.dt[row * a.dt_stride + c], a.out && a.z ? a.z[row * a.z_stride + c] : (R)0.0f};
 }
 
+// A block that makes records has the channels of one, whose outputs wait here for a warp that rounds them as pack_x does.  Warps take
+// turns, and two turns have places of their own, so that the others go on meanwhile.
+template <int FORM> struct outputs {
+    enum { THREADS = (int)FM_CHUNK };
+    float v[2][THREADS];
+
+    template <typename R> __device__ void put(const scan<R> &a, unsigned turn, size_t row, float y)
+    {
+        v[turn % 2][threadIdx.x] = y;
+        __syncthreads();
+        if (threadIdx.x / 32 != turn % (THREADS / 32)) return;
+        float x[8];
+        pack_load(x, v[turn % 2], THREADS, 0, true);
+        a.records.template put<FORM == FM_X_Q8_256>(row, blockIdx.x, x);
+    }
+};
+template <> struct outputs<FM_X_BF16> {
+    enum { THREADS = (int)ONE_THREADS };
+    template <typename R> __device__ void put(const scan<R> &, unsigned, size_t, float) {}
+};
+
 // W times S states.  Threads walk every gridDim.y-th sequence with the decays in registers, and read the next one early.
-template <typename R, int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_one(scan<R> a)
+template <typename R, int S, int W, int FORM> __global__ void __launch_bounds__(outputs<FORM>::THREADS) step_one(scan<R> a)
 {
-    const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner;
-    if (c >= d) return; // whoever returns does not hold up the next kernel
+    __shared__ outputs<FORM> record;
+    const size_t c = (size_t)blockIdx.x * outputs<FORM>::THREADS + threadIdx.x, d = a.d_inner;
+    if (c >= d) return; // whoever returns does not hold up the next kernel; nobody does where records are made
     states<S * W, true> h, next;
     h.read_decays(a.A + c, d, 0); // weights: nobody writes them just before
     const float bias = a.dt_bias ? a.dt_bias[c] : 0.0f, skip = a.out ? a.skip[c] : 0.0f;
@@ -477,10 +501,10 @@ template <typename R, int S, int W> __global__ void __launch_bounds__(ONE_THREAD
     float *state = fm_cuda_state(a.h, s) + c; // no kernel writes the list
 #pragma unroll
     for (int i = 0; i < S * W; i++) fm_prefetch(state + i * d);
-    fm_begin();
+    fm_begin_for<FORM>();
     next.read(state, d, 0);
     inputs<R> then = inputs_of(a, s, c);
-    while (s < a.n_seq) {
+    for (unsigned turn = 0; s < a.n_seq; turn++) {
         float *const here = state, *const B = (float *)a.B + s * a.bc_stride, *const C = (float *)a.C + s * a.bc_stride;
         const inputs<R> now = then;
         const size_t row = s;
@@ -503,7 +527,10 @@ template <typename R, int S, int W> __global__ void __launch_bounds__(ONE_THREAD
             if (a.out) y = w == 0 ? part.sum(C, 0) : __fadd_rn(y, part.sum(C + w * S, 0));
             if (!a.hold) part.write(here + w * S * d, d, 0);
         }
-        if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(skip, (float)now.u, y), (float)now.z));
+        if (!a.out) continue;
+        const float out = gated(a.z, __fmaf_rn(skip, (float)now.u, y), (float)now.z);
+        a.put(row, c, out);
+        record.put(a, turn, row, out);
     }
 }
 
@@ -532,15 +559,20 @@ template <typename R, int S> __global__ void __launch_bounds__(ONE_THREADS) step
 
 // ---- Launches ----
 
+template <typename R, int S, int FORM> void launch_step(fm_stream *s, const scan<R> &a)
+{
+    const unsigned threads = outputs<FORM>::THREADS, blocks = fm_blocks(a.d_inner, threads);
+    const size_t fit = (size_t)s->n_sm * (THREADS_PER_SM / threads) / blocks;
+    const size_t groups = fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq;
+    fm_queue(s, "scan", step_one<R, S, 4, FORM>, dim3(blocks, (unsigned)groups), threads, a);
+}
+
 template <typename R, int S> void launch_one(fm_stream *s, const scan<R> &a)
 {
-    const unsigned blocks = fm_blocks(a.d_inner, ONE_THREADS);
-    const size_t fit = (size_t)s->n_sm * BLOCKS_PER_SM / blocks;
-    const size_t groups = fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq;
     if (S <= 4 && a.d_state == 4 * S)
-        fm_queue(s, "scan", step_one < R, S <= 4 ? S : 1, 4 >, dim3(blocks, (unsigned)groups), ONE_THREADS, a);
+        launch_step<R, S <= 4 ? S : 1, FM_X_BF16>(s, a);
     else
-        fm_queue(s, "scan", step_any<R, S>, dim3(blocks, (unsigned)a.n_seq), ONE_THREADS, a);
+        fm_queue(s, "scan", step_any<R, S>, dim3(fm_blocks(a.d_inner, ONE_THREADS), (unsigned)a.n_seq), ONE_THREADS, a);
 }
 
 template <typename R, typename K>
@@ -575,37 +607,48 @@ bool all_aligned(const fm_scan_args *g)
            fm_aligned(g->skip, 0);
 }
 
-// States a warp: fixed by d_state, as the order of sums is.
-template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
+template <typename R> scan<R> args_of(const fm_scan_args *g)
 {
     const fm_ragged *r = g->ragged;
     const bool out = g->y || g->packed,
                bc_aligned = g->d_state % 4 == 0 && fm_aligned(g->B, g->bc_stride) && (!out || fm_aligned(g->C, 0));
-    const scan<R> a = {(R *)g->y,
-                       g->h,
-                       (const R *)g->u,
-                       (const R *)g->dt,
-                       (const R *)g->z,
-                       g->y_stride,
-                       g->u_stride,
-                       g->dt_stride,
-                       g->z_stride,
-                       g->dt_bias,
-                       g->A,
-                       g->skip,
-                       g->B,
-                       g->C,
-                       g->bc_stride,
-                       r->begin,
-                       r->n_seq,
-                       g->d_inner,
-                       (int)g->d_state,
-                       g->hold,
-                       bc_aligned,
-                       out,
-                       (__nv_bfloat16 *)g->packed,
-                       g->kept};
-    const bool one_each = r->longest == 1 && r->n_tokens == r->n_seq, aligned = bc_aligned && all_aligned(g);
+    return {(R *)g->y,
+            g->h,
+            (const R *)g->u,
+            (const R *)g->dt,
+            (const R *)g->z,
+            g->y_stride,
+            g->u_stride,
+            g->dt_stride,
+            g->z_stride,
+            g->dt_bias,
+            g->A,
+            g->skip,
+            g->B,
+            g->C,
+            g->bc_stride,
+            r->begin,
+            r->n_seq,
+            g->d_inner,
+            (int)g->d_state,
+            g->hold,
+            bc_aligned,
+            out,
+            (__nv_bfloat16 *)g->packed,
+            fm_records_at(g->packed, r->n_tokens, g->d_inner),
+            g->kept};
+}
+
+bool is_one_each(const fm_ragged *r)
+{
+    return r->longest == 1 && r->n_tokens == r->n_seq;
+}
+
+// States a warp: fixed by d_state, as the order of sums is.
+template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
+{
+    const scan<R> a = args_of<R>(g);
+    const bool one_each = is_one_each(g->ragged), aligned = a.bc_aligned && all_aligned(g);
     if (g->d_state <= 8)
         launch<2>(s, a, one_each, aligned);
     else if (g->d_state <= 64)
@@ -614,21 +657,43 @@ template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
         launch<16>(s, a, one_each, aligned);
 }
 
+// The pack that comes with the rows, or behind them.
+void launch_records(fm_stream *s, const fm_scan_args *g)
+{
+    fm_scan_args rows = *g;
+    if (is_one_each(g->ragged) && (g->d_state == 8 || g->d_state == 16) && g->d_inner % FM_CHUNK == 0) {
+        scan<float> a = args_of<float>(g);
+        a.packed = NULL;
+        if (g->alone) a.y = NULL;
+        fm_with_form(g->form, [&](auto f) {
+            if (g->d_state == 8)
+                launch_step<float, 2, f.FORM>(s, a);
+            else
+                launch_step<float, 4, f.FORM>(s, a);
+        });
+        return;
+    }
+    rows.packed = NULL;
+    launch_any<float>(s, &rows);
+    fm_cuda_pack_after(s, g->packed, g->form, g->y, g->y_stride, g->ragged->n_tokens, g->d_inner);
+}
+
 void scan_entry(const fm_run *run, const fm_scan_args *a)
 {
-    const size_t n = a->ragged->n_tokens;
     fm_scan_args b = *a;
-    if (n == 0 || a->d_inner == 0) return;
-    if (!a->y || fm_cuda_is_records(run->stream, a->form, n)) b.packed = NULL;
-    if (b.packed && a->alone) b.y = NULL;
+    if (a->ragged->n_tokens == 0 || a->d_inner == 0) return;
+    if (!a->y) b.packed = NULL;
+    const bool records = b.packed && fm_cuda_is_records(run->stream, a->form, a->ragged->n_tokens);
+    if (b.packed && !records && a->alone) b.y = NULL;
     if (a->d_state > STATES_MOST || a->ragged->n_seq > 65535)
         fm_cuda_note(run->stream, cudaErrorInvalidValue,
                      "scan: expected at most 256 states a channel and 65535 sequences a step");
+    else if (records)
+        launch_records(run->stream, &b);
     else if (a->half)
         launch_any<__nv_bfloat16>(run->stream, &b);
     else
         launch_any<float>(run->stream, &b);
-    if (a->y && a->packed && !b.packed) fm_cuda_pack_after(run->stream, a->packed, a->form, a->y, a->y_stride, n, a->d_inner);
 }
 
 } // namespace
