@@ -138,9 +138,32 @@ static fm_run run_of(const bench *b)
     return (fm_run){.n_parts = 1, .stream = b->s};
 }
 
+/* A pack that a kernel is to write as well; p NULL: none. */
+typedef struct pack_place {
+    void *p;
+    fm_xform form;
+} pack_place;
+
+static const fm_xform NO_PACK = FM_XFORM_COUNT;
+
+static pack_place place_pack(bench *b, fm_xform form, size_t n, size_t cols)
+{
+    const fm_run run = run_of(b);
+    if (form == NO_PACK || !b->k->packs || !b->k->packs(&run, form, false, NULL, n, cols)) return (pack_place){NULL, FM_X_BF16};
+    return (pack_place){place(b, b->k->pack_x_bytes(form, n, cols)), form};
+}
+
+static const char *pack_name(fm_xform form)
+{
+    static const char *const names[] = {
+        [FM_X_F32] = " f32", [FM_X_BF16] = " bf16", [FM_X_Q8_32] = " q8_32", [FM_X_Q8_256] = " q8_256", [FM_XFORM_COUNT] = ""};
+    return names[form];
+}
+
 typedef struct norm_bench {
     float *x, *out, *w;
     size_t n, d, stride;
+    pack_place pack; /* in the place of out */
 } norm_bench;
 
 static void norm_turn(bench *b, void *ctx, size_t turn)
@@ -148,7 +171,10 @@ static void norm_turn(bench *b, void *ctx, size_t turn)
     const norm_bench *c = ctx;
     const fm_run run = run_of(b);
     const size_t at = turn * c->n * c->stride;
-    b->k->rmsnorm(&run, c->out + at, c->stride, c->x + at, c->stride, c->w, c->n, c->d, 1e-5f);
+    if (c->pack.p)
+        b->k->rmsnorm_pack(&run, c->pack.form, c->pack.p, c->x + at, c->stride, c->w, c->n, c->d, 1e-5f);
+    else
+        b->k->rmsnorm(&run, c->out + at, c->stride, c->x + at, c->stride, c->w, c->n, c->d, 1e-5f);
 }
 
 static void three_turn(bench *b, void *ctx, size_t turn)
@@ -156,29 +182,31 @@ static void three_turn(bench *b, void *ctx, size_t turn)
     const norm_bench *c = ctx;
     const fm_run run = run_of(b);
     const size_t at = turn * c->n * c->stride, d[3] = {256, D_STATE, D_STATE};
-    b->k->rmsnorm_three(&run, c->out + at, c->stride, FM_X_BF16, NULL, c->x + at, c->stride, d, c->n, 1e-5f);
+    b->k->rmsnorm_three(&run, c->out + at, c->stride, c->pack.form, c->pack.p, c->x + at, c->stride, d, c->n, 1e-5f);
 }
 
-static void bench_three(bench *b, size_t n)
+static void bench_three(bench *b, size_t n, fm_xform form)
 {
     norm_bench c = {.n = n, .stride = WIDTH_Q};
     turns_for(b, 8.0 * (double)(n * WIDTH_Q));
     c.x = noise(b, b->turns * n * WIDTH_Q, 1.0f, 0.0f);
     c.out = noise(b, b->turns * n * WIDTH_Q, 1.0f, 0.0f);
+    c.pack = place_pack(b, form, n, 256);
     b->tokens = n;
-    snprintf(b->what, sizeof b->what, "%zu x 256 + 16 + 16", n);
+    snprintf(b->what, sizeof b->what, "%zu x 256 + 16 + 16%s", n, pack_name(form));
     report(b, three_turn, &c);
 }
 
-static void bench_norm(bench *b, size_t n, size_t d, size_t stride)
+static void bench_norm(bench *b, size_t n, size_t d, size_t stride, fm_xform form)
 {
     norm_bench c = {.n = n, .d = d, .stride = stride};
     turns_for(b, 8.0 * (double)(n * d));
     c.x = noise(b, b->turns * n * stride, 1.0f, 0.0f);
     c.out = noise(b, b->turns * n * stride, 1.0f, 0.0f);
     c.w = stride == d ? noise(b, d, 1.0f, 0.0f) : NULL;
+    c.pack = place_pack(b, form, n, d);
     b->tokens = n;
-    snprintf(b->what, sizeof b->what, "%zu x %zu", n, d);
+    snprintf(b->what, sizeof b->what, "%zu x %zu%s", n, d, pack_name(form));
     report(b, norm_turn, &c);
 }
 
@@ -213,13 +241,7 @@ static void conv_turn(bench *b, void *ctx, size_t turn)
     b->k->conv_silu(&run, &a);
 }
 
-static void *pack_place(bench *b, size_t n, bool packed)
-{
-    const fm_run run = run_of(b);
-    return packed && b->k->packs && b->k->packs(&run, FM_X_BF16, false, NULL, n, D_INNER) ? place(b, n * D_INNER * 2) : NULL;
-}
-
-static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)
+static void bench_conv(bench *b, size_t n_seq, size_t n, fm_xform form)
 {
     const size_t T = n_seq * n, state = (D_CONV - 1) * D_INNER;
     step_bench c = {.state = n_seq * state};
@@ -230,10 +252,12 @@ static void bench_conv(bench *b, size_t n_seq, size_t n, bool packed)
     c.conv.w = noise(b, D_CONV * D_INNER, 1.0f, 0.0f);
     c.conv.bias = noise(b, D_INNER, 1.0f, 0.0f);
     c.conv.state = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
-    c.conv.packed = pack_place(b, T, packed);
+    const pack_place pack = place_pack(b, form, T, D_INNER);
+    c.conv.packed = pack.p;
+    c.conv.form = pack.form;
     c.r = step_of(b, n_seq, n);
     b->tokens = T;
-    snprintf(b->what, sizeof b->what, "%zu x %zu tokens%s", n_seq, n, packed ? " + pack" : "");
+    snprintf(b->what, sizeof b->what, "%zu x %zu tokens%s", n_seq, n, pack_name(form));
     report(b, conv_turn, &c);
 }
 
@@ -253,7 +277,7 @@ static void scan_turn(bench *b, void *ctx, size_t turn)
 }
 
 /* Packed: the pack in the place of y. */
-static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, bool packed)
+static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, fm_xform form)
 {
     const size_t T = n_seq * n, D = D_INNER, state = d_state * D;
     step_bench c = {.state = n_seq * state};
@@ -271,11 +295,13 @@ static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, bool pa
     c.scan.B = noise(b, b->turns * T * WIDTH_Q, 1.0f, 0.0f);
     c.scan.C = c.scan.B + d_state;
     c.scan.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
-    c.scan.packed = pack_place(b, T, packed);
-    c.scan.alone = packed;
+    const pack_place pack = place_pack(b, form, T, D);
+    c.scan.packed = pack.p;
+    c.scan.form = pack.form;
+    c.scan.alone = true;
     c.r = step_of(b, n_seq, n);
     b->tokens = T;
-    snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, packed ? " pack" : "");
+    snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, pack_name(form));
     report(b, scan_turn, &c);
 }
 
@@ -476,33 +502,54 @@ static void measure_copy(bench *b)
 static void all_norms(bench *b)
 {
     static const size_t n[] = {1, 16, 64, 512, 2048, 8192};
-    for (size_t i = 0; i < FM_COUNT(n); i++) bench_norm(b, n[i], D_MODEL, D_MODEL);
-    bench_norm(b, 1, 256, WIDTH_Q);
-    bench_norm(b, 2048, 256, WIDTH_Q);
-    bench_norm(b, 2048, D_STATE, WIDTH_Q);
-    bench_three(b, 1);
-    bench_three(b, 2048);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_norm(b, n[i], D_MODEL, D_MODEL, NO_PACK);
+    bench_norm(b, 1, 256, WIDTH_Q, NO_PACK);
+    bench_norm(b, 2048, 256, WIDTH_Q, NO_PACK);
+    bench_norm(b, 2048, D_STATE, WIDTH_Q, NO_PACK);
+    bench_three(b, 1, NO_PACK);
+    bench_three(b, 2048, NO_PACK);
+    for (size_t i = 0; i < 3; i++) {
+        bench_pack(b, FM_Q4_K, D_MODEL, n[i]);
+        bench_pack(b, FM_Q4_K, 256, n[i]);
+        bench_norm(b, n[i], D_MODEL, D_MODEL, FM_X_Q8_256);
+        bench_norm(b, n[i], D_MODEL, D_MODEL, FM_X_Q8_32);
+        bench_three(b, n[i], NO_PACK);
+        bench_three(b, n[i], FM_X_Q8_256);
+    }
 }
 
 static void all_convs(bench *b)
 {
     static const size_t n_seq[] = {1, 4, 16, 64, 256}, n[] = {16, 512, 2048, 8192};
-    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_conv(b, n_seq[i], 1, false);
-    for (size_t i = 0; i < FM_COUNT(n); i++) bench_conv(b, 1, n[i], false);
-    bench_conv(b, 16, 128, false);
-    bench_conv(b, 1, 2048, true);
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_conv(b, n_seq[i], 1, NO_PACK);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_conv(b, 1, n[i], NO_PACK);
+    bench_conv(b, 16, 128, NO_PACK);
+    bench_conv(b, 1, 2048, FM_X_BF16);
+    for (size_t i = 0; i < 4; i++) {
+        bench_pack(b, FM_Q4_K, D_INNER, n_seq[i]);
+        bench_conv(b, n_seq[i], 1, FM_X_Q8_256);
+        bench_conv(b, n_seq[i], 1, FM_X_Q8_32);
+    }
+    bench_conv(b, 1, 64, NO_PACK);
+    bench_conv(b, 1, 64, FM_X_Q8_256);
 }
 
 static void all_scans(bench *b)
 {
     static const size_t n_seq[] = {1, 4, 16, 64, 256}, n[] = {16, 512, 2048, 8192};
-    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, false);
-    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, false);
-    bench_scan(b, 4, 512, D_STATE, false);
-    bench_scan(b, 16, 128, D_STATE, false);
-    bench_scan(b, 1, 2048, D_STATE, true);
-    bench_scan(b, 1, 2048, 8, false);
-    bench_scan(b, 1, 2048, 64, false);
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, NO_PACK);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, NO_PACK);
+    bench_scan(b, 4, 512, D_STATE, NO_PACK);
+    bench_scan(b, 16, 128, D_STATE, NO_PACK);
+    bench_scan(b, 1, 2048, D_STATE, FM_X_BF16);
+    for (size_t i = 0; i < 4; i++) {
+        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_256);
+        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_32);
+    }
+    bench_scan(b, 24, 1, D_STATE, FM_X_Q8_256);
+    bench_scan(b, 33, 1, D_STATE, FM_X_Q8_256);
+    bench_scan(b, 1, 2048, 8, NO_PACK);
+    bench_scan(b, 1, 2048, 64, NO_PACK);
 }
 
 static void all_rows(bench *b)
