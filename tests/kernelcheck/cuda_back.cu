@@ -322,6 +322,57 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
     release();
 }
 
+#ifndef FM_CHECK_ALONE
+extern "C" void fm_cuda_fill_scan(fm_kernels *k);
+
+// What a scan keeps is what its backward would work out again, which it leaves at the begin of its scratch: the same recurrence with
+// a softplus of its own.  A chunk that a sequence begins in has no state of its own.
+static void check_kept(const size_t *lengths, size_t n_seq, size_t I, bool states)
+{
+    enum { N = FM_KEPT_STATES };
+    const steps s = ragged_of(lengths, n_seq);
+    const size_t T = s.h.n_tokens, floats = fm_scan_kept_floats(T, I, N), chunk = N * I;
+    buf u = random_rows(T * I, 1, 0, true), dt = random_rows(T * I, 2, -2, true), z = random_rows(T * I, 2, 0, true),
+        y = random_rows(T * I, 1, 0, true), bc = random_buf(T * 2 * N, 1, 0), A = random_buf(N * I, 0.5f, -2),
+        bias = random_buf(I, 1, 0), skip = random_buf(I, 1, 0), h = random_buf(n_seq * N * I, states ? 1.0f : 0.0f, 0),
+        kept = random_buf(floats, 0, 0), g_x = random_rows(3 * T * I, 1, 0, true),
+        parts = random_buf((I + 63) / 64 * T * 2 * N, 1, 0), g_A = random_buf(N * I, 1, 0), g_v = random_buf(2 * I, 1, 0),
+        scratch = random_buf(gpu.scan_back_floats(T, I, N), 0, 0);
+    fm_scan_args f = {};
+    f.y = y.d, f.u = u.d, f.dt = dt.d, f.z = z.d, f.y_stride = f.u_stride = f.dt_stride = f.z_stride = I;
+    f.h.rows = h.d, f.h.stride = N * I, f.dt_bias = bias.d, f.A = A.d, f.B = bc.d, f.C = bc.d + N, f.bc_stride = 2 * N;
+    f.skip = skip.d, f.ragged = &s.d, f.d_inner = I, f.d_state = N, f.hold = f.half = true, f.kept = kept.d;
+    gpu.scan(&gpu_run, &f);
+    fm_scan_back_args b = {};
+    b.g_u = g_x.d, b.g_dt = (float *)((uint16_t *)g_x.d + T * I), b.g_z = (float *)((uint16_t *)g_x.d + 2 * T * I);
+    b.g_u_stride = b.g_dt_stride = b.g_z_stride = b.g_stride = b.u_stride = b.dt_stride = b.z_stride = I;
+    b.g_bc_parts = parts.d, b.g_A = g_A.d, b.g_dt_bias = g_v.d, b.g_skip = g_v.d + I, b.g = y.d, b.h = f.h;
+    b.u = u.d, b.dt = dt.d, b.dt_bias = bias.d, b.A = A.d, b.B = bc.d, b.C = bc.d + N, b.bc_stride = 2 * N, b.skip = skip.d,
+    b.z = z.d;
+    b.ragged = &s.d, b.d_inner = I, b.d_state = N, b.scratch = scratch.d, b.half = true;
+    gpu.scan_back(&gpu_run, &b);
+    float *got = down(kept), *want = down(scratch);
+    for (size_t i = 0; i * chunk < floats; i++) {
+        const size_t row = i * FM_KEPT_ROWS;
+        bool begins = row >= T;
+        for (size_t q = 0; q < n_seq; q++) begins = begins || s.h.begin[q] == row;
+        if (begins) memset(got + i * chunk, 0, chunk * 4), memset(want + i * chunk, 0, chunk * 4);
+    }
+    memcpy(kept.h, want, floats * 4);
+    judge("scan kept", got, kept, 5e-6);
+    free(got), free(want);
+    float *once[] = {down(g_x), down(parts)}; // from what was kept: what differs by a rounding may round to a neighbour
+    memcpy(parts.h, once[1], parts.n * 4);
+    for (size_t i = g_x.n; i-- > 0;) g_x.h[i] = fm_bf16_to_f32(((const uint16_t *)once[0])[i]);
+    b.kept = kept.d;
+    gpu.scan_back(&gpu_run, &b);
+    near_rows("scan_back from kept", g_x, 1e-5, true);
+    near("scan_back parts from kept", parts, 1.0 / 512);
+    free(once[0]), free(once[1]);
+    release();
+}
+#endif
+
 static void check_xent(size_t n, size_t vocab, float z, bool half)
 {
     buf logits = random_buf(n * vocab, 4, 1), loss = random_buf(n, 1, 0), target = take(n * 4);
@@ -489,6 +540,11 @@ static void check_rows(bool half)
 static void check_all(void)
 {
     check_rows(false), check_rows(true);
+#ifndef FM_CHECK_ALONE
+    const size_t uneven[] = {5, 1, 70, 33, 8, 16, 2, 129}, even[] = {64, 40};
+    fm_cuda_fill_scan(&gpu);
+    check_kept(uneven, 8, 128, true), check_kept(even, 2, 64, false), check_kept(even, 2, 192, true);
+#endif
     check_xent(7, 50, 0, false), check_xent(9, 33, 1e-3f, false), check_xent(1, 1, 0, false);
     check_sums(1, 1, 1), check_sums(67, 32, 3), check_sums(3000, 37, 2), check_sums(20, 100, 9);
     check_embed(1, 16, 8, 8), check_embed(5000, 40, 3000, 1000), check_embed(9000, 300, 2048, 2),

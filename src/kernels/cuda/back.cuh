@@ -31,9 +31,10 @@ static inline size_t fm_part_rows(size_t n, size_t width)
 
 // ---- out (d) += sum over n rows of f(row, column) ----
 
-enum { FM_SUM_LANES = 32, FM_SUM_ROWS = 8 };
+enum { FM_SUM_LANES = 32, FM_SUM_ROWS = 8, FM_SUM_AHEAD = 8 };
 
-// Rows r with the same r % 8 are summed in their order, then the eight.  `part`: (parts, d), or NULL when there is one.
+// Rows r with the same r % 8 are summed in their order, then the eight.  `part`: (parts, d), or NULL when there is one.  Rows are asked
+// for FM_SUM_AHEAD at a time: a loop that looks for its end after each waits for each.
 template <class F>
 __global__ void __launch_bounds__(FM_SUM_LANES *FM_SUM_ROWS)
     fm_sum_columns(float *out, float *part, F f, size_t n, size_t d, size_t per)
@@ -42,9 +43,12 @@ __global__ void __launch_bounds__(FM_SUM_LANES *FM_SUM_ROWS)
     const size_t c = (size_t)blockIdx.x * FM_SUM_LANES + threadIdx.x, first = blockIdx.y * per;
     const size_t last = first + per < n ? first + per : n;
     float sum = 0.0f;
-    if (c < d) {
-#pragma unroll 16
-        for (size_t r = first + threadIdx.y; r < last; r += FM_SUM_ROWS) sum += f(r, c);
+    for (size_t r = first + threadIdx.y; c < d && r < last; r += FM_SUM_AHEAD * FM_SUM_ROWS) {
+        float v[FM_SUM_AHEAD];
+#pragma unroll
+        for (int i = 0; i < FM_SUM_AHEAD; i++) v[i] = r + i * FM_SUM_ROWS < last ? f(r + i * FM_SUM_ROWS, c) : 0.0f;
+#pragma unroll
+        for (int i = 0; i < FM_SUM_AHEAD; i++) sum += v[i];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();

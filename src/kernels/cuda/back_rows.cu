@@ -319,11 +319,17 @@ template <class V> __device__ static inline float sum_above(V v, float max)
 template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const V *x, unsigned count)
 {
     lse seen = {-INFINITY, 0.0f};
-#pragma unroll 8
-    for (unsigned i = threadIdx.x; i < count; i += THREADS) {
-        const V v = x[i];
-        row[i] = v;
-        seen.max = largest(v, seen.max);
+    for (unsigned first = threadIdx.x; first < count; first += XENT_TILE * THREADS) {
+        V v[XENT_TILE];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++)
+            if (first + k * THREADS < count) v[k] = x[first + k * THREADS];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++) {
+            if (first + k * THREADS >= count) continue;
+            row[first + k * THREADS] = v[k];
+            seen.max = largest(v[k], seen.max);
+        }
     }
     const float from = seen.max == -INFINITY ? 0.0f : seen.max;
 #pragma unroll 4
@@ -335,11 +341,17 @@ template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const
 template <int THREADS, class V> __device__ static lse see(const V *x, unsigned count)
 {
     lse seen = {-INFINITY, 0.0f};
-#pragma unroll 4
-    for (unsigned i = threadIdx.x; i < count; i += THREADS) {
-        const V v = x[i];
-        const float max = largest(v, seen.max), from = max == -INFINITY ? 0.0f : max;
-        seen = lse{max, seen.sum * __expf(seen.max - from) + sum_above(v, from)};
+    for (unsigned first = threadIdx.x; first < count; first += XENT_TILE * THREADS) {
+        V v[XENT_TILE];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++)
+            if (first + k * THREADS < count) v[k] = x[first + k * THREADS];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++) {
+            if (first + k * THREADS >= count) continue;
+            const float max = largest(v[k], seen.max), from = max == -INFINITY ? 0.0f : max;
+            seen = lse{max, seen.sum * __expf(seen.max - from) + sum_above(v[k], from)};
+        }
     }
     return seen;
 }
@@ -412,7 +424,13 @@ static void xent(const fm_run *run, const fm_xent_args *a)
 
 // ---- Embedding: each block owns the ids of one remainder and some columns, and adds rows in the order of the tokens ----
 
-enum { EMBED_BLOCKS = 512, EMBED_THREADS = 256, EMBED_EACH = 16, EMBED_TILE = EMBED_THREADS * EMBED_EACH };
+enum {
+    EMBED_AHEAD = 8 /* rows asked for together */,
+    EMBED_BLOCKS = 512,
+    EMBED_THREADS = 256,
+    EMBED_EACH = 16,
+    EMBED_TILE = EMBED_THREADS * EMBED_EACH
+};
 
 struct embed_room {
     int32_t id[EMBED_TILE];     // of this block, in the order of tokens; -1: done
@@ -492,8 +510,14 @@ __global__ void __launch_bounds__(EMBED_THREADS)
             if (c < d) {
                 float *to = g_E + (size_t)id * d + c, sum = *to;
                 const float *from = g + tile * g_stride + c;
-#pragma unroll 32
-                for (unsigned j = 0; j < m.n_same; j++) sum += from[m.same[j] * g_stride];
+                for (unsigned j = 0; j < m.n_same; j += EMBED_AHEAD) {
+                    float v[EMBED_AHEAD];
+#pragma unroll
+                    for (unsigned k = 0; k < EMBED_AHEAD; k++) v[k] = j + k < m.n_same ? from[m.same[j + k] * g_stride] : 0.0f;
+#pragma unroll
+                    for (unsigned k = 0; k < EMBED_AHEAD; k++)
+                        if (j + k < m.n_same) sum += v[k];
+                }
                 *to = sum;
             }
             __syncthreads();
