@@ -123,8 +123,10 @@ static fm_status check_memory(const fm_train_job *j, const char *name, const fm_
 {
     fm_estimate e;
     const fm_train_options o = options_of(j);
+    uint64_t free;
     FM_TRY(fm_estimate_make(&e, arch, c, &o, NULL, err));
-    return fm_estimate_check(&e, name, fm_memory_free(), err);
+    FM_TRY(fm_estimate_free(&free, &e, &o, err));
+    return fm_estimate_check(&e, name, free, err);
 }
 
 static fm_status draw_model(fm_train_job *j, const char *dir, fm_error *err)

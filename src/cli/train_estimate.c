@@ -33,14 +33,30 @@ static void put_mode(fm_str *out, const fm_estimate *e, fm_train_mode mode, uint
     fm_str_free(&keys);
 }
 
+fm_status fm_estimate_free(uint64_t *free, const fm_estimate *e, const fm_train_options *o, fm_error *err)
+{
+    fm_device *d;
+    size_t left, all;
+    *free = fm_memory_free();
+    if (!e->on_device) return FM_OK;
+    *free = UINT64_MAX;
+    FM_TRY(fm_device_open(&d, o->device, NULL, NULL, err));
+    fm_device_memory(d, &left, &all);
+    fm_device_free(d);
+    *free = left;
+    return FM_OK;
+}
+
 void fm_estimate_put(fm_str *out, const fm_estimate *e, const char *name, const fm_train_options *o)
 {
-    const uint64_t free = fm_memory_free();
+    uint64_t free;
+    fm_estimate_free(&free, e, o, NULL); /* where there is no such device it is not known */
     fm_str_printf(out, "%s: %llu parameters\n", name, (unsigned long long)e->n_params);
     fm_str_printf(out, "a token: %.1f MFLOP forward, %.4g GFLOP with its gradients\n", e->forward_flops / 1e6,
                   3 * e->forward_flops / 1e9);
-    fm_str_printf(out, "weights %s, gradients %s, moments %s; %s free here\n", amount_of(e->weights).text,
-                  amount_of(e->gradients).text, amount_of(e->moments).text, free == UINT64_MAX ? "?" : amount_of(free).text);
+    fm_str_printf(out, "weights %s, gradients %s, moments %s%s; %s free here\n", amount_of(e->weights).text,
+                  amount_of(e->gradients).text, amount_of(e->moments).text, e->on_device ? " of a GPU" : "",
+                  free == UINT64_MAX ? "?" : amount_of(free).text);
     fm_str_printf(out, "  %-40s %12s %12s\n", "", "a pass", "in all");
     for (int mode = 0; mode < FM_TRAIN_MODES; mode++) put_mode(out, e, (fm_train_mode)mode, free);
     fm_str_printf(out, "a pass: %zu window%s of %zu tokens; text takes 4 bytes a token, shards are mapped\n", o->micro_batch,

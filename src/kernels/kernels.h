@@ -82,6 +82,7 @@ enum { FM_SQUARES = 4096 }; /* floats whose squares are summed at once */
 typedef struct fm_linear_args {
     float *y; /* (n, rows) out: y = x . W^T (+ bias) (+ the old y when add), in this order */
     size_t y_stride;
+    const float *old; /* a device's table: what is added instead of the old y, laid out like it; NULL: the old y itself */
     const void *x;      /* n rows packed by pack_x[fm_xform_of(W->type)] of the same table */
     const fm_tensor *W; /* (rows, cols), rows as they lie in the file: no alignment beyond that of the type's fields */
     const float *bias;  /* (rows) or NULL */
@@ -257,7 +258,7 @@ typedef struct fm_xent_args {
     const int32_t *target; /* (n); negative: ignored, no gradient */
     size_t n, vocab;
     float scale, z;
-    bool half; /* the gradient, in the first half of each row's memory: rows are 2 vocab apart; vocab % 4 == 0 */
+    bool half; /* logits and gradient are rows of bf16: a device's table; vocab % 8 == 0 */
 } fm_xent_args;
 
 /* Dropout: out = (out +) x kept / (1 - p), where value i of row r is kept with probability 1 - p by word i % 4 of
@@ -282,6 +283,18 @@ typedef struct fm_adamw_args {
     float clip; /* factor on g: 1, or less where the norm of all gradients is clipped */
     float lr, beta1, beta2, eps, decay, c1, c2;
 } fm_adamw_args;
+
+/* Masters as bf16: to nearest, or up with the probability of the part that is cut off, so that the mean is the value itself.  The
+ * chance of value i is half i % 2 of word i % FM_NARROW_DRAW / 2 of fm_rng_words(seed, stream, i / FM_NARROW_DRAW). */
+enum { FM_NARROW_DRAW = 8 };
+
+typedef struct fm_narrow_args {
+    uint16_t *out;    /* (n) */
+    const fm_real *w; /* (n) */
+    size_t n;
+    bool by_chance;
+    uint64_t seed, stream;
+} fm_narrow_args;
 
 typedef struct fm_kernels {
     const char *name; /* "ref" "avx2" "avx512" "avx512+vnni" "avx512+vnni+bf16" "avx512+vnni+amx" "neon" ... */
@@ -330,6 +343,7 @@ typedef struct fm_kernels {
     void (*dropout)(const fm_run *run, const fm_dropout_args *a); /* splits rows */
     /* w -= lr (decay w + c1 m / (sqrt(c2 v) + eps)) after m and v have taken clip g.  Splits elements. */
     void (*adamw)(const fm_run *run, const fm_adamw_args *a);
+    void (*narrow)(const fm_run *run, const fm_narrow_args *a); /* splits elements; the same bits in every table */
     /* sums[i] = sum in double of the squares of x[i * FM_SQUARES ..] (at most FM_SQUARES of them); splits the sums. */
     void (*squares)(const fm_run *run, double *sums, const fm_real *x, size_t n);
     /* Rows.  out (n, d) = rows ids[i] of a table of any type, decoded; rows index[i] of x, or its first n when index is NULL.

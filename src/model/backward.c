@@ -13,8 +13,9 @@ typedef struct tables {
 
 /* Memory of a pass, shared between the workers. */
 typedef struct space {
-    float *x;       /* (T, d_model) residual stream, then its gradient */
-    float *last;    /* (T, d_model) after the last layer */
+    float *g_x;     /* (T, d_model) gradient of the residual stream */
+    float *inputs;  /* (n_layer, T, d_model) of the layers */
+    float *last;    /* (T, d_model) after the last layer; then of layers that run again */
     fm_rows normed; /* (T, d_model) after the final norm; bf16 where rows of the layers are */
     fm_rows g;      /* (T, d_model) gradient of normed, likewise */
     void *rounded;  /* (T, d_model) the gradient of the residual stream as bf16, likewise; else NULL */
@@ -23,8 +24,7 @@ typedef struct space {
     float *loss;    /* (T) */
     float *decoded; /* the head as f32, or rounded to bf16 where rows are */
     float *zeros;   /* the state that all pieces begin with when they forget */
-    float *inputs;  /* (n_layer, T, d_model) and the states before, when layers are run again */
-    float *befores; /* (n_layer, n_pieces, state of a layer) */
+    float *befores; /* (n_layer, n_pieces, state of a layer) the states before them, when layers are run again */
     void *packed;
     size_t packed_bytes;
     fm_arena saved;     /* of all layers, or of one */
@@ -45,16 +45,16 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Rows of logits whose loss is computed at once: a device wants many, as long as they take no more than 1 GiB. */
 static size_t loss_rows(const fm_model *m)
 {
     const size_t fit = ((size_t)1 << 28) / m->config.vocab;
     return m->device && fit > FM_LOSS_ROWS ? (fit < 4096 ? fit : 4096) : FM_LOSS_ROWS;
-}
-
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
 }
 
 /* For the forward's product and for the backward's. */
@@ -70,10 +70,25 @@ static bool half_rows(const fm_backward *b, size_t T)
     return fm_rows_half(b->m, b->k, T);
 }
 
-/* Whether the loss's gradient is, too: what xent can write. */
+/* Rows of each part of the loss: on a device parts of nearly one size, so that none is of a few rows; then the last one's. */
+static size_t part_rows(const fm_model *m, size_t T)
+{
+    const size_t most = least(loss_rows(m), T), parts = most ? (T + most - 1) / most : 0;
+    return m->device && parts ? (T + parts - 1) / parts : most;
+}
+
+static size_t last_rows(const fm_model *m, size_t T)
+{
+    const size_t each = part_rows(m, T);
+    return each ? T - (T - 1) / each * each : 0;
+}
+
+/* Whether logits and their gradient are, too: where products of every part write such rows, and xent reads them. */
 static bool half_logits(const fm_backward *b, size_t T)
 {
-    return half_rows(b, T) && b->m->config.vocab % 4 == 0;
+    const fm_model *m = b->m;
+    return half_rows(b, T) && m->config.vocab % 8 == 0 &&
+           fm_op_half(b->k, m->device, m->globals[FM_GLOBAL_HEAD].type, last_rows(m, T), m->config.d_model);
 }
 
 /* The most that any layer needs of what its block measures. */
@@ -123,17 +138,17 @@ static space place(fm_arena *a, fm_arena *host, const fm_backward *b, size_t T, 
     const bool half = half_rows(b, T);
     const layer_needs needs = measure_layers(b, T, n_parts);
     space s = {.saved_bytes = needs.saved};
-    s.x = FM_PUSH(a, float, T *d);
+    s.g_x = FM_PUSH(a, float, T *d);
+    s.inputs = FM_PUSH(a, float, n_layer *T *d);
     s.last = FM_PUSH(a, float, T *d);
     s.normed = (fm_rows){FM_PUSH(a, float, rows *d), T, d, d, half};
     s.g = (fm_rows){FM_PUSH(a, float, T *d), T, d, d, half};
     s.rounded = half ? FM_PUSH(a, float, T *d) : NULL;
     s.rho = FM_PUSH(a, float, T);
-    s.logits = FM_PUSH(a, float, loss_rows(m) * m->config.vocab);
+    s.logits = FM_PUSH(a, float, least(T, loss_rows(m)) * m->config.vocab); /* no less than fewer tokens take */
     s.loss = FM_PUSH(a, float, T);
     s.decoded = FM_PUSH(a, float, m->device ? (head->rows * head->cols + 1) / 2 : fm_op_linear_back_floats(head));
     s.zeros = FM_PUSH(a, float, b->forget ? m->state_floats : 0);
-    s.inputs = FM_PUSH(a, float, b->recompute ? n_layer *T *d : 0);
     s.befores = FM_PUSH(a, float, b->recompute && !b->forget ? n_layer * b->n_pieces * needs.state_floats : 0);
     s.packed_bytes = fm_packed_most(m, &(fm_extent){b->k, T, b->n_pieces, n_parts}, least(T, loss_rows(m)), product_bytes);
     s.packed = fm_arena_push(a, s.packed_bytes, 1);
@@ -154,20 +169,26 @@ static fm_arena saved_of(const job *j, size_t layer)
     return (fm_arena){.base = j->s.saved.base + (j->b->recompute ? 0 : layer * j->s.saved_bytes), .size = j->s.saved_bytes};
 }
 
-/* Copies of a layer's input and states, to begin again from; or back from there. */
-static void keep_layer(const fm_ctx *c, const job *j, size_t layer, bool restore)
+/* The residual stream before a layer, or after the last one. */
+static fm_rows stream_at(const job *j, size_t layer)
+{
+    const fm_config *c = &j->b->m->config;
+    return rows_of(j, layer < c->n_layer ? j->s.inputs + layer * j->T * c->d_model : j->s.last);
+}
+
+/* A copy of a layer's states, to begin again from; or back from there. */
+static void keep_states(const fm_ctx *c, const job *j, size_t layer, bool restore)
 {
     const fm_layer *l = &j->b->m->layers[layer];
     const size_t n = j->b->n_pieces, floats = l->block->state_floats(&j->b->m->config);
-    const fm_rows input = rows_of(j, j->s.inputs + layer * j->T * j->b->m->config.d_model);
     const fm_states before = {.rows = j->s.befores + layer * n * floats, .stride = floats},
                     live = {.list = j->s.t.in.state, .at = l->state_offset};
-    fm_op_copy(c, restore ? rows_of(j, j->s.last) : input, restore ? input : rows_of(j, j->s.x));
-    if (!j->b->forget) fm_op_copy_states(c, restore ? &live : &before, restore ? &before : &live, n, floats);
+    if (j->b->forget) return;
+    fm_op_copy_states(c, restore ? &live : &before, restore ? &before : &live, n, floats);
     fm_op_meet(c);
 }
 
-static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
+static fm_batch batch_of(const job *j, size_t layer, float *out, fm_arena *saved)
 {
     return (fm_batch){.config = &j->b->m->config,
                       .ragged = &j->ragged,
@@ -175,28 +196,29 @@ static fm_batch batch_of(const job *j, size_t layer, fm_arena *saved)
                       .n_tokens = j->T,
                       .hold = j->b->forget,
                       .half = half_rows(j->b, j->T),
+                      .out = out,
                       .dropout = j->b->dropout,
                       .layer = layer,
                       .saved = saved};
 }
 
-static void run_layer(const fm_ctx *c, const job *j, size_t layer, float *x)
+static void run_layer(const fm_ctx *c, const job *j, size_t layer, float *out)
 {
     const fm_layer *l = &j->b->m->layers[layer];
     fm_arena saved = saved_of(j, layer);
-    const fm_batch batch = batch_of(j, layer, &saved);
-    l->block->forward(c, l, &batch, j->s.blocks, rows_of(j, x));
+    const fm_batch batch = batch_of(j, layer, out, &saved);
+    l->block->forward(c, l, &batch, j->s.blocks, stream_at(j, layer));
 }
 
 /* Of the embedding, or of its gradient. */
-static void drop_embedding(const fm_ctx *c, const job *j)
+static void drop_embedding(const fm_ctx *c, const job *j, float *x)
 {
     const fm_dropout *o = j->b->dropout;
     const size_t d = j->b->m->config.d_model;
     if (o)
-        fm_op_dropout(c, &(fm_dropout_args){.out = j->s.x,
+        fm_op_dropout(c, &(fm_dropout_args){.out = x,
                                             .out_stride = d,
-                                            .x = j->s.x,
+                                            .x = x,
                                             .x_stride = d,
                                             .n = j->T,
                                             .d = d,
@@ -209,11 +231,12 @@ static void drop_embedding(const fm_ctx *c, const job *j)
 static void forward(const fm_ctx *c, const job *j)
 {
     const fm_model *m = j->b->m;
-    fm_op_embed(c, rows_of(j, j->s.x), &m->globals[FM_GLOBAL_EMBED], j->s.t.in.ids);
-    drop_embedding(c, j);
+    const fm_rows first = stream_at(j, 0);
+    fm_op_embed(c, first, &m->globals[FM_GLOBAL_EMBED], j->s.t.in.ids);
+    drop_embedding(c, j, first.p);
     for (size_t l = 0; l < m->config.n_layer; l++) {
-        if (j->b->recompute) keep_layer(c, j, l, false);
-        run_layer(c, j, l, j->s.x);
+        if (j->b->recompute) keep_states(c, j, l, false);
+        run_layer(c, j, l, stream_at(j, l + 1).p);
     }
 }
 
@@ -234,14 +257,13 @@ static fm_tensor find_head(const fm_ctx *c, const job *j)
     return W;
 }
 
-/* Loss of some rows, and what it gives to the head and to what it was computed from.  A gradient in bf16 lies in the first half
- * of each row of the logits. */
+/* Loss of some rows, and what it gives to the head and to what it was computed from. */
 static void loss_of(const fm_ctx *c, const job *j, const fm_tensor *W, size_t first, size_t n)
 {
     const fm_backward *b = j->b;
     const fm_model *m = b->m;
     const bool half = half_logits(b, j->T);
-    const fm_rows x = some_rows(j->s.normed, first, n), y = fm_rows_of(j->s.logits, n, W->rows);
+    const fm_rows x = some_rows(j->s.normed, first, n), y = {j->s.logits, n, W->rows, W->rows, half};
     fm_op_linear(c, y, fm_op_pack_rows(c, x, W), W, NULL);
     fm_op_xent(c, &(fm_xent_args){.logits = y.p,
                                   .loss = j->s.loss + first,
@@ -252,7 +274,7 @@ static void loss_of(const fm_ctx *c, const job *j, const fm_tensor *W, size_t fi
                                   .z = b->z_loss,
                                   .half = half});
     fm_op_linear_back(c, &(fm_linear_back){.g_x = some_rows(j->s.g, first, n),
-                                           .g_y = {y.p, n, y.d, half ? 2 * y.d : y.d, half},
+                                           .g_y = y,
                                            .x = x,
                                            .W = W,
                                            .g_W = b->g[m->config.tie ? FM_GLOBAL_EMBED : FM_GLOBAL_HEAD],
@@ -262,7 +284,7 @@ static void loss_of(const fm_ctx *c, const job *j, const fm_tensor *W, size_t fi
 /* Each worker takes some of the rows, few as they may be. */
 static void norm_rows(const fm_ctx *c, const job *j, const float *w)
 {
-    const fm_rows out = j->s.normed, x = rows_of(j, j->s.x);
+    const fm_rows out = j->s.normed, x = rows_of(j, j->s.last);
     const float eps = j->b->m->config.norm_eps;
     if (out.half)
         fm_op_rmsnorm(c, out, x, w, eps);
@@ -271,19 +293,17 @@ static void norm_rows(const fm_ctx *c, const job *j, const float *w)
     fm_op_meet(c);
 }
 
-/* Loss and the gradients of the head and the final norm; x becomes the gradient of the residual stream. */
+/* Loss and the gradients of the head, the final norm and the residual stream. */
 static void head(const fm_ctx *c, const job *j)
 {
     const fm_backward *b = j->b;
     const fm_model *m = b->m;
-    const size_t d = m->config.d_model, most = loss_rows(m);
+    const size_t d = m->config.d_model, most = part_rows(m, j->T);
     const fm_tensor W = find_head(c, j), *norm = &m->globals[FM_GLOBAL_NORM];
     norm_rows(c, j, norm->data);
     for (size_t first = 0; first < j->T; first += most) loss_of(c, j, &W, first, least(j->T - first, most));
-    fm_op_copy(c, rows_of(j, j->s.last), rows_of(j, j->s.x));
-    fm_op_meet(c);
     fm_op_rmsnorm_back(c, b->g[FM_GLOBAL_NORM],
-                       &(fm_rmsnorm_back_args){.g_x = j->s.x,
+                       &(fm_rmsnorm_back_args){.g_x = j->s.g_x,
                                                .g_x_stride = d,
                                                .rho = j->s.rho,
                                                .g = j->s.g.p,
@@ -304,20 +324,21 @@ static void backward(const fm_ctx *c, const job *j)
     for (size_t l = m->config.n_layer; l-- > 0;) {
         const fm_layer *layer = &m->layers[l];
         if (j->b->recompute) {
-            keep_layer(c, j, l, true);
+            keep_states(c, j, l, true);
             run_layer(c, j, l, j->s.last);
         }
         fm_arena saved = saved_of(j, l);
-        const fm_batch batch = batch_of(j, l, &saved);
+        const fm_batch batch = batch_of(j, l, NULL, &saved);
         const fm_block_back b = {.batch = &batch,
+                                 .x = stream_at(j, l),
                                  .g_w = j->b->g + FM_GLOBAL_COUNT + layer->first_weight,
                                  .g_state = j->b->g_state ? j->s.t.g_state : NULL,
                                  .rounded = j->s.rounded,
                                  .scratch = j->s.blocks};
-        layer->block->backward(c, layer, &b, rows_of(j, j->s.x));
+        layer->block->backward(c, layer, &b, rows_of(j, j->s.g_x));
     }
-    drop_embedding(c, j);
-    if (j->b->g[FM_GLOBAL_EMBED]) fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED], rows_of(j, j->s.x), j->s.t.in.ids);
+    drop_embedding(c, j, j->s.g_x);
+    if (j->b->g[FM_GLOBAL_EMBED]) fm_op_embed_back(c, j->b->g[FM_GLOBAL_EMBED], rows_of(j, j->s.g_x), j->s.t.in.ids);
 }
 
 static void work(void *ctx, unsigned part, unsigned n_parts)
@@ -364,13 +385,35 @@ size_t fm_pass_bytes(const fm_backward *like, size_t n_tokens)
     return scratch == SIZE_MAX ? 0 : scratch;
 }
 
+/* Rows of the product with weight i, and whether what comes back are rows of bf16. */
+static size_t product_rows(const fm_backward *b, size_t i, size_t n_tokens, bool *half)
+{
+    const bool is_head = i == FM_GLOBAL_HEAD;
+    *half = is_head && half_logits(b, n_tokens);
+    return is_head ? least(n_tokens, loss_rows(b->m)) : n_tokens;
+}
+
+size_t fm_pass_work_bytes(const fm_backward *like, size_t n_tokens)
+{
+    const fm_model *m = like->m;
+    size_t most = 0;
+    if (!m->device) return 0;
+    for (size_t i = 0; i < fm_model_weight_count(m); i++) {
+        const fm_model_weight w = fm_model_weight_at(m, i);
+        bool half;
+        const size_t rows = product_rows(like, i, n_tokens, &half);
+        if (w.def->kind == FM_WEIGHT_MATRIX) most = max_size(most, fm_device_back_work_bytes(m->device, w.loaded, rows, half));
+    }
+    return most + fm_device_library_bytes(m->device, n_tokens);
+}
+
 static fm_status reserve_products(const fm_backward *b, size_t n_tokens, fm_error *err)
 {
     const fm_model *m = b->m;
     for (size_t i = 0; i < fm_model_weight_count(m) && m->device; i++) {
         const fm_model_weight w = fm_model_weight_at(m, i);
-        const bool is_head = i == FM_GLOBAL_HEAD, half = is_head && half_logits(b, n_tokens);
-        const size_t rows = is_head ? least(n_tokens, loss_rows(m)) : n_tokens;
+        bool half;
+        const size_t rows = product_rows(b, i, n_tokens, &half);
         if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data)
             FM_TRY(fm_device_reserve_back(m->device, w.loaded, rows, half, err));
     }

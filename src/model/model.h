@@ -132,7 +132,7 @@ typedef struct fm_forward {
     const fm_draw *draws;
     /* All rows (n_tokens, d_model): 0 the embedding, k after k blocks, n_layer + 1 after the final norm; NULL when not wanted. */
     void (*on_hidden)(void *ctx, size_t layer, size_t n, const float *rows);
-    const fm_scan_watcher *watcher; /* of every layer's scan, on the CPU; NULL: none */
+    const fm_scan_watcher *watcher; /* of every layer's scan, whose rows lie where the model is; NULL: none */
     bool (*cancel)(void *ctx);      /* asked before each layer; NULL: cannot be cancelled */
     void *ctx;
     float *log;        /* not NULL: states are held, and what would move them is written here (fm_log_floats()) */
@@ -190,6 +190,8 @@ typedef struct fm_pass {
 } fm_pass;
 
 size_t fm_pass_bytes(const fm_backward *like, size_t n_tokens); /* 0 on overflow */
+/* What the device's products and their libraries take beside it; 0 on the CPU. */
+size_t fm_pass_work_bytes(const fm_backward *like, size_t n_tokens);
 fm_status fm_pass_open(fm_pass *p, const fm_backward *like, size_t n_tokens, const fm_allocator *a, fm_error *err);
 void fm_pass_free(fm_pass *p);
 /* On a device weights, gradients and states are there; tokens, targets and loss are the host's.  FM_ERR_DEVICE: all is lost. */

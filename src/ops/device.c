@@ -272,10 +272,15 @@ fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error
     return d ? reserve(d, fm_device_work_bytes(d, W, n), err) : FM_OK;
 }
 
+size_t fm_device_back_work_bytes(const fm_device *d, const fm_tensor *W, size_t n, bool half)
+{
+    const size_t forward = fm_device_work_bytes(d, W, n), back = fm_cuda_back_work_bytes(d->stream, W, n, half);
+    return forward > back ? forward : back;
+}
+
 fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, bool half, fm_error *err)
 {
-    FM_TRY(fm_device_reserve(d, W, n, err));
-    return d ? reserve(d, fm_cuda_back_work_bytes(d->stream, W, n, half), err) : FM_OK;
+    return d ? reserve(d, fm_device_back_work_bytes(d, W, n, half), err) : FM_OK;
 }
 
 /* ---- Recording ---- */

@@ -71,6 +71,7 @@ fm_status fm_device_reserve(fm_device *d, const fm_tensor *W, size_t n, fm_error
 /* Bytes/s of reading and operations/s of bf16 products, at most; 0 where there is no memory to measure them in. */
 void fm_device_peaks(fm_device *d, double *read, double *bf16);
 /* And for their backward; half: what comes back are rows of bf16. */
+size_t fm_device_back_work_bytes(const fm_device *d, const fm_tensor *W, size_t n, bool half);
 fm_status fm_device_reserve_back(fm_device *d, const fm_tensor *W, size_t n, bool half, fm_error *err);
 
 /* Steps that repeat are recorded once and put on the queue at once: between begin and end nothing runs. */

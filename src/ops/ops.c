@@ -201,9 +201,16 @@ void fm_op_linear(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, c
     fm_op_meet(c);
 }
 
-void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias)
+void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_rows old, fm_packed x, const fm_tensor *W, const float *bias)
 {
-    linear(c, &c->run, y, x, &(fm_linear_args){.W = W, .bias = bias, .add = true});
+    const bool elsewhere = old.p != y.p;
+    FM_ASSERT(old.stride == y.stride && old.n == y.n);
+    if (elsewhere && !c->device) {
+        fm_op_copy(c, y, old);
+        fm_op_meet(c);
+    }
+    linear(c, &c->run, y, x,
+           &(fm_linear_args){.old = elsewhere && c->device ? old.p : NULL, .W = W, .bias = bias, .add = true});
     fm_op_meet(c);
 }
 

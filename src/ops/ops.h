@@ -94,10 +94,10 @@ fm_packed fm_op_pack_rows(const fm_ctx *c, fm_rows x, const fm_tensor *W);
 /* Packs channels, each worker those it owns.  MEETS. */
 fm_packed fm_op_pack_channels(const fm_ctx *c, fm_rows x, const fm_tensor *W);
 
-/* y = x W^T (+ bias).  fm_op_linear and fm_op_linear_add, which adds to y (the residual stream), MEET; fm_op_linear_channels
- * leaves each worker with the channels that it owns. */
+/* y = x W^T (+ bias).  fm_op_linear and fm_op_linear_add, which adds that to `old` (the residual stream; y itself, or rows
+ * that stay as they are), MEET; fm_op_linear_channels leaves each worker with the channels that it owns. */
 void fm_op_linear(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
-void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
+void fm_op_linear_add(const fm_ctx *c, fm_rows y, fm_rows old, fm_packed x, const fm_tensor *W, const float *bias);
 void fm_op_linear_channels(const fm_ctx *c, fm_rows y, fm_packed x, const fm_tensor *W, const float *bias);
 
 /* Bytes of fm_ctx.packed for products of at most n rows with W; 0 on overflow. */

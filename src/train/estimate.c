@@ -1,6 +1,8 @@
 /* estimate.c - see estimate.h.  A model is laid out with the sizes of its tensors and no data, and asked what a pass takes. */
 #include "train/estimate.h"
 
+#include <string.h>
+
 #include "train/internal.h"
 
 enum { CHUNK = 256 }; /* where the options name none */
@@ -38,6 +40,22 @@ static void lay_out_layers(fm_model *m, fm_tensor *w, fm_dtype matrices)
     }
 }
 
+/* A GPU that is named is asked for nothing but sizes; `auto` has to look whether there is one. */
+static fm_status plan_device(fm_device **out, const fm_train_options *o, fm_error *err)
+{
+    const fm_device_options how = {.f32 = o->f32_activations};
+    *out = NULL;
+    if (o->device && !strcmp(o->device, "auto")) {
+        fm_device *found;
+        FM_TRY(fm_device_open(&found, o->device, &how, NULL, err));
+        if (!found) return FM_OK;
+        fm_device_free(found);
+    } else if (!o->device || !strcmp(o->device, "cpu")) {
+        return FM_OK;
+    }
+    return fm_device_plan(out, &how, err);
+}
+
 static fm_status open_outline(fm_model *m, const fm_arch *arch, const fm_config *c, fm_dtype matrices, const fm_allocator *a,
                               fm_error *err)
 {
@@ -57,6 +75,7 @@ static fm_status open_outline(fm_model *m, const fm_arch *arch, const fm_config 
 
 static void close_outline(fm_model *m)
 {
+    fm_device_free(m->device);
     fm_free(m->a, m->memory);
     fm_free(m->a, m->layers);
 }
@@ -92,15 +111,36 @@ static bool count_floats(fm_estimate *e, const fm_arch *arch, const fm_config *c
     return true;
 }
 
-static bool count_weights_bytes(fm_estimate *e, const fm_arch *arch, const fm_config *c, fm_dtype matrices)
+/* A of all layers, which on a device lies apart from its master. */
+static size_t count_decays(const fm_arch *arch, const fm_config *c)
+{
+    size_t n = 0;
+    for (size_t l = 0; l < c->n_layer; l++) {
+        const fm_block *b = arch->block(c, l);
+        for (size_t i = 0; i < b->n_weights; i++)
+            if (b->weights[i].map == FM_MAP_A) n += fm_dim_of(c, b->weights[i].rows) * fm_dim_of(c, b->weights[i].cols);
+    }
+    return n;
+}
+
+static bool count_weights_bytes(fm_estimate *e, const fm_model *m, fm_dtype matrices)
 {
     size_t floats, all;
-    if (!count_floats(e, arch, c, &floats) || !fm_mul(floats, 5 * sizeof(float), &all)) return false;
+    if (!count_floats(e, m->arch, &m->config, &floats) || !fm_mul(floats, 5 * sizeof(float), &all)) return false;
     e->weights = e->gradients = floats * sizeof(float);
     e->moments = 2 * e->weights;
     if (matrices == FM_BF16) e->weights += floats * sizeof(uint16_t); /* what the masters are rounded to */
-    e->rest = (floats / FM_SQUARES + 1) * sizeof(double) + count_weights(arch, c) * 2 * sizeof(float *);
+    if (m->device) e->weights += count_decays(m->arch, &m->config) * sizeof(float);
+    e->rest = (floats / FM_SQUARES + 1) * sizeof(double);
+    if (!m->device) e->rest += count_weights(m->arch, &m->config) * 2 * sizeof(float *);
     return true;
+}
+
+/* A pass with what products and libraries of a device take beside it. */
+static size_t whole_pass(size_t bytes, const fm_backward *b, size_t n)
+{
+    size_t all;
+    return bytes && fm_add(bytes, fm_pass_work_bytes(b, n), &all) ? all : 0;
 }
 
 static bool count_passes(fm_estimate *e, const fm_backward *like, const fm_train_options *o)
@@ -110,17 +150,18 @@ static bool count_passes(fm_estimate *e, const fm_backward *like, const fm_train
     fm_backward b = *like;
     b.n_pieces = n;
     b.recompute = false;
-    e->pass[FM_TRAIN_KEEP] = fm_pass_bytes(&b, n);
+    e->pass[FM_TRAIN_KEEP] = whole_pass(fm_pass_bytes(&b, n), &b, n);
     b.recompute = true;
-    e->pass[FM_TRAIN_RECOMPUTE] = fm_pass_bytes(&b, n);
+    e->pass[FM_TRAIN_RECOMPUTE] = whole_pass(fm_pass_bytes(&b, n), &b, n);
     b.recompute = o->recompute;
     e->chunk = o->chunk ? o->chunk : CHUNK;
     if (e->chunk < n) {
-        e->pass[FM_TRAIN_CHUNKS] = fm_bptt_bytes(&b, n, e->chunk, true);
-        e->pass[FM_TRAIN_TRUNCATED] = fm_bptt_bytes(&b, n, e->chunk, false);
+        e->pass[FM_TRAIN_CHUNKS] = whole_pass(fm_bptt_bytes(&b, n, e->chunk, true), &b, e->chunk);
+        e->pass[FM_TRAIN_TRUNCATED] = whole_pass(fm_bptt_bytes(&b, n, e->chunk, false), &b, e->chunk);
     }
     e->mode = o->chunk && o->chunk < n ? (o->truncate ? FM_TRAIN_TRUNCATED : FM_TRAIN_CHUNKS)
                                        : (o->recompute ? FM_TRAIN_RECOMPUTE : FM_TRAIN_KEEP);
+    if (b.m->device) return true; /* windows are the host's */
     return fm_mul(n, 3 * sizeof(int32_t) + sizeof(fm_piece), &batch) && fm_add(e->rest, batch, &e->rest) &&
            fm_mul(fm_schedule_most(&o->schedule), (o->length + 1) * sizeof(int32_t), &step) && fm_add(e->rest, step, &e->rest);
 }
@@ -139,7 +180,7 @@ static fm_status estimate(fm_estimate *e, const fm_model *m, const fm_train_opti
     FM_TRY(fm_model_kernels(m, o->cpu, &k, &threads, err));
     FM_TRY(fm_pool_open(&pool, threads, a, err));
     const fm_backward b = {.m = m, .k = &k, .pool = pool, .forget = true};
-    const bool fits = count_weights_bytes(e, m->arch, &m->config, matrices_of(o)) && count_passes(e, &b, o);
+    const bool fits = count_weights_bytes(e, m, matrices_of(o)) && count_passes(e, &b, o);
     fm_pool_free(pool);
     e->total = fits ? fm_estimate_total(e, e->mode) : 0;
     if (e->total) return FM_OK;
@@ -153,7 +194,9 @@ fm_status fm_estimate_make(fm_estimate *e, const fm_arch *arch, const fm_config 
     fm_model m;
     *e = (fm_estimate){.forward_flops = fm_forward_flops(c)};
     FM_TRY(open_outline(&m, arch, c, matrices_of(o), a, err));
-    const fm_status status = estimate(e, &m, o, a, err);
+    fm_status status = plan_device(&m.device, o, err);
+    e->on_device = m.device != NULL;
+    if (status == FM_OK) status = estimate(e, &m, o, a, err);
     close_outline(&m);
     return status;
 }

@@ -14,6 +14,7 @@ typedef enum fm_train_mode {
 } fm_train_mode;
 
 typedef struct fm_estimate {
+    bool on_device; /* all bytes are of a GPU's memory, as far as kernels ask for them: not what its driver takes */
     uint64_t n_params;
     double forward_flops;               /* of a token; a step takes three times that */
     size_t weights, gradients, moments; /* bytes */
@@ -24,7 +25,8 @@ typedef struct fm_estimate {
     size_t chunk;                       /* tokens, also where the options have none */
 } fm_estimate;
 
-/* FM_ERR_MEMORY when sizes overflow. */
+/* Of the device that the options name, which need not be there.  FM_ERR_MEMORY when sizes overflow; FM_ERR_DEVICE in a program
+ * that knows no such device. */
 fm_status fm_estimate_make(fm_estimate *e, const fm_arch *arch, const fm_config *c, const fm_train_options *o,
                            const fm_allocator *a, fm_error *err);
 size_t fm_estimate_total(const fm_estimate *e, fm_train_mode mode); /* bytes; 0 for no mode */

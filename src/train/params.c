@@ -4,12 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "train/tensors.h"
 
 #define ROUND_KEY 0x726f756e64696e67u /* apart from what the seed keys elsewhere */
-
-enum { ROUND_BLOCK = 8 }; /* values whose chances come from one draw of 128 bits */
 
 bool fm_params_decays(const fm_params *p, size_t i)
 {
@@ -75,16 +72,18 @@ static size_t count_decays(const fm_model *m)
     return n;
 }
 
-/* Rows on a device begin at multiples of 16 bytes, those of masters where the last one ended. */
-static fm_status check_rows(const fm_model *m, fm_error *err)
+/* Rows on a device begin at multiples of 16 bytes, those of masters and of their copies where the last one ended. */
+static fm_status check_rows(const fm_params *p, fm_error *err)
 {
-    for (size_t i = 0; i < fm_model_weight_count(m) && m->device; i++) {
-        const fm_model_weight w = fm_model_weight_at(m, i);
-        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data && w.loaded->cols % 4)
+    const size_t step = p->kind == FM_PARAMS_F32 ? 4 : 8;
+    for (size_t i = 0; i < p->n && p->m->device; i++) {
+        const fm_model_weight w = fm_model_weight_at(p->m, i);
+        if (w.def->kind == FM_WEIGHT_MATRIX && w.loaded->data && w.loaded->cols % step)
             return fm_fail(err, FM_ERR_UNSUPPORTED,
-                           "%s has %zu columns: training on a device wants multiples of 4; change the shape, or use "
+                           "%s has %zu columns: training on a device wants multiples of %zu; change the shape%s, or use "
                            "--device cpu",
-                           w.def->name, w.loaded->cols);
+                           w.def->name, w.loaded->cols, step,
+                           step == 8 && w.loaded->cols % 4 == 0 ? ", optimizer.weights" : "");
     }
     return FM_OK;
 }
@@ -92,15 +91,13 @@ static fm_status check_rows(const fm_model *m, fm_error *err)
 static fm_status open_halves(fm_params *p, fm_error *err)
 {
     if (p->kind == FM_PARAMS_F32) return FM_OK;
-    if (p->m->device)
-        return fm_fail(err, FM_ERR_UNSUPPORTED, "optimizer.weights in bf16 are trained on the CPU: use f32, or --device cpu");
     FM_TRY(fm_alloc((void **)&p->halves, p->a, p->n, sizeof *p->halves, "the list of weights", err));
-    return fm_alloc((void **)&p->halves_block, p->a, p->floats, sizeof(uint16_t), "the weights in bf16", err);
+    return fm_device_alloc(where(p), (void **)&p->halves_block, p->floats, sizeof(uint16_t), "the weights in bf16", err);
 }
 
 static fm_status open_params(fm_params *p, const fm_gradients *g, fm_error *err)
 {
-    FM_TRY(check_rows(p->m, err));
+    FM_TRY(check_rows(p, err));
     FM_TRY(fm_alloc((void **)&p->w, p->a, p->n, sizeof *p->w, "the list of weights", err));
     FM_TRY(fm_device_alloc(where(p), (void **)&p->memory, p->floats, sizeof(float), "the weights", err));
     if (p->m->device) FM_TRY(fm_device_alloc(where(p), (void **)&p->decays, count_decays(p->m), sizeof(float), "decays", err));
@@ -135,36 +132,8 @@ void fm_params_free(fm_params *p)
     fm_device_release(where(p), p->memory);
     fm_device_release(where(p), p->decays);
     fm_free(p->a, p->halves);
-    fm_free(p->a, p->halves_block);
+    fm_device_release(where(p), p->halves_block);
     *p = (fm_params){0};
-}
-
-/* Up with the probability of the part that is cut off, so that the mean is the value itself. */
-static uint16_t round_by_chance(float v, uint32_t chance)
-{
-    union {
-        float f;
-        uint32_t u;
-    } bits = {v};
-    const uint32_t up = (bits.u + (chance & 0xffffu)) >> 16;
-    return (up & 0x7f80u) == 0x7f80u ? fm_f32_to_bf16(v)
-                                     : (uint16_t)up; /* what is no number, or at the edge, is not for chance */
-}
-
-static void round_weight(const fm_params *p, size_t i, size_t begin, size_t end)
-{
-    const float *w = p->w[i];
-    uint16_t *out = p->halves[i];
-    uint32_t words[4];
-    for (size_t k = begin; k < end; k++) {
-        if (p->kind == FM_PARAMS_BF16) {
-            out[k] = fm_f32_to_bf16(w[k]);
-            continue;
-        }
-        const size_t at = k % ROUND_BLOCK;
-        if (at == 0) fm_rng_words(words, p->seed ^ ROUND_KEY, p->rounded << 20 | i, k / ROUND_BLOCK);
-        out[k] = round_by_chance(w[k], words[at / 2] >> (at % 2 ? 16 : 0));
-    }
 }
 
 typedef struct settling {
@@ -172,7 +141,18 @@ typedef struct settling {
     const fm_kernels *k;
 } settling;
 
-/* Each worker a range of each weight that follows its master: matrices in whole draws. */
+static void round_weight(const settling *s, const fm_run *run, size_t i, size_t count)
+{
+    const fm_params *p = s->p;
+    s->k->narrow(run, &(fm_narrow_args){.out = p->halves[i],
+                                        .w = p->w[i],
+                                        .n = count,
+                                        .by_chance = p->kind == FM_PARAMS_BF16_STOCHASTIC,
+                                        .seed = p->seed ^ ROUND_KEY,
+                                        .stream = p->rounded << 20 | i});
+}
+
+/* Each worker a range of each weight that follows its master. */
 static void settle_share(void *ctx, unsigned part, unsigned n_parts)
 {
     const settling *s = ctx;
@@ -181,10 +161,8 @@ static void settle_share(void *ctx, unsigned part, unsigned n_parts)
     for (size_t i = 0; i < p->n; i++) {
         const fm_model_weight w = fm_model_weight_at(p->m, i);
         const size_t count = w.loaded->rows * w.loaded->cols;
-        size_t begin, end;
         if (p->halves && p->halves[i]) {
-            fm_run_range(&run, count, 8 * ROUND_BLOCK, &begin, &end);
-            round_weight(p, i, begin, end);
+            round_weight(s, &run, i, count);
         } else if (is_decay(&w) && p->w[i]) {
             s->k->decays(&run, (float *)(uintptr_t)w.loaded->data, p->w[i], count);
         }

@@ -22,8 +22,8 @@ typedef struct fm_params {
     fm_params_kind kind;
     uint64_t seed;
     uint64_t rounded;       /* the step whose number keyed the chances of the last rounding: part of a checkpoint */
-    uint16_t **halves;      /* (n) bf16 of the matrices in the layout of w, NULL for the others; NULL with f32 */
-    uint16_t *halves_block; /* (floats) */
+    uint16_t **halves;      /* (n) bf16 of the matrices in the layout of w, there; NULL for the others; NULL with f32 */
+    uint16_t *halves_block; /* (floats), on the model's device */
 } fm_params;
 
 /* Decodes every weight into masters and makes the model use them: from here on it belongs to training, and every session or

@@ -34,24 +34,24 @@ static size_t floats_of(place p)
     return p.rows * p.cols;
 }
 
-/* The values where the host can reach them: themselves, or a copy of its own. */
-static fm_status lend(const fm_tensor_file *f, float **host, float *values, place p, fm_error *err)
+/* `there` where the host can reach it: itself, or a copy of its own. */
+static fm_status lend(const fm_tensor_file *f, void **host, void *there, size_t bytes, fm_error *err)
 {
     fm_device *device = f->m->device;
-    *host = values;
+    *host = there;
     if (!device) return FM_OK;
-    FM_TRY(fm_alloc((void **)host, f->a, floats_of(p), sizeof(float), "a tensor", err));
-    fm_device_download(device, *host, values, floats_of(p) * sizeof(float));
+    FM_TRY(fm_alloc(host, f->a, bytes, 1, "a tensor", err));
+    fm_device_download(device, *host, there, bytes);
     const fm_status status = fm_device_wait(device, err);
     if (status != FM_OK) fm_free(f->a, *host);
     return status;
 }
 
-static fm_status give_back(const fm_tensor_file *f, float *host, float *values, place p, bool changed, fm_error *err)
+static fm_status give_back(const fm_tensor_file *f, float *host, float *values, place p, fm_error *err)
 {
     fm_device *device = f->m->device;
     if (!device) return FM_OK;
-    if (changed) fm_device_upload(device, values, host, floats_of(p) * sizeof(float));
+    fm_device_upload(device, values, host, floats_of(p) * sizeof(float));
     const fm_status status = fm_device_wait(device, err);
     fm_free(f->a, host);
     return status;
@@ -79,17 +79,17 @@ static fm_status announce(fm_st_writer *w, const fm_tensor_file *f, const fm_ten
     return fm_st_put_tensor(w, name->p, type_of(f, set, i) == FM_BF16 ? FM_ST_BF16 : FM_ST_F32, dims, n, err);
 }
 
-/* Row r of a tensor as it is to be in the file: of `halves` where they are, else of `values`. */
-static void gather(float *row, const float *values, const uint16_t *halves, place p, size_t r)
+/* Row r of a tensor as it is to be in the file. */
+static void gather(float *row, const void *values, bool halves, place p, size_t r)
 {
     for (size_t c = 0; c < p.cols; c++) {
         const size_t at = r * p.down + c * p.right;
-        row[c] = halves ? fm_bf16_to_f32(halves[at]) : values[at];
+        row[c] = halves ? fm_bf16_to_f32(((const uint16_t *)values)[at]) : ((const float *)values)[at];
     }
 }
 
-static fm_status write_rows(fm_st_writer *w, const float *values, const uint16_t *halves, const fm_dtype_traits *type, place p,
-                            float *row, fm_error *err)
+static fm_status write_rows(fm_st_writer *w, const void *values, bool halves, const fm_dtype_traits *type, place p, float *row,
+                            fm_error *err)
 {
     void *encoded = row + p.cols;
     for (size_t r = 0; r < p.rows; r++) {
@@ -100,17 +100,20 @@ static fm_status write_rows(fm_st_writer *w, const float *values, const uint16_t
     return FM_OK;
 }
 
+/* Of a set's halves where they are, else of its values. */
 static fm_status write_tensor(fm_st_writer *w, const fm_tensor_file *f, const fm_tensor_set *set, size_t i, fm_error *err)
 {
     const place p = place_of(f->m, fm_model_weight_at(f->m, i).def);
-    float *row, *values;
-    FM_TRY(lend(f, &values, set->values[i], p, err));
+    const bool halves = halves_of(set, i) != NULL;
+    void *there = halves ? (void *)(uintptr_t)halves_of(set, i) : set->values[i], *values;
+    float *row;
+    FM_TRY(lend(f, &values, there, floats_of(p) * (halves ? sizeof(uint16_t) : sizeof(float)), err));
     fm_status status = fm_alloc((void **)&row, f->a, p.cols, 2 * sizeof *row, "a row", err);
     if (status == FM_OK) {
-        status = write_rows(w, values, halves_of(set, i), fm_dtype_get(type_of(f, set, i)), p, row, err);
+        status = write_rows(w, values, halves, fm_dtype_get(type_of(f, set, i)), p, row, err);
         fm_free(f->a, row);
     }
-    give_back(f, values, set->values[i], p, false, NULL);
+    if (f->m->device) fm_free(f->a, values);
     return status;
 }
 
@@ -165,9 +168,9 @@ static fm_status read_tensor(const fm_tensor_file *f, const fm_st *st, const cha
 
 static fm_status read_values(const fm_tensor_file *f, const fm_st *st, const char *name, float *values, place p, fm_error *err)
 {
-    float *host;
-    FM_TRY(lend(f, &host, values, p, err));
-    const fm_status status = read_tensor(f, st, name, host, p, err), given = give_back(f, host, values, p, true, err);
+    void *host;
+    FM_TRY(lend(f, &host, values, floats_of(p) * sizeof *values, err));
+    const fm_status status = read_tensor(f, st, name, host, p, err), given = give_back(f, host, values, p, err);
     return status == FM_OK ? given : status;
 }
 

@@ -235,6 +235,45 @@ static void check_sums(kc *t)
     for (int kind = 0; kind < KC_SPECIAL; kind++) check_sums_case(t, 5, 101, (kc_kind)kind); /* a NaN may have any bits */
 }
 
+/* ---- Masters as bf16, to the bit ---- */
+
+typedef struct narrow_case {
+    const fm_kernels *k;
+    fm_narrow_args a;
+} narrow_case;
+
+static void narrow_call(void *ctx, const fm_run *run)
+{
+    const narrow_case *c = ctx;
+    c->k->narrow(run, &c->a);
+}
+
+static void check_narrow_case(kc *t, size_t n, kc_kind kind, bool by_chance)
+{
+    narrow_case c = {.k = &t->ref, .a = {.n = n, .by_chance = by_chance, .seed = 77, .stream = (uint64_t)5 << 20 | 3}};
+    const float *w = c.a.w = kc_input(t, n, kind);
+    uint16_t *want = c.a.out = kc_bytes(t, n * sizeof *want);
+    kc_parts(narrow_call, &c, 1);
+    c.k = &t->k;
+    for (unsigned n_parts = 1; n_parts <= 5; n_parts++) {
+        const uint16_t *got = c.a.out = kc_bytes(t, n * sizeof *got);
+        kc_parts(narrow_call, &c, n_parts);
+        for (size_t i = 0; i < n; i++) /* a NaN may have any bits */
+            kc_true(t, isnan(w[i]) ? isnan(fm_bf16_to_f32(got[i])) : got[i] == want[i], "not the bits of the reference");
+    }
+    kc_release(t);
+}
+
+static void check_narrow(kc *t)
+{
+    for (int by_chance = 0; by_chance < 2; by_chance++) {
+        for (size_t i = 0; i < kc_n_sizes; i++) check_narrow_case(t, kc_sizes[i], KC_NORMAL, by_chance);
+        check_narrow_case(t, 5003, KC_NORMAL, by_chance);
+        for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_narrow_case(t, 101, (kc_kind)kind, by_chance);
+    }
+}
+
+const kc_op kc_op_narrow = {.name = "narrow", .check = check_narrow};
 const kc_op kc_op_xent = {.name = "xent", .check = check_xent};
 const kc_op kc_op_adamw = {.name = "adamw", .check = check_adamw};
 const kc_op kc_op_sums = {.name = "sums", .check = check_sums};

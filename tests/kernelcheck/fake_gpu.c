@@ -27,6 +27,7 @@ struct fm_stream {
 
 static memory memories[PLACES];
 static fake_gpu fake_before; /* the recording */
+static fm_kernels reference;
 
 void fake_gpu_reset(void)
 {
@@ -266,9 +267,82 @@ fm_gpu_peaks fm_cuda_peaks(fm_stream *s)
     return (fm_gpu_peaks){0};
 }
 
+/* ---- The table: the reference, and what only a device has, made of it ---- */
+
+static void decode(float *out, const fm_tensor *W)
+{
+    for (size_t r = 0; r < W->rows; r++) fm_dtype_get(W->type)->decode(out + r * W->cols, fm_tensor_row(W, r), W->cols);
+}
+
+static float *take_floats(size_t n)
+{
+    float *p = malloc((n ? n : 1) * sizeof *p);
+    FM_ASSERT(p);
+    return p;
+}
+
+static void multiply(const fm_run *run, fm_product_args a)
+{
+    a.scratch = take_floats(reference.product_floats(a.m));
+    reference.product(run, &a);
+    free(a.scratch);
+}
+
+static void linear_gx(const fm_run *run, const fm_linear_gx_args *a)
+{
+    float *W = take_floats(a->W->rows * a->W->cols);
+    FM_ASSERT(!a->half_x && !a->half_y);
+    decode(W, a->W);
+    multiply(run, (fm_product_args){.out = a->g_x,
+                                    .out_stride = a->g_x_stride,
+                                    .a = a->g_y,
+                                    .a_stride = a->g_y_stride,
+                                    .b = W,
+                                    .b_stride = a->W->cols,
+                                    .m = a->n,
+                                    .n = a->W->cols,
+                                    .k = a->W->rows,
+                                    .add = a->add});
+    free(W);
+}
+
+static void linear_gw(const fm_run *run, const fm_linear_gw_args *a)
+{
+    FM_ASSERT(!a->half_x && !a->half_y);
+    multiply(run, (fm_product_args){.out = a->g_W,
+                                    .out_stride = a->cols,
+                                    .a = a->g_y,
+                                    .a_stride = a->g_y_stride,
+                                    .b = a->x,
+                                    .b_stride = a->x_stride,
+                                    .m = a->rows,
+                                    .n = a->cols,
+                                    .k = a->n,
+                                    .turned = true,
+                                    .add = true});
+}
+
+static void linear(const fm_run *run, const fm_linear_args *a)
+{
+    for (size_t r = 0; r < a->n && a->old; r++)
+        memcpy(a->y + r * a->y_stride, a->old + r * a->y_stride, a->W->rows * sizeof *a->y);
+    reference.linear[a->W->type](run, a);
+}
+
+static void rmsnorm_back(const fm_run *run, const fm_rmsnorm_back_args *a)
+{
+    reference.rmsnorm_back(run, a);
+    if (a->g_w) reference.rmsnorm_gw(run, a->g_w, a);
+}
+
 void fm_kernels_fill_cuda(fm_kernels *k)
 {
-    fm_kernels_fill_ref(k);
+    fm_kernels_fill_ref(&reference);
+    *k = reference;
+    for (int t = 0; t < FM_DTYPE_COUNT; t++) k->linear[t] = linear;
+    k->linear_gx = linear_gx;
+    k->linear_gw = linear_gw;
+    k->rmsnorm_back = rmsnorm_back;
 }
 
 /* ---- Choosing ---- */

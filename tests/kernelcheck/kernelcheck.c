@@ -7,7 +7,7 @@
 
 static const kc_op *const ops[] = {&kc_op_rmsnorm, &kc_op_conv,      &kc_op_scan,      &kc_op_softmax,
                                    &kc_op_linear,  &kc_op_norm_back, &kc_op_conv_back, &kc_op_scan_back,
-                                   &kc_op_xent,    &kc_op_adamw,     &kc_op_sums,      &kc_op_product};
+                                   &kc_op_xent,    &kc_op_adamw, &kc_op_narrow,     &kc_op_sums,      &kc_op_product};
 
 /* Feature sets, oldest first, each with a table of its own. */
 static const unsigned feature_sets[] = {

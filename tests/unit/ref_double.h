@@ -26,6 +26,7 @@
 #define fm_ref_decays_back      fm_ref_decays_back_double
 #define fm_ref_dropout          fm_ref_dropout_double
 #define fm_ref_adamw            fm_ref_adamw_double
+#define fm_ref_narrow           fm_ref_narrow_double
 #define fm_ref_squares          fm_ref_squares_double
 
 #endif

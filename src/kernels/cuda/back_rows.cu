@@ -283,15 +283,6 @@ enum {
     XENT_KEPT = 216 << 10
 }; // values of a thread between two barriers; bytes of a row that shared memory holds
 
-__device__ static inline void put(__nv_bfloat16 *row, size_t i, float4 v)
-{
-    ((uint2 *)row)[i] = round_four(v);
-}
-__device__ static inline void put(__nv_bfloat16 *row, size_t i, float v)
-{
-    row[i] = __float2bfloat16_rn(v);
-}
-
 template <class V> __device__ static inline V gradient(V v, size_t i, int32_t target, float lse, float scale, float at_target)
 {
     enum { WIDTH = sizeof(V) / sizeof(float) };
@@ -356,8 +347,7 @@ template <int THREADS, class V> __device__ static lse see(const V *x, unsigned c
     return seen;
 }
 
-// A block a row, whose second reading finds it in `row`: shared memory where that is large enough, else the caches.  The gradient as
-// bf16 takes the place of what was read before: all of a tile is read before any of it is written.
+// A block a row, whose second reading finds it in `row`: shared memory where that is large enough, else the caches.
 template <int THREADS, class V> __global__ void __launch_bounds__(THREADS, 1) xent_rows(fm_xent_args a, bool keep)
 {
     enum { WIDTH = sizeof(V) / sizeof(float) };
@@ -367,31 +357,16 @@ template <int THREADS, class V> __global__ void __launch_bounds__(THREADS, 1) xe
     const unsigned count = (unsigned)(a.vocab / WIDTH);
     const int32_t target = a.target[blockIdx.x];
     if (target < 0) {
-        for (unsigned i = threadIdx.x; i < (a.half ? (count + 1) / 2 : count); i += THREADS) x[i] = V{};
+        for (unsigned i = threadIdx.x; i < count; i += THREADS) x[i] = V{};
         if (threadIdx.x == 0) a.loss[blockIdx.x] = 0.0f;
         return;
     }
     const lse seen = block_join<THREADS>(keep ? see_and_keep<THREADS>(row, x, count) : see<THREADS>(x, count));
     const float all = seen.max + logf(seen.sum), at = logits[target];
     const float scale = a.scale * (1.0f + 2.0f * a.z * all);
-    for (unsigned first = 0; first < count; first += XENT_TILE * THREADS) {
-        V v[XENT_TILE];
-#pragma unroll
-        for (int k = 0; k < XENT_TILE; k++) {
-            const unsigned i = first + k * THREADS + threadIdx.x;
-            if (i < count) v[k] = gradient(row[i], i, target, all, scale, a.scale);
-        }
-        __syncthreads(); // everybody has read the target's logit, and this tile
-#pragma unroll
-        for (int k = 0; k < XENT_TILE; k++) {
-            const unsigned i = first + k * THREADS + threadIdx.x;
-            if (i >= count) continue;
-            if (a.half)
-                put((__nv_bfloat16 *)logits, i, v[k]);
-            else
-                x[i] = v[k];
-        }
-    }
+    __syncthreads(); // everybody has read the target's logit
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < count; i += THREADS) x[i] = gradient(row[i], i, target, all, scale, a.scale);
     if (threadIdx.x == 0) a.loss[blockIdx.x] = all - at + a.z * all * all;
 }
 
@@ -405,13 +380,106 @@ template <int THREADS, class V> static void launch_xent(fm_stream *s, const fm_x
     FM_LAUNCHED(s, "xent");
 }
 
+// ---- The same of rows of bf16, whose gradient takes their place: a thread meets nothing but its own numbers, eight at a time ----
+
+enum { HALVES_THREADS = 512, EIGHT = 8 };
+
+struct eight {
+    float v[EIGHT];
+};
+
+__device__ static inline eight widened(uint4 bits)
+{
+    const unsigned pairs[4] = {bits.x, bits.y, bits.z, bits.w};
+    eight e;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        e.v[2 * j] = __uint_as_float(pairs[j] << 16), e.v[2 * j + 1] = __uint_as_float(pairs[j] & 0xffff0000u);
+    return e;
+}
+
+__device__ static inline uint4 rounded(const eight &e)
+{
+    const uint2 a = round_four(make_float4(e.v[0], e.v[1], e.v[2], e.v[3])),
+                b = round_four(make_float4(e.v[4], e.v[5], e.v[6], e.v[7]));
+    return make_uint4(a.x, a.y, b.x, b.y);
+}
+
+// What a thread sees of a row, which it leaves in `row` where that is elsewhere.
+__device__ static lse see_halves(uint4 *row, const uint4 *x, unsigned count)
+{
+    lse seen = {-INFINITY, 0.0f};
+    for (unsigned first = threadIdx.x; first < count; first += XENT_TILE * HALVES_THREADS) {
+        uint4 v[XENT_TILE];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++)
+            if (first + k * HALVES_THREADS < count) v[k] = x[first + k * HALVES_THREADS];
+#pragma unroll
+        for (int k = 0; k < XENT_TILE; k++) {
+            if (first + k * HALVES_THREADS >= count) continue;
+            const eight e = widened(v[k]);
+            if (row != x) row[first + k * HALVES_THREADS] = v[k];
+#pragma unroll
+            for (int j = 0; j < EIGHT; j++) seen.max = fmaxf(seen.max, e.v[j]);
+        }
+    }
+    const float from = seen.max == -INFINITY ? 0.0f : seen.max;
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < count; i += HALVES_THREADS) {
+        const eight e = widened(row[i]);
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++) seen.sum += __expf(e.v[j] - from);
+    }
+    return seen;
+}
+
+__global__ void __launch_bounds__(HALVES_THREADS, 2) xent_halves(fm_xent_args a, bool keep)
+{
+    extern __shared__ uint4 kept_halves[];
+    __nv_bfloat16 *logits = (__nv_bfloat16 *)a.logits + (size_t)blockIdx.x * a.vocab;
+    uint4 *x = (uint4 *)logits, *row = keep ? kept_halves : x;
+    const unsigned count = (unsigned)(a.vocab / EIGHT);
+    const int32_t target = a.target[blockIdx.x];
+    if (target < 0) {
+        for (unsigned i = threadIdx.x; i < count; i += HALVES_THREADS) x[i] = make_uint4(0, 0, 0, 0);
+        if (threadIdx.x == 0) a.loss[blockIdx.x] = 0.0f;
+        return;
+    }
+    const float at = __bfloat162float(logits[target]); // before the others write: they meet for their sums
+    const lse seen = block_join<HALVES_THREADS>(see_halves(row, x, count));
+    const float all = seen.max + logf(seen.sum), scale = a.scale * (1.0f + 2.0f * a.z * all);
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < count; i += HALVES_THREADS) {
+        eight e = widened(row[i]);
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++) {
+            e.v[j] = scale * __expf(e.v[j] - all);
+            if ((int32_t)(i * EIGHT + j) == target) e.v[j] -= a.scale;
+        }
+        x[i] = rounded(e);
+    }
+    if (threadIdx.x == 0) a.loss[blockIdx.x] = all - at + a.z * all * all;
+}
+
+static void launch_halves(fm_stream *s, const fm_xent_args *a)
+{
+    const size_t bytes = a->vocab * sizeof(__nv_bfloat16);
+    const bool keep = bytes <= XENT_KEPT;
+    if (bytes > 40 << 10 && keep)
+        FM_CUDA(s, cudaFuncSetAttribute(xent_halves, cudaFuncAttributeMaxDynamicSharedMemorySize, XENT_KEPT));
+    xent_halves<<<(unsigned)a->n, HALVES_THREADS, keep ? bytes : 0, s->stream>>>(*a, keep);
+    FM_LAUNCHED(s, "xent");
+}
+
 static void xent(const fm_run *run, const fm_xent_args *a)
 {
     fm_stream *s = run->stream;
     const bool wide = a->vocab % 4 == 0 && (uintptr_t)a->logits % sizeof(float4) == 0;
     if (a->n == 0) return;
-    if (a->half && !wide)
-        fm_cuda_note(s, cudaErrorInvalidValue, "xent: a gradient in bf16 wants a vocabulary that is a multiple of four");
+    if (a->half && (a->vocab % EIGHT || (uintptr_t)a->logits % sizeof(uint4)))
+        fm_cuda_note(s, cudaErrorInvalidValue, "xent: logits in bf16 want a vocabulary that is a multiple of eight");
+    else if (a->half)
+        launch_halves(s, a);
     else if (wide && a->vocab <= 8192)
         launch_xent<256, float4>(s, a);
     else if (wide)

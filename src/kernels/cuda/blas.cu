@@ -125,7 +125,8 @@ static shape shape_of(const fm_gemm *g)
     s.lda = g->lda, s.ldb = g->ldb, s.ldc = g->ldc;
     s.plan_m = g->plan_m ? g->plan_m : g->m;
     s.pieces = g->pieces, s.c_piece = g->c_piece;
-    s.a_align = alignment(g->a), s.b_align = alignment(g->b), s.c_align = alignment(g->c);
+    s.a_align = alignment(g->a), s.b_align = alignment(g->b);
+    s.c_align = alignment((const void *)((uintptr_t)g->c | (uintptr_t)g->old));
     s.flags = g->a_t | g->b_t << 1 | g->f32 << 2 | g->add << 3 | g->split << 4 | (g->bias != NULL) << 5 | g->half << 6;
     return s;
 }
@@ -239,8 +240,11 @@ extern "C" void fm_cuda_gemm(fm_stream *s, const fm_gemm *g)
 {
     if (g->m == 0 || g->n == 0 || !fm_cuda_blas_open(s)) return;
     if (g->k == 0) { // no sum: the old C, the bias or zeros, which cuBLASLt does not promise
-        const size_t element = g->half ? sizeof(__nv_bfloat16) : sizeof(float);
-        if (!g->add) FM_CUDA(s, cudaMemset2DAsync(g->c, g->ldc * element, 0, g->n * element, g->m, s->stream));
+        const size_t element = g->half ? sizeof(__nv_bfloat16) : sizeof(float), pitch = g->ldc * element, row = g->n * element;
+        if (!g->add)
+            FM_CUDA(s, cudaMemset2DAsync(g->c, pitch, 0, row, g->m, s->stream));
+        else if (g->old)
+            FM_CUDA(s, cudaMemcpy2DAsync(g->c, pitch, g->old, pitch, row, g->m, cudaMemcpyDeviceToDevice, s->stream));
         return;
     }
     blas *b = (blas *)s->blas;
@@ -248,7 +252,7 @@ extern "C" void fm_cuda_gemm(fm_stream *s, const fm_gemm *g)
     if (!p) return;
     if (g->bias) b->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias, sizeof g->bias);
     const float one = 1.0f, old = g->add ? 1.0f : 0.0f;
-    const cublasStatus_t status = b->Matmul(b->handle, p->op, &one, g->b, p->b, g->a, p->a, &old, g->c, p->c, g->c, p->c,
-                                            &p->algo, b->workspace, WORKSPACE, s->stream);
+    const cublasStatus_t status = b->Matmul(b->handle, p->op, &one, g->b, p->b, g->a, p->a, &old, g->old ? g->old : g->c, p->c,
+                                            g->c, p->c, &p->algo, b->workspace, WORKSPACE, s->stream);
     if (status != CUBLAS_STATUS_SUCCESS) fm_cuda_note(s, cudaErrorLaunchFailure, "cublasLtMatmul");
 }

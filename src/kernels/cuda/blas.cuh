@@ -12,6 +12,7 @@
 typedef struct fm_gemm {
     void *c;
     size_t ldc;
+    const void *old;   // what is added instead of the old C, laid out like it; NULL: that itself
     const void *a, *b; // bf16, or f32 when f32: then nothing is rounded, to TF32 neither
     size_t lda, ldb;
     bool a_t, b_t; // stored (k, m), stored (n, k)

@@ -173,13 +173,23 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
 
 // ---- The table ----
 
+// Few tokens are added where they are to be: what they are added to is copied there.
+static void bring_old(fm_stream *s, const fm_linear_args *a)
+{
+    const size_t row = a->W->rows * sizeof(float), pitch = a->y_stride * sizeof(float);
+    if (a->add && a->old && a->n > 0)
+        FM_CUDA(s, cudaMemcpy2DAsync(a->y, pitch, a->old, pitch, row, a->n, cudaMemcpyDeviceToDevice, s->stream));
+}
+
 static void linear(const fm_run *run, const fm_linear_args *a)
 {
     fm_stream *s = run->stream;
-    if (fm_cuda_is_few(s, fm_xform_of(a->W->type), a->n))
-        fm_cuda_linear_few(s, a);
-    else
+    if (!fm_cuda_is_few(s, fm_xform_of(a->W->type), a->n)) {
         fm_cuda_linear_many(s, a);
+        return;
+    }
+    bring_old(s, a);
+    fm_cuda_linear_few(s, a);
 }
 
 extern "C" void fm_cuda_fill_few(fm_kernels *k)

@@ -92,6 +92,7 @@ void multiply(fm_stream *s, const fm_linear_args *a, const panel &p)
     g.c = (char *)a->y + p.first * out_element(a);
     g.ldc = a->y_stride;
     g.add = a->add;
+    g.old = a->old ? a->old + p.first : NULL;
     g.half = a->half;
     g.bias = a->bias ? a->bias + p.first : NULL;
     fm_cuda_gemm(s, &g);
@@ -99,9 +100,10 @@ void multiply(fm_stream *s, const fm_linear_args *a, const panel &p)
 
 // ---- Narrow products ----
 
-// y (n, rows) = the sum of the pieces (PIECES, n, rows) (+ bias) (+ the old y).
+// y (n, rows) = the sum of the pieces (PIECES, n, rows) (+ bias) (+ the old one).
 template <typename R> struct sum {
     R *y;
+    const R *old;
     const float *pieces, *bias;
     size_t y_stride, n, rows;
     bool add;
@@ -125,7 +127,7 @@ template <bool ALIGNED, typename R> __global__ void __launch_bounds__(SUM_THREAD
     const size_t row = i / a.rows, c = i % a.rows;
     R *y = a.y + row * a.y_stride + c;
     if (a.bias) v[0] = add4(v[0], fm_load4<false>(a.bias + c, 4));
-    if (a.add) v[0] = add4(v[0], fm_load4<ALIGNED>(y, 4));
+    if (a.add) v[0] = add4(v[0], fm_load4<ALIGNED>(a.old + row * a.y_stride + c, 4));
     fm_store4<ALIGNED>(y, 4, v[0]);
 }
 
@@ -133,9 +135,11 @@ template <bool ALIGNED, typename R> __global__ void __launch_bounds__(SUM_THREAD
 template <typename R>
 void queue_sum(fm_stream *s, const fm_linear_args *a, const panel &p, const float *pieces, size_t token, size_t n)
 {
-    const sum<R> args = {
-        (R *)a->y + token * a->y_stride + p.first, pieces, a->bias ? a->bias + p.first : NULL, a->y_stride, n, p.rows, a->add};
-    fm_queue(s, "linear", fm_aligned(a->y, a->y_stride) ? sum_pieces<true, R> : sum_pieces<false, R>,
+    const size_t at = token * a->y_stride + p.first;
+    const R *old = (const R *)(a->old ? a->old : a->y);
+    const sum<R> args = {(R *)a->y + at, old + at, pieces,  a->bias ? a->bias + p.first : NULL,
+                         a->y_stride,    n,        p.rows, a->add};
+    fm_queue(s, "linear", fm_aligned(a->y, a->y_stride) && fm_aligned(old, a->y_stride) ? sum_pieces<true, R> : sum_pieces<false, R>,
              fm_blocks(n * p.rows / 4, SUM_THREADS), SUM_THREADS, args);
 }
 

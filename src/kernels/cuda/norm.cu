@@ -62,34 +62,34 @@ __device__ float4 scaled(float4 v, float scale, float4 w)
 
 // A piece of a row is what its threads keep: thread t of THREADS has vectors t, t + THREADS, ...  An order fixed by d, whatever the
 // alignment.
-template <int THREADS> struct piece {
-    enum { COLS = 4 * KEPT * THREADS };
-    float4 v[KEPT];
+template <int THREADS, int N = KEPT> struct piece {
+    enum { COLS = 4 * N * THREADS };
+    float4 v[N];
 
     __device__ static ptrdiff_t column(unsigned t, int j) { return 4 * (ptrdiff_t)(t + j * THREADS); }
 
     template <bool ALIGNED> __device__ void read(const float *x, unsigned t, ptrdiff_t left)
     {
 #pragma unroll
-        for (int j = 0; j < KEPT; j++) v[j] = fm_load4<ALIGNED>(x + column(t, j), left - column(t, j));
+        for (int j = 0; j < N; j++) v[j] = fm_load4<ALIGNED>(x + column(t, j), left - column(t, j));
     }
     __device__ void read_weights(const float *w, unsigned t, ptrdiff_t left)
     {
 #pragma unroll
-        for (int j = 0; j < KEPT; j++) v[j] = weights_at(w, column(t, j), left - column(t, j));
+        for (int j = 0; j < N; j++) v[j] = weights_at(w, column(t, j), left - column(t, j));
     }
     __device__ double sum_squares() const
     {
         double sum = 0.0;
 #pragma unroll
-        for (int j = 0; j < KEPT; j++) sum += squares(v[j]);
+        for (int j = 0; j < N; j++) sum += squares(v[j]);
         return sum;
     }
 };
 
 // Where a piece of numbers waits for the warps that round it.
-template <int THREADS, int FORM> struct stage {
-    float4 v[FORM == FM_X_BF16 ? 1 : KEPT * THREADS];
+template <int THREADS, int FORM, int N = KEPT> struct stage {
+    float4 v[FORM == FM_X_BF16 ? 1 : N * THREADS];
 };
 
 template <int THREADS> __device__ void meet()
@@ -101,9 +101,9 @@ template <int THREADS> __device__ void meet()
 }
 
 // Rounds the piece that begins at column `first`: a warp takes 256 columns at a time, as pack_x does.
-template <int THREADS, int FORM> __device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
+template <int THREADS, int FORM, int N> __device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
 {
-    enum { WARPS = THREADS / 32, CHUNKS = KEPT * THREADS * 4 / FM_CHUNK };
+    enum { WARPS = THREADS / 32, CHUNKS = N * THREADS * 4 / FM_CHUNK };
     const int warp = THREADS == 32 ? 0 : (int)threadIdx.x / 32;
     const ptrdiff_t left = (ptrdiff_t)a.d - first;
 #pragma unroll
@@ -117,12 +117,12 @@ template <int THREADS, int FORM> __device__ void round_piece(const norm &a, size
 }
 
 // FORM: of the pack, FM_X_BF16 where there is none.
-template <int THREADS, bool ALIGNED, int FORM>
-__device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t, const piece<THREADS> &x,
-                          const piece<THREADS> &w, float scale, stage<THREADS, FORM> *s)
+template <int THREADS, bool ALIGNED, int FORM, int N>
+__device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t, const piece<THREADS, N> &x,
+                          const piece<THREADS, N> &w, float scale, stage<THREADS, FORM, N> *s)
 {
 #pragma unroll
-    for (int j = 0; j < KEPT; j++) {
+    for (int j = 0; j < N; j++) {
         const ptrdiff_t i = first + x.column(t, j);
         if (i >= (ptrdiff_t)a.d) continue;
         const float4 v = scaled(x.v[j], scale, w.v[j]);
@@ -132,7 +132,7 @@ __device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t
     }
     if (FORM == FM_X_BF16 || !a.records.p) return;
     meet<THREADS>();
-    round_piece<THREADS, FORM>(a, row, first, (const float *)s->v);
+    round_piece<THREADS, FORM, N>(a, row, first, (const float *)s->v);
     meet<THREADS>(); // nobody overwrites what others still read
 }
 
@@ -142,22 +142,22 @@ __device__ float scale_of(const norm &a, double sum)
 }
 
 // w: the weights of the first piece, which nobody writes just before: they come while the row is waited for.
-template <int THREADS, bool ALIGNED, int FORM>
-__device__ void norm_row(const norm &a, piece<THREADS> w, size_t row, unsigned t, stage<THREADS, FORM> *s)
+template <int THREADS, bool ALIGNED, int FORM, int N>
+__device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigned t, stage<THREADS, FORM, N> *s)
 {
-    enum { COLS = piece<THREADS>::COLS };
+    enum { COLS = piece<THREADS, N>::COLS };
     const float *x = a.x + row * a.x_stride;
     const ptrdiff_t d = (ptrdiff_t)a.d;
-    piece<THREADS> v;
+    piece<THREADS, N> v;
     v.template read<ALIGNED>(x, t, d);
     double sum = v.sum_squares();
     for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; i < d; i += 4 * THREADS) sum += squares(fm_load4<ALIGNED>(x + i, d - i));
     const float scale = scale_of(a, THREADS == 32 ? warp_sum(sum) : block_sum(sum));
-    put_piece<THREADS, ALIGNED, FORM>(a, row, 0, t, v, w, scale, s);
+    put_piece<THREADS, ALIGNED, FORM, N>(a, row, 0, t, v, w, scale, s);
     for (ptrdiff_t i = COLS; i < d; i += COLS) {
         v.template read<ALIGNED>(x + i, t, d - i);
         w.read_weights(a.w ? a.w + i : NULL, t, d - i);
-        put_piece<THREADS, ALIGNED, FORM>(a, row, i, t, v, w, scale, s);
+        put_piece<THREADS, ALIGNED, FORM, N>(a, row, i, t, v, w, scale, s);
     }
 }
 
@@ -167,7 +167,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(LONG_THREADS
     piece<LONG_THREADS> w;
     w.read_weights(a.w, threadIdx.x, (ptrdiff_t)a.d);
     fm_begin_for<FORM>();
-    norm_row<LONG_THREADS, ALIGNED, FORM>(a, w, blockIdx.x, threadIdx.x, &s);
+    norm_row<LONG_THREADS, ALIGNED, FORM, KEPT>(a, w, blockIdx.x, threadIdx.x, &s);
 }
 
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_short(norm a)
@@ -177,7 +177,29 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     piece<32> w;
     w.read_weights(a.w, threadIdx.x % 32, (ptrdiff_t)a.d);
     fm_begin_for<FORM>();
-    if (row < a.n) norm_row<32, ALIGNED, FORM>(a, w, row, threadIdx.x % 32, s + warp);
+    if (row < a.n) norm_row<32, ALIGNED, FORM, KEPT>(a, w, row, threadIdx.x % 32, s + warp);
+}
+
+// Rows between the two, which a warp keeps whole, with the weights, from one row to its next: of a block for each row a quarter has
+// nothing to do, and all meet for their sum.
+enum { MIDDLE = 1024, MIDDLE_KEPT = MIDDLE / 128, MIDDLE_BLOCKS = 8 /* of a multiprocessor */ };
+
+template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS, MIDDLE_BLOCKS / 2) norm_middle(norm a)
+{
+    __shared__ stage<32, FORM, MIDDLE_KEPT> s[WARP_ROWS];
+    const unsigned t = threadIdx.x % 32, warp = threadIdx.x / 32;
+    piece<32, MIDDLE_KEPT> w;
+    w.read_weights(a.w, t, (ptrdiff_t)a.d);
+    fm_begin_for<FORM>();
+    for (size_t row = (size_t)blockIdx.x * WARP_ROWS + warp; row < a.n; row += (size_t)gridDim.x * WARP_ROWS)
+        norm_row<32, ALIGNED, FORM, MIDDLE_KEPT>(a, w, row, t, s + warp);
+}
+
+template <int FORM> void queue_middle(fm_stream *s, const norm &a, bool aligned)
+{
+    const unsigned want = fm_blocks(a.n, WARP_ROWS), most = (unsigned)s->n_sm * MIDDLE_BLOCKS;
+    fm_queue(s, "rmsnorm", aligned ? norm_middle<true, FORM> : norm_middle<false, FORM>, want < most ? want : most,
+             32 * WARP_ROWS, a);
 }
 
 // Has `a` write this pack as well (NULL: none); gives the FORM of the kernel that does.
@@ -194,7 +216,9 @@ fm_xform take_pack(const fm_stream *s, norm *a, fm_xform form, void *packed)
 template <int FORM> void queue_norm(fm_stream *s, const norm &a)
 {
     const bool aligned = fm_aligned(a.out, a.out_stride) && fm_aligned(a.x, a.x_stride);
-    if (a.d <= SHORT)
+    if (a.d > SHORT && a.d <= MIDDLE)
+        queue_middle<FORM>(s, a, aligned);
+    else if (a.d <= SHORT)
         fm_queue(s, "rmsnorm", aligned ? norm_short<true, FORM> : norm_short<false, FORM>, fm_blocks(a.n, WARP_ROWS),
                  32 * WARP_ROWS, a);
     else
@@ -250,7 +274,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     p.a.x += p.at;
     piece<32> ones;
     ones.read_weights(NULL, 0, 0);
-    if (p.row < p.a.n) norm_row<32, ALIGNED, FORM>(p.a, ones, p.row, threadIdx.x % 32, s + threadIdx.x / 32);
+    if (p.row < p.a.n) norm_row<32, ALIGNED, FORM, KEPT>(p.a, ones, p.row, threadIdx.x % 32, s + threadIdx.x / 32);
 }
 
 template <int FORM> void queue_three(fm_stream *s, const three &t)
@@ -311,7 +335,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     }
     ones.read_weights(NULL, 0, 0);
     const float scale = scale_of(r.a, warp_sum(v.sum_squares()));
-    put_piece<32, ALIGNED, FORM>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
+    put_piece<32, ALIGNED, FORM, KEPT>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
 }
 
 template <int FORM> void queue_pieces(fm_stream *s, const pieces &p)

@@ -119,9 +119,56 @@ static void dropout(const fm_run *run, const fm_dropout_args *a)
     FM_LAUNCHED(run->stream, "dropout");
 }
 
+// ---- Masters as bf16 (ref/optim.c): a thread takes a draw's eight ----
+
+__device__ static inline uint32_t narrow_one(float v, bool by_chance, uint32_t chance)
+{
+    const uint32_t up = (__float_as_uint(v) + (chance & 0xffffu)) >> 16;
+    const uint32_t near = __bfloat16_as_ushort(__float2bfloat16_rn(v));
+    return !by_chance || (up & 0x7f80u) == 0x7f80u ? near : up & 0xffffu;
+}
+
+__global__ void __launch_bounds__(FLAT) narrow_draws(fm_narrow_args a, bool aligned)
+{
+    const size_t draw = (size_t)blockIdx.x * FLAT + threadIdx.x, first = draw * FM_NARROW_DRAW;
+    if (first >= a.n) return;
+    const uint4 words = a.by_chance ? rng_words(a.seed, a.stream, draw) : make_uint4(0, 0, 0, 0);
+    const uint32_t w[4] = {words.x, words.y, words.z, words.w};
+    const bool whole = aligned && first + FM_NARROW_DRAW <= a.n;
+    alignas(16) float v[FM_NARROW_DRAW] = {};
+    uint32_t pairs[FM_NARROW_DRAW / 2];
+    if (whole) {
+        ((float4 *)v)[0] = *(const float4 *)(a.w + first);
+        ((float4 *)v)[1] = *(const float4 *)(a.w + first + 4);
+    } else {
+#pragma unroll
+        for (int j = 0; j < FM_NARROW_DRAW; j++)
+            if (first + j < a.n) v[j] = a.w[first + j];
+    }
+#pragma unroll
+    for (int j = 0; j < FM_NARROW_DRAW / 2; j++)
+        pairs[j] = narrow_one(v[2 * j], a.by_chance, w[j]) | narrow_one(v[2 * j + 1], a.by_chance, w[j] >> 16) << 16;
+    if (whole) {
+        *(uint4 *)(a.out + first) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < FM_NARROW_DRAW; j++)
+        if (first + j < a.n) a.out[first + j] = (uint16_t)(pairs[j / 2] >> (j % 2 ? 16 : 0));
+}
+
+static void narrow(const fm_run *run, const fm_narrow_args *a)
+{
+    const size_t draws = (a->n + FM_NARROW_DRAW - 1) / FM_NARROW_DRAW;
+    if (draws == 0) return;
+    narrow_draws<<<fm_blocks(draws, FLAT), FLAT, 0, run->stream->stream>>>(*a, ((uintptr_t)a->w | (uintptr_t)a->out) % 16 == 0);
+    FM_LAUNCHED(run->stream, "narrow");
+}
+
 extern "C" void fm_cuda_fill_optim(fm_kernels *k)
 {
     k->adamw = adamw;
+    k->narrow = narrow;
     k->squares = squares;
     k->dropout = dropout;
 }

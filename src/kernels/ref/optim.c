@@ -19,6 +19,33 @@ void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a)
     }
 }
 
+/* What is no number, or at the edge, is not for chance. */
+static uint16_t narrow_by_chance(float v, uint32_t chance)
+{
+    union {
+        float f;
+        uint32_t u;
+    } bits = {v};
+    const uint32_t up = (bits.u + (chance & 0xffffu)) >> 16;
+    return (up & 0x7f80u) == 0x7f80u ? fm_f32_to_bf16(v) : (uint16_t)up;
+}
+
+void fm_ref_narrow(const fm_run *run, const fm_narrow_args *a)
+{
+    size_t begin, end;
+    uint32_t words[FM_NARROW_DRAW / 2];
+    fm_run_range(run, a->n, GRANULE, &begin, &end); /* whole draws */
+    for (size_t i = begin; i < end; i++) {
+        const size_t at = i % FM_NARROW_DRAW;
+        if (!a->by_chance) {
+            a->out[i] = fm_f32_to_bf16((float)a->w[i]);
+            continue;
+        }
+        if (at == 0) fm_rng_words(words, a->seed, a->stream, i / FM_NARROW_DRAW);
+        a->out[i] = narrow_by_chance((float)a->w[i], words[at / 2] >> (at % 2 ? 16 : 0));
+    }
+}
+
 void fm_ref_squares(const fm_run *run, double *sums, const fm_real *x, size_t n)
 {
     const size_t n_sums = n / FM_SQUARES + (n % FM_SQUARES != 0);

@@ -22,6 +22,7 @@ void fm_kernels_fill_ref(fm_kernels *k)
     k->sum_rows = fm_ref_sum_rows;
     k->dropout = fm_ref_dropout;
     k->adamw = fm_ref_adamw;
+    k->narrow = fm_ref_narrow;
     k->squares = fm_ref_squares;
     k->transpose = fm_ref_transpose;
     k->embed = fm_ref_embed;

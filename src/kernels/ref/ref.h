@@ -33,6 +33,7 @@ void fm_ref_decays(const fm_run *run, fm_real *A, const fm_real *w, size_t n);
 void fm_ref_decays_back(const fm_run *run, fm_real *g, const fm_real *A, size_t n);
 void fm_ref_dropout(const fm_run *run, const fm_dropout_args *a);
 void fm_ref_adamw(const fm_run *run, const fm_adamw_args *a);
+void fm_ref_narrow(const fm_run *run, const fm_narrow_args *a);
 void fm_ref_squares(const fm_run *run, double *sums, const fm_real *x, size_t n);
 
 /* v / (1 + e^-v): -0 for large negative v, v for large positive v. */

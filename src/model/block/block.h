@@ -105,6 +105,7 @@ typedef struct fm_batch {
     size_t log_first;               /* where a replay begins */
     const fm_scan_watcher *watcher; /* NULL: nobody watches */
     /* Training. */
+    float *out; /* (n_tokens, d_model) where the layer's output goes, its input staying what it was; NULL: into the input */
     const fm_dropout *dropout; /* of what is added to the residual stream; NULL: none */
     size_t layer;              /* which layer runs: keys its dropout, told to the watcher */
     fm_arena *saved;           /* where the layer that runs keeps what its backward needs; NULL: inference */
@@ -113,6 +114,7 @@ typedef struct fm_batch {
 /* What a backward is given: the batch of its forward, with `saved` as that left it. */
 typedef struct fm_block_back {
     const fm_batch *batch;
+    fm_rows x; /* (n_tokens, d_model) the layer's input, as its forward had it */
     float *const *g_w; /* (n_weights) gradients in the layout of the loaded weights, added to; NULL: not wanted */
     float *const
         *g_state; /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
@@ -128,7 +130,7 @@ struct fm_block {
     size_t (*log_floats)(const fm_config *c, size_t n_tokens);
     /* Scratch of a forward of `n_tokens` rows and `n_parts` workers, pushed on a measuring arena. */
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, unsigned n_parts);
-    /* x (n_tokens, d_model), the residual stream, in and out.  Runs on every worker; `scratch` is placed anew by each. */
+    /* x (n_tokens, d_model), the residual stream, in and (without b->out) out.  Runs on every worker; `scratch` is placed anew by each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
     /* Moves the states of one sequence by n_tokens of the log, to the bits that a forward gives.  Reads no matrix and needs no
      * barrier. */

@@ -86,10 +86,9 @@ static void measure(fm_arena *a, const fm_config *c, size_t T, unsigned n_parts)
     place(a, c, T, n_parts, false);
 }
 
-/* What backward needs: the forward's memory, its input, its output before out_proj, and the states it began with. */
+/* What backward needs: the forward's memory, its output before out_proj, and the states it began with. */
 typedef struct saved {
     scratch s;
-    float *x;      /* (T, d_model) */
     float *out;    /* (T, d_model) what is added to x, with dropout; then its gradient */
     float *y;      /* (T, d_inner), as u */
     float *before; /* (n_seq, state_floats) */
@@ -100,7 +99,6 @@ static saved place_saved(fm_arena *a, const fm_config *c, size_t T, size_t n_sta
 {
     saved v;
     v.s = place(a, c, T, n_parts, half);
-    v.x = FM_PUSH(a, float, T * c->d_model);
     v.out = FM_PUSH(a, float, T * c->d_model);
     v.y = push_rows(a, T, c->d_inner, half);
     v.before = FM_PUSH(a, float, n_states *state_floats(c));
@@ -156,15 +154,13 @@ static fm_packed project_dt_b_c(const fm_ctx *c, const fm_layer *l, const fm_bat
                                                          .keep = b->saved != NULL});
 }
 
-/* In training the input of the layer and its states are kept as they are before anything moves; gives where y goes. */
-static float *save_input(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const saved *v, fm_rows x)
+/* In training the states of the layer are kept as they are before anything moves; gives where y goes. */
+static float *save_states(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const saved *v)
 {
-    fm_op_copy(c, fm_rows_of(v->x, x.n, x.d), x);
-    if (!b->hold) {
-        const fm_states before = states_before(b, l, v);
-        fm_op_copy_states(c, &before, &(fm_states){.list = b->state, .at = l->state_offset}, b->ragged->n_seq,
-                          state_floats(b->config));
-    }
+    if (b->hold) return v->y;
+    const fm_states before = states_before(b, l, v);
+    fm_op_copy_states(c, &before, &(fm_states){.list = b->state, .at = l->state_offset}, b->ragged->n_seq,
+                      state_floats(b->config));
     fm_op_meet(c);
     return v->y;
 }
@@ -270,18 +266,20 @@ static void show_scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_
     fm_op_meet(c);
 }
 
-/* Step 14.  With dropout the product goes through `out` (T, d_model). */
-static void add_out(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows x, fm_packed y, float *out)
+/* Step 14.  With dropout the product goes through `room` (T, d_model). */
+static void add_out(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_rows x, fm_packed y, float *room)
 {
     const fm_tensor *W = &l->w[OUT_PROJ];
     const float *bias = l->w[OUT_BIAS].data;
+    const fm_rows out = b->out ? fm_rows_of(b->out, x.n, x.d) : x;
     if (!b->dropout) {
-        fm_op_linear_add(c, x, y, W, bias);
+        fm_op_linear_add(c, out, x, y, W, bias);
         return;
     }
-    const fm_rows dropped = fm_rows_of(out, x.n, x.d);
+    const fm_rows dropped = fm_rows_of(room, x.n, x.d);
+    if (b->out) fm_op_copy(c, out, x);
     fm_op_linear(c, dropped, y, W, bias);
-    drop(c, b, x, dropped, true);
+    drop(c, b, out, dropped, true);
 }
 
 static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
@@ -294,7 +292,7 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
     const scratch s = b->saved ? v.s : place(&arena, cfg, T, c->run.n_parts, b->half);
     const fm_rows n = b->half ? between(b, s.n, cfg->d_model) : fm_op_rows(c, s.n, T, cfg->d_model),
                   xz = between(b, s.xz, 2 * inner), u = between(b, s.u, inner), z = fm_rows_cols(xz, inner, inner),
-                  y = between(b, b->saved ? save_input(c, l, b, &v, x) : s.u, inner);
+                  y = between(b, b->saved ? save_states(c, l, b, &v) : s.u, inner);
     const inputs log = b->log ? log_rows(b, 0, T) : (inputs){.x = {0}};
     const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : between(b, s.dt, inner);
     fm_rows q = fm_rows_of(s.q, T, rank + 2 * cfg->d_state);
@@ -545,8 +543,8 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
                                                .rho = k.rho,
                                                .g = k.g_n.p,
                                                .g_stride = d,
-                                               .x = k.v.x,
-                                               .x_stride = d,
+                                               .x = b->x.p,
+                                               .x_stride = b->x.stride,
                                                .w = l->w[NORM].data,
                                                .n = T,
                                                .d = d,
