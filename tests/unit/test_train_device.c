@@ -1,4 +1,4 @@
-/* test_train_device.c - training on a GPU that is made of the CPU (fake_gpu.h): the losses, weights, checkpoints and spreads of the
+/* test_train_device.c - training on a GPU that is made of the CPU (fake_gpu.h): the losses, checkpoints and spreads of the
  * reference on the host, to the bit, and memory as it was estimated. */
 #include "kernelcheck/fake_gpu.h"
 #include "train/estimate.h"

@@ -129,16 +129,22 @@ __device__ static inline void fetched()
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+// One pair of bf16 as floats.
+__device__ static inline float2 widened(unsigned bits)
+{
+    return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
+}
+
 // What fetch_pair brought.
 template <int PAIRS_ARE> __device__ static inline float2 fetched_pair(const float2 &from)
 {
-    return is_half(PAIRS_ARE) ? __bfloat1622float2(*(const __nv_bfloat162 *)&from) : from;
+    return is_half(PAIRS_ARE) ? widened(*(const unsigned *)&from) : from;
 }
 
 template <int PAIRS_ARE> __device__ static inline float2 read_pair(const float *x, const place &p)
 {
     if (!p.live) return make_float2(0.0f, 0.0f);
-    if (is_half(PAIRS_ARE)) return __bfloat1622float2(*(const __nv_bfloat162 *)x);
+    if (is_half(PAIRS_ARE)) return widened(*(const unsigned *)x);
     if (PAIRS_ARE == ALIGNED) return *(const float2 *)x;
     return make_float2(x[0], p.live > 1 ? x[1] : 0.0f);
 }
@@ -161,8 +167,8 @@ template <int PAIRS_ARE> __device__ static inline void fetch_bc(room &m, const s
     const unsigned j = threadIdx.x % 32, n = first_state<PAIRS_ARE>(v) + j % STATES;
     const float *from = (j < STATES ? v.a.B : v.a.C) + n;
 #pragma unroll
-    for (unsigned t = threadIdx.x / 32; t < CHUNK; t += WARPS) {
-        const unsigned row = chunk * CHUNK + t;
+    for (unsigned i = 0; i < CHUNK / WARPS; i++) {
+        const unsigned t = threadIdx.x / 32 + i * WARPS, row = chunk * CHUNK + t;
         fetch<4>(&m.bc[chunk % 2][t][j], (const float *)((const char *)from + at(row, v.bc_stride, 0)),
                  holds(p, row) && exists<PAIRS_ARE>(v, n));
     }
@@ -230,10 +236,10 @@ __device__ static inline float sigmoid(float v)
     return __fdividef(1.0f, 1.0f + exp2_fast(-1.44269504089f * v));
 }
 
-// max(v, 0) + log(1 + e), e = exp(-|v|) in [0, 1]: 2 artanh(s) with s = e / (2 + e) <= 1/3, whose series ends below 2^-25.
-__device__ static inline float softplus(float v)
+// log(1 + e), e = exp(-|v|) in [0, 1]: 2 artanh(s) with s = e / (2 + e) <= 1/3, whose series ends below 2^-25.
+__device__ static inline float log_of(float e)
 {
-    const float e = exp2_fast(-1.44269504089f * fabsf(v)), s = __fdividef(e, 2.0f + e), t = s * s;
+    const float s = __fdividef(e, 2.0f + e), t = s * s;
     float sum = 2.0f / 15.0f;
     sum = sum * t + 2.0f / 13.0f;
     sum = sum * t + 2.0f / 11.0f;
@@ -242,7 +248,15 @@ __device__ static inline float softplus(float v)
     sum = sum * t + 2.0f / 5.0f;
     sum = sum * t + 2.0f / 3.0f;
     sum = sum * t + 2.0f;
-    return fmaxf(v, 0.0f) + s * sum;
+    return s * sum;
+}
+
+// softplus of v, and its slope, which from v = 20 on rounds to 1.
+__device__ static inline float softplus(float v, float *slope)
+{
+    const float e = exp2_fast(-1.44269504089f * fabsf(v)), r = __fdividef(1.0f, 1.0f + e);
+    *slope = v >= 0.0f ? r : e * r;
+    return fmaxf(v, 0.0f) + log_of(e);
 }
 
 // h after a token from h before it, and the decays (or NULL); A in units of log2; moves: delta, delta u of both channels.
@@ -277,8 +291,8 @@ __device__ static inline float sum_pairs(float *v, unsigned pair)
 }
 
 // The same by tensor cores, which take the first 11 bits of what they add.  The pairs of a warp's lanes 4 i .. 4 i + 3 are four of
-// one q: an mma sums two numbers over each such quad, into rows i and i + 8 of the column that its right side names.  Numbers 2 k and
-// 2 k + 1 take column k, so that lane 4 i + t has numbers 4 t .. 4 t + 3 of quad i when t < 2.
+// one q: an mma sums two numbers over each such quad, into rows i and i + 8 of the column that its right side names.  Numbers k and
+// k + 4 take column k, so that lane 4 i + t has numbers 2 t, 2 t + 1, 2 t + 4 and 2 t + 5 of quad i when t < 2.
 __device__ static inline void sum_quads(float *v)
 {
     const unsigned i = threadIdx.x % 32 / 4;
@@ -287,8 +301,8 @@ __device__ static inline void sum_quads(float *v)
     for (unsigned k = 0; k < 4; k++)
         asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
             : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-            : "r"(__float_as_uint(v[2 * k])), "r"(__float_as_uint(v[2 * k + 1])), "r"(i == k ? 0x3f800000u : 0u));
-    v[0] = sum[0], v[1] = sum[2], v[2] = sum[1], v[3] = sum[3];
+            : "r"(__float_as_uint(v[k])), "r"(__float_as_uint(v[k + 4])), "r"(i == k ? 0x3f800000u : 0u));
+    v[0] = sum[0], v[1] = sum[1], v[2] = sum[2], v[3] = sum[3];
 }
 
 // Numbers of four tokens summed over the four lanes of a channel: lane q gets token q's.
@@ -308,7 +322,8 @@ __device__ static inline float2 sum_lanes(const float2 *v, unsigned q)
 
 __device__ static inline float2 delta_of(float2 dt, float2 bias, bool in)
 {
-    return in ? make_float2(softplus(dt.x + bias.x), softplus(dt.y + bias.y)) : make_float2(0.0f, 0.0f);
+    float2 slope;
+    return in ? make_float2(softplus(dt.x + bias.x, &slope.x), softplus(dt.y + bias.y, &slope.y)) : make_float2(0.0f, 0.0f);
 }
 
 template <int PAIRS_ARE> __device__ static inline void share_forward(room &m, const place &p, unsigned chunk, float2 bias)
@@ -358,27 +373,29 @@ __device__ static inline float gate(float z, float g, float *g_y)
     return g * (open * (1.0f + z * (1.0f - open)));
 }
 
-// Works out the lane's own tokens.
+// Works out the lane's own tokens, without a branch, so that what one of them waits for the others fill.  What is outside the
+// sequence was fetched as zeros, and moves no sum.
 template <int PAIRS_ARE>
 __device__ static inline void share_back(room &m, const scan_back &v, const place &p, unsigned chunk, float2 bias)
 {
     const unsigned me = threadIdx.x;
-    share_forward<PAIRS_ARE>(m, p, chunk, bias);
 #pragma unroll
     for (int j = 0; j < MINE; j++) {
-        const float2 dt = fetched_pair<PAIRS_ARE>(m.in[DT][j][me]), g = fetched_pair<PAIRS_ARE>(m.in[G][j][me]);
-        const float x = dt.x + bias.x, y = dt.y + bias.y;
-        float2 g_y = g, by_y = g;
+        const unsigned t = j * EACH + p.q;
+        const float2 u = fetched_pair<PAIRS_ARE>(m.in[U][j][me]), dt = fetched_pair<PAIRS_ARE>(m.in[DT][j][me]),
+                     g = fetched_pair<PAIRS_ARE>(m.in[G][j][me]);
+        const float in = holds(p, chunk * CHUNK + t) ? 1.0f : 0.0f;
+        float2 g_y = g, by_y = g, by_v;
+        const float x = in * softplus(dt.x + bias.x, &by_v.x), y = in * softplus(dt.y + bias.y, &by_v.y);
         if (PAIRS_ARE == WHOLE || v.a.z) {
             const float2 z = fetched_pair<PAIRS_ARE>(m.in[Z][j][me]);
             by_y = make_float2(gate(z.x, g.x, &g_y.x), gate(z.y, g.y, &g_y.y));
         }
-        m.g_y[j * EACH + p.q][p.pair] = g_y;
-        m.own[OWN_U][j][me] = fetched_pair<PAIRS_ARE>(m.in[U][j][me]);
+        m.moves[t][p.pair] = make_float4(x, x * u.x, y, y * u.y);
+        m.g_y[t][p.pair] = g_y;
+        m.own[OWN_U][j][me] = u;
         m.own[BY_Y][j][me] = by_y;
-        const bool in = holds(p, chunk * CHUNK + j * EACH + p.q); // what is outside moves no sum
-        m.own[BY_V][j][me] =
-            in ? make_float2(x > 20.0f ? 1.0f : sigmoid(x), y > 20.0f ? 1.0f : sigmoid(y)) : make_float2(0.0f, 0.0f);
+        m.own[BY_V][j][me] = make_float2(in * by_v.x, in * by_v.y);
     }
 }
 
@@ -428,15 +445,25 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     const unsigned lane = threadIdx.x % 32, pair = lane % 8, t = lane % 4;
     if (is_half(PAIRS_ARE)) {
         sum_quads(v);
-        if (t < 2) *(float4 *)(g_bc + lane / 4 % 2 * HALF + t * STATES + lane / 8 * EACH) = make_float4(v[0], v[1], v[2], v[3]);
+        float *to = g_bc + lane / 4 % 2 * HALF + lane / 8 * EACH + 2 * t;
+        if (t < 2) *(float2 *)to = make_float2(v[0], v[1]), *(float2 *)(to + STATES) = make_float2(v[2], v[3]);
     } else {
         g_bc[pair / EACH * STATES + EACH * p.q + pair % EACH] = sum_pairs(v, pair);
     }
 }
 
-// `more`: the states before these have written theirs.
-template <int PAIRS_ARE> __device__ static inline void write(float *to, float x, float y, const place &p, bool more)
+// `more`: the states before these have written theirs.  A pair of bf16 that is surely there is written without a branch, behind
+// which nothing of the tokens before could begin.
+template <int PAIRS_ARE> __device__ static inline void write(float *to, float x, float y, const place &p, bool in, bool more)
 {
+    if (PAIRS_ARE == WHOLE) {
+        const __nv_bfloat162 v = __floats2bfloat162_rn(x, y);
+        asm volatile("{ .reg .pred in; setp.ne.u32 in, %2, 0; @in st.global.b32 [%0], %1; }" ::"l"(to),
+                     "r"(*(const unsigned *)&v), "r"((unsigned)in)
+                     : "memory");
+        return;
+    }
+    if (!in) return;
     const float2 old = more ? read_pair<PAIRS_ARE>(to, p) : make_float2(0.0f, 0.0f);
     write_pair<PAIRS_ARE>(to, make_float2(old.x + x, old.y + y), p);
 }
@@ -458,13 +485,13 @@ __device__ static inline void finish_token(const room &m, const scan_back &v, co
         make_float2((by_A.x * 0.69314718056f + by_B.x * u.x) * by_v.x, (by_A.y * 0.69314718056f + by_B.y * u.y) * by_v.y);
     k.g_bias.x += g_v.x, k.g_bias.y += g_v.y;
     k.g_skip.x += g_y.x * u.x, k.g_skip.y += g_y.y * u.y;
-    if (!holds(p, row)) return;
+    const bool in = holds(p, row);
     if (PAIRS_ARE == WHOLE || a.z)
         write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_z, row, v.g_z_stride, p), by_y.x * (y.x + skip_x * u.x),
-                         by_y.y * (y.y + skip_y * u.y), p, more);
-    write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_dt, row, v.g_dt_stride, p), g_v.x, g_v.y, p, more);
+                         by_y.y * (y.y + skip_y * u.y), p, in, more);
+    write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_dt, row, v.g_dt_stride, p), g_v.x, g_v.y, p, in, more);
     write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_u, row, v.g_u_stride, p), g_y.x * skip_x + moves.x * by_B.x,
-                     g_y.y * skip_y + moves.z * by_B.y, p, more);
+                     g_y.y * skip_y + moves.z * by_B.y, p, in, more);
 }
 
 // The block's share of g_B and g_C of a chunk.
@@ -475,8 +502,8 @@ __device__ static inline void write_bc(const room &m, const scan_back &v, const 
     const unsigned n = first_state<PAIRS_ARE>(v) + j % STATES;
     float *parts = v.a.g_bc_parts + (size_t)blockIdx.x * v.n_tokens * 2 * N + (j < STATES ? n : N + n);
 #pragma unroll
-    for (unsigned t = threadIdx.x / 32; t < CHUNK; t += WARPS) {
-        const unsigned row = chunk * CHUNK + t;
+    for (unsigned i = 0; i < CHUNK / WARPS; i++) {
+        const unsigned t = threadIdx.x / 32 + i * WARPS, row = chunk * CHUNK + t;
         float sum = m.g_bc[chunk % 2][0][t][j];
 #pragma unroll
         for (int w = 1; w < (is_half(PAIRS_ARE) ? 2 * WARPS : WARPS); w++) sum += m.g_bc[chunk % 2][w][t][j];

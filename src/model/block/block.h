@@ -130,7 +130,8 @@ struct fm_block {
     size_t (*log_floats)(const fm_config *c, size_t n_tokens);
     /* Scratch of a forward of `n_tokens` rows and `n_parts` workers, pushed on a measuring arena. */
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, unsigned n_parts);
-    /* x (n_tokens, d_model), the residual stream, in and (without b->out) out.  Runs on every worker; `scratch` is placed anew by each. */
+    /* x (n_tokens, d_model), the residual stream, in and (without b->out) out.  Runs on every worker; `scratch` is placed anew by
+     * each. */
     void (*forward)(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena scratch, fm_rows x);
     /* Moves the states of one sequence by n_tokens of the log, to the bits that a forward gives.  Reads no matrix and needs no
      * barrier. */
