@@ -5,9 +5,9 @@
 #include "base/cpu.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
-static const kc_op *const ops[] = {&kc_op_rmsnorm, &kc_op_conv,      &kc_op_scan,      &kc_op_softmax,
-                                   &kc_op_linear,  &kc_op_norm_back, &kc_op_conv_back, &kc_op_scan_back,
-                                   &kc_op_xent,    &kc_op_adamw, &kc_op_narrow,     &kc_op_sums,      &kc_op_product};
+static const kc_op *const ops[] = {&kc_op_rmsnorm,   &kc_op_conv,      &kc_op_scan,      &kc_op_softmax, &kc_op_linear,
+                                   &kc_op_norm_back, &kc_op_conv_back, &kc_op_scan_back, &kc_op_xent,    &kc_op_adamw,
+                                   &kc_op_narrow,    &kc_op_sums,      &kc_op_product};
 
 /* Feature sets, oldest first, each with a table of its own. */
 static const unsigned feature_sets[] = {
@@ -100,8 +100,8 @@ static bool run_table(unsigned features, const options *o, size_t *n_run)
 }
 
 /* Those of a device's table that CPUs share, and its own; products of few columns have another check. */
-static const kc_op *const device_ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan,  &kc_op_softmax,
-                                          &kc_op_rows,    &kc_op_many, &kc_op_sample};
+static const kc_op *const device_ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan,   &kc_op_softmax,
+                                          &kc_op_rows,    &kc_op_many, &kc_op_sample, &kc_op_narrow};
 
 static bool check_device(fm_stream *s, const fm_kernels *k, const options *o)
 {

@@ -151,10 +151,11 @@ __device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigne
     piece<THREADS, N> v;
     v.template read<ALIGNED>(x, t, d);
     double sum = v.sum_squares();
-    for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; i < d; i += 4 * THREADS) sum += squares(fm_load4<ALIGNED>(x + i, d - i));
+    const bool whole = N > KEPT; // such pieces are all there is of a row
+    for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; !whole && i < d; i += 4 * THREADS) sum += squares(fm_load4<ALIGNED>(x + i, d - i));
     const float scale = scale_of(a, THREADS == 32 ? warp_sum(sum) : block_sum(sum));
     put_piece<THREADS, ALIGNED, FORM, N>(a, row, 0, t, v, w, scale, s);
-    for (ptrdiff_t i = COLS; i < d; i += COLS) {
+    for (ptrdiff_t i = COLS; !whole && i < d; i += COLS) {
         v.template read<ALIGNED>(x + i, t, d - i);
         w.read_weights(a.w ? a.w + i : NULL, t, d - i);
         put_piece<THREADS, ALIGNED, FORM, N>(a, row, i, t, v, w, scale, s);
