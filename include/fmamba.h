@@ -178,10 +178,11 @@ struct fm_session_options {
     const fm_allocator *allocator; /* NULL: malloc */
     size_t n_seq;                  /* sequences at once, default 1 */
     size_t chunk;                  /* most tokens computed at once, default 512; a longer step is cut, with the same bits */
-    size_t draft_max;          /* room to check drafts of up to so many tokens (at most 64) in fm_generate(); default none */
-    unsigned threads;          /* default: the CPUs this process may use */
-    const char *cpu;           /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
+    size_t draft_max; /* room to check drafts of up to so many tokens (at most 64) in fm_generate(); default none */
+    unsigned threads; /* default: the CPUs this process may use */
+    const char *cpu;  /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
                                       "avx512+vnni+amx", "neon", "neon+dotprod" */
+    bool bf16_states; /* on a GPU: the scan's states are bf16 between tokens, half the memory (docs/gpu.md); default f32 */
     bool (*cancel)(void *ctx); /* asked between layers of chunks longer than one token, and before each chunk */
     void *ctx;
 };

@@ -328,10 +328,10 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON,  FM_OPTS_MODEL,    FM_OPTS_ENGINE,    FM_OPTS_TEXT,  FM_OPT_IDS,
-                                 FM_OPT_CTX_SIZE, FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS, FM_OPT_STOP,   FM_OPT_SPECIAL,
-                                 FM_OPT_ECHO,     FM_OPT_CHOICES,   FM_OPT_LOGPROBS,   FM_OPT_STATE,  FM_OPT_SAVE_STATE,
-                                 FM_OPT_FORCE,    FM_OPT_JSON,      FM_OPTS_SAMPLING,  FM_OPTS_DRAFT, FM_OPT_END};
+static const fm_opt options[] = {
+    FM_OPTS_COMMON,   FM_OPTS_MODEL,     FM_OPTS_ENGINE, FM_OPT_STATES,  FM_OPTS_TEXT,     FM_OPT_IDS,     FM_OPT_CTX_SIZE,
+    FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS, FM_OPT_STOP,    FM_OPT_SPECIAL, FM_OPT_ECHO,      FM_OPT_CHOICES, FM_OPT_LOGPROBS,
+    FM_OPT_STATE,     FM_OPT_SAVE_STATE, FM_OPT_FORCE,   FM_OPT_JSON,    FM_OPTS_SAMPLING, FM_OPTS_DRAFT,  FM_OPT_END};
 
 const fm_command fm_command_generate = {
     .name = "generate",

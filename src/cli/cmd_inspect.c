@@ -236,14 +236,14 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON, FM_OPT_MODEL,       FM_OPT_MIXER_RMS_EPS, FM_OPT_TENSORS, FM_OPT_JSON,
-                                 FM_OPT_DEVICE,  FM_OPT_ACTIVATIONS, FM_OPT_INVARIANT,     FM_OPT_CHUNK,   FM_OPT_BATCH,
-                                 FM_OPT_END};
+static const fm_opt options[] = {FM_OPTS_COMMON, FM_OPT_MODEL,  FM_OPT_MIXER_RMS_EPS, FM_OPT_TENSORS,
+                                 FM_OPT_JSON,    FM_OPT_DEVICE, FM_OPT_ACTIVATIONS,   FM_OPT_INVARIANT,
+                                 FM_OPT_STATES,  FM_OPT_CHUNK,  FM_OPT_BATCH,         FM_OPT_END};
 
 const fm_command fm_command_inspect = {
     .name = "inspect",
     .summary = "show a model's configuration, tensors, sizes and the memory it needs",
-    .usage = "[MODEL] [--tensors] [--json] [--device cuda [--batch N] [-b N]]",
+    .usage = "[MODEL] [--tensors] [--json] [--device cuda [--batch N] [-b N] [--states bf16]]",
     .details =
         "A GGUF file that is no Mamba model, such as a vocabulary, is shown by its keys.  With --device cuda it also says what "
         "--batch sequences and steps of -b tokens take on a GPU, which need not be there.",

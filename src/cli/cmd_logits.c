@@ -153,8 +153,8 @@ static int run(const fm_cli *c)
     return status == FM_OK ? code : fm_cli_fail(&err);
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON,  FM_OPTS_MODEL, FM_OPTS_ENGINE, FM_OPTS_TEXT, FM_OPT_IDS,
-                                 FM_OPT_CTX_SIZE, FM_OPT_HIDDEN, FM_OPT_OUT,     FM_OPT_JSON,  FM_OPT_END};
+static const fm_opt options[] = {FM_OPTS_COMMON,  FM_OPTS_MODEL, FM_OPTS_ENGINE, FM_OPT_STATES, FM_OPTS_TEXT, FM_OPT_IDS,
+                                 FM_OPT_CTX_SIZE, FM_OPT_HIDDEN, FM_OPT_OUT,     FM_OPT_JSON,   FM_OPT_END};
 
 const fm_command fm_command_logits = {
     .name = "logits",

@@ -99,11 +99,10 @@ static int run(const fm_cli *c)
     return code;
 }
 
-static const fm_opt options[] = {FM_OPTS_COMMON,     FM_OPTS_MODEL,    FM_OPTS_ENGINE,       FM_OPTS_TEXT,
-                                 FM_OPT_CTX_SIZE,    FM_OPT_N_PREDICT, FM_OPT_IGNORE_EOS,    FM_OPT_STOP,
-                                 FM_OPT_SPECIAL,     FM_OPT_SYSTEM,    FM_OPT_CHAT_TEMPLATE, FM_OPT_CONVERSATION,
-                                 FM_OPT_SINGLE_TURN, FM_OPT_FORCE,     FM_OPTS_SAMPLING,     FM_OPTS_DRAFT,
-                                 FM_OPT_END};
+static const fm_opt options[] = {
+    FM_OPTS_COMMON,      FM_OPTS_MODEL,      FM_OPTS_ENGINE, FM_OPT_STATES,    FM_OPTS_TEXT,  FM_OPT_CTX_SIZE,
+    FM_OPT_N_PREDICT,    FM_OPT_IGNORE_EOS,  FM_OPT_STOP,    FM_OPT_SPECIAL,   FM_OPT_SYSTEM, FM_OPT_CHAT_TEMPLATE,
+    FM_OPT_CONVERSATION, FM_OPT_SINGLE_TURN, FM_OPT_FORCE,   FM_OPTS_SAMPLING, FM_OPTS_DRAFT, FM_OPT_END};
 
 const fm_command fm_command_run = {
     .name = "run",

@@ -100,6 +100,11 @@ fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_er
 
 /* ---- Sessions ---- */
 
+static bool bf16_states(const fm_cli *c)
+{
+    return fm_options_take(c->command->options, FM_OPT_STATES) && !strcmp(fm_opt_str(&c->options, FM_OPT_STATES), "bf16");
+}
+
 fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq)
 {
     return (fm_session_options){.n_seq = n_seq,
@@ -107,6 +112,7 @@ fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq)
                                 .draft_max = fm_cli_draft_max(c),
                                 .threads = (unsigned)fm_opt_int(&c->options, FM_OPT_THREADS),
                                 .cpu = fm_opt_str(&c->options, FM_OPT_CPU),
+                                .bf16_states = bf16_states(c),
                                 .cancel = fm_cli_interrupted};
 }
 
@@ -120,7 +126,8 @@ fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli 
 static void put_memory(const fm_model *m, const fm_session *s)
 {
     fm_device_bytes b;
-    const fm_session_options o = {.n_seq = s->n_seq, .chunk = s->chunk, .draft_max = s->draft_max, .cancel = s->cancel};
+    const fm_session_options o = {
+        .n_seq = s->n_seq, .chunk = s->chunk, .draft_max = s->draft_max, .bf16_states = s->half_states, .cancel = s->cancel};
     if (!m->device || fm_session_device_bytes(m, &o, &b, NULL) != FM_OK) return;
     fprintf(stderr, ", memory there %zu MiB: weights %zu, states %zu, scratch %zu", fm_device_bytes_sum(&b) >> 20,
             b.weights >> 20, b.states >> 20, b.scratch >> 20);

@@ -51,6 +51,8 @@ static const fm_option table[FM_OPT_COUNT] = {
                                   "on a GPU: how activations enter products; f32 is the CPU's, and slower"),
     [FM_OPT_INVARIANT] =
         FLAG("invariant", NULL, NULL, "on a GPU: a token's bits do not depend on how many tokens a step has (slower)"),
+    [FM_OPT_STATES] = STRING("states", NULL, "bf16|f32", "f32",
+                             "on a GPU: how states are kept from token to token; bf16 takes half the memory"),
     [FM_OPT_CHUNK] =
         INT("chunk", "b batch-size ub ubatch-size", "512", 1, 65536, "most tokens computed at once; the result is the same"),
     [FM_OPT_CTX_SIZE] = INT("ctx-size", "c", "0", 0, ANY_INT, "refuse more tokens than N in a sequence; 0: no limit"),

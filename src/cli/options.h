@@ -26,6 +26,7 @@ typedef enum fm_opt {
     FM_OPT_DEVICE,
     FM_OPT_ACTIVATIONS,
     FM_OPT_INVARIANT,
+    FM_OPT_STATES,
     FM_OPT_CHUNK,
     FM_OPT_CTX_SIZE,
     FM_OPT_PROMPT,

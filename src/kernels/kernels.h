@@ -8,7 +8,7 @@
  *
  * `half` in a call's arguments: the rows that it names are bf16 at these pointers, and their strides count those.  Sums and
  * states stay f32, and what is written rounds to nearest even.  Only tables of a device take it, where their entry `half` says
- * so; such rows lie at multiples of 16 bytes. */
+ * so; such rows lie at multiples of 16 bytes.  `half_h`: the scan's states are bf16; the reference and a device take it. */
 #ifndef FM_KERNELS_KERNELS_H
 #define FM_KERNELS_KERNELS_H
 
@@ -32,9 +32,11 @@ typedef struct fm_ragged {
     size_t n_seq;
     const size_t *begin;      /* (n_seq + 1) */
     size_t n_tokens, longest; /* in all, and of the longest sequence */
+    const uint32_t *seen;     /* (n_seq) tokens of each sequence before the step; NULL where nobody asks (half_h does) */
 } fm_ragged;
 
-/* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none. */
+/* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none.
+ * `at` and `stride` count floats also where what lies there is bf16. */
 typedef struct fm_states {
     fm_real *const *list; /* (n_seq) */
     fm_real *rows;        /* (n_seq, stride) */
@@ -154,6 +156,7 @@ typedef struct fm_scan_args {
     size_t d_inner, d_state; /* d_state <= FM_D_STATE_MAX */
     bool hold;               /* leave h as it was */
     bool half;               /* y, u, dt and z */
+    bool half_h;             /* h, which after every token, when y is made, rounds as dither.h says; never with `kept` */
     fm_real *kept;           /* fm_scan_kept_floats() of them, or NULL */
     void *packed;            /* where the table `packs`: the pack of y as well; else NULL */
     fm_xform form;           /* of that pack */

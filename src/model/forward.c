@@ -337,6 +337,7 @@ static void begin(job *j, const fm_forward *f, void *scratch, size_t scratch_byt
                           .state = j->s.t.in.state,
                           .n_tokens = j->T,
                           .half = !f->log && fm_rows_half(f->m, f->k, j->T),
+                          .half_states = f->half_states,
                           .log_tokens = f->log_tokens,
                           .watcher = f->watcher};
 }

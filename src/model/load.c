@@ -202,12 +202,13 @@ static fm_status place_layers(fm_model *m, fm_arena *arena, fm_error *err)
 {
     const fm_config *c = &m->config;
     fm_layer *layers = FM_PUSH(arena, fm_layer, c->n_layer);
-    size_t state = 0, n_weights = 0;
+    size_t state = 0, half = 0, n_weights = 0;
     for (size_t l = 0; l < c->n_layer; l++) {
         const fm_block *block = m->arch->block(c, l);
         fm_tensor *w = FM_PUSH(arena, fm_tensor, block->n_weights);
-        if (arena->base) layers[l] = (fm_layer){block, w, state, n_weights};
+        if (arena->base) layers[l] = (fm_layer){block, w, state, half, n_weights};
         state += block->state_floats(c);
+        half += fm_block_half_floats(block, c);
         n_weights += block->n_weights;
         for (size_t i = 0; i < block->n_weights; i++) {
             const fm_model_weight mw = {.def = &block->weights[i], .layer = l};
@@ -216,6 +217,7 @@ static fm_status place_layers(fm_model *m, fm_arena *arena, fm_error *err)
     }
     m->layers = layers;
     m->state_floats = state;
+    m->half_state_floats = half;
     return FM_OK;
 }
 

@@ -26,6 +26,7 @@ struct fm_model {
     fm_layer *layers;                   /* (n_layer) */
     bool head_differs;                  /* from the embedding, though the configuration ties them: it is used */
     size_t state_floats;                /* of one sequence, all layers */
+    size_t half_state_floats;           /* the same where states are bf16 */
     void *memory;                       /* one block: layers, weight lists, small tensors in f32 */
     fm_device *device;                  /* where the weights are; NULL: the CPU */
     void *device_memory;                /* all of them, there */
@@ -88,8 +89,13 @@ typedef struct fm_piece {
     const int32_t *tokens;   /* (n), or NULL with embeddings */
     const float *embeddings; /* (n, d_model) */
     size_t n;
-    float *state; /* the sequence's, read and written */
+    float *state;  /* the sequence's, read and written */
+    uint32_t seen; /* its tokens before these, modulo 2^32; states in bf16 round by it */
 } fm_piece;
+
+/* A sequence's state with all that can be bf16 (fm_forward.half_states), from f32, to nearest even; and back, where it lies. */
+void fm_state_narrow(const fm_model *m, float *out, const float *state);
+void fm_state_widen(const fm_model *m, float *state);
 
 #define FM_LOGIT_ROWS        ((size_t)32) /* rows of logits computed at once */
 #define FM_LOGIT_ROWS_DEVICE ((size_t)256)
@@ -135,6 +141,7 @@ typedef struct fm_forward {
     const fm_scan_watcher *watcher; /* of every layer's scan, whose rows lie where the model is; NULL: none */
     bool (*cancel)(void *ctx);      /* asked before each layer; NULL: cannot be cancelled */
     void *ctx;
+    bool half_states;  /* on a device: pieces' states are as fm_state_narrow() makes them */
     float *log;        /* not NULL: states are held, and what would move them is written here (fm_log_floats()) */
     size_t log_tokens; /* for which the log has room */
     void *host;        /* on a device: fm_forward_host_bytes() of its locked memory on the host */

@@ -9,6 +9,7 @@ fm_lists fm_lists_place(fm_arena *a, size_t T, size_t n_pieces)
     l.ids = FM_PUSH(a, int32_t, T);
     l.begin = FM_PUSH(a, size_t, n_pieces + 1);
     l.state = FM_PUSH(a, float *, n_pieces);
+    l.seen = FM_PUSH(a, uint32_t, n_pieces);
     return l;
 }
 
@@ -21,11 +22,12 @@ size_t fm_pieces_tokens(const fm_piece *pieces, size_t n_pieces)
 
 fm_ragged fm_lists_fill(const fm_lists *host, const fm_lists *seen, const fm_piece *pieces, size_t n_pieces)
 {
-    fm_ragged r = {.n_seq = n_pieces, .begin = seen->begin};
+    fm_ragged r = {.n_seq = n_pieces, .begin = seen->begin, .seen = seen->seen};
     for (size_t i = 0; i < n_pieces; i++) {
         const fm_piece *p = &pieces[i];
         host->begin[i] = r.n_tokens;
         host->state[i] = p->state;
+        host->seen[i] = p->seen;
         if (p->tokens) memcpy(host->ids + r.n_tokens, p->tokens, p->n * sizeof *p->tokens);
         if (p->n > r.longest) r.longest = p->n;
         r.n_tokens += p->n;

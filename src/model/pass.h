@@ -6,9 +6,10 @@
 
 /* As kernels see them, and as the host fills them: the same on the CPU. */
 typedef struct fm_lists {
-    int32_t *ids;  /* (T) */
-    size_t *begin; /* (n_pieces + 1) */
-    float **state; /* (n_pieces) */
+    int32_t *ids;   /* (T) */
+    size_t *begin;  /* (n_pieces + 1) */
+    float **state;  /* (n_pieces) */
+    uint32_t *seen; /* (n_pieces) */
 } fm_lists;
 
 fm_lists fm_lists_place(fm_arena *a, size_t T, size_t n_pieces);

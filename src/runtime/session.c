@@ -15,11 +15,11 @@ typedef struct places {
     fm_arena *host, *device;
 } places;
 
-static fm_point place_point(places to, const fm_model *m)
+static fm_point place_point(places to, const fm_session *s)
 {
     fm_point p = {0};
-    p.state = FM_PUSH(to.device, float, m->state_floats);
-    p.logits = FM_PUSH(to.host, float, m->config.vocab);
+    p.state = FM_PUSH(to.device, float, s->state_floats);
+    p.logits = FM_PUSH(to.host, float, s->m->config.vocab);
     return p;
 }
 
@@ -28,12 +28,13 @@ static void place_sequences(places to, fm_session *s)
     fm_sequence *seqs = FM_PUSH(to.host, fm_sequence, s->n_seq);
     for (size_t i = 0; i < s->n_seq; i++) {
         fm_sequence q = {0};
-        q.live = place_point(to, s->m);
-        q.mark = place_point(to, s->m);
-        if (s->cancel) q.undo = place_point(to, s->m);
+        q.live = place_point(to, s);
+        q.mark = place_point(to, s);
+        if (s->cancel) q.undo = place_point(to, s);
         if (seqs) seqs[i] = q;
     }
     s->seqs = seqs;
+    s->narrowed = s->half_states ? FM_PUSH(to.host, float, s->state_floats) : NULL;
 }
 
 static void place_trial(places to, fm_session *s)
@@ -94,6 +95,13 @@ static fm_status configure(fm_session *s, const fm_model *m, const fm_session_op
                        s->chunk, SEQ_MAX, CHUNK_MAX);
     if (s->draft_max > DRAFT_LIMIT)
         return fm_fail(err, FM_ERR_LIMIT, "drafts of %zu tokens: at most %zu are possible", s->draft_max, DRAFT_LIMIT);
+    if (o->bf16_states && !m->device)
+        return fm_fail(err, FM_ERR_UNSUPPORTED,
+                       "states in bf16, but %s is on the CPU, whose states are f32: take it to a GPU (--device cuda), or leave "
+                       "the states in f32 (--states f32)",
+                       m->source.path);
+    s->half_states = o->bf16_states;
+    s->state_floats = o->bf16_states ? m->half_state_floats : m->state_floats;
     *threads = o->threads;
     return fm_model_kernels(m, o->cpu, &s->k, threads, err);
 }
@@ -219,7 +227,7 @@ void fm_point_copy(const fm_session *s, fm_point *to, fm_point *from)
 {
     fm_point_settle(s, from);
     to->there = NULL;
-    fm_device_copy(s->m->device, to->state, from->state, s->m->state_floats * sizeof(float));
+    fm_device_copy(s->m->device, to->state, from->state, s->state_floats * sizeof(float));
     if (from->has_logits) memcpy(to->logits, from->logits, s->m->config.vocab * sizeof(float));
     to->tokens = from->tokens;
     to->has_logits = from->has_logits;
@@ -227,7 +235,7 @@ void fm_point_copy(const fm_session *s, fm_point *to, fm_point *from)
 
 void fm_point_clear(const fm_session *s, fm_point *p)
 {
-    fm_device_zero(s->m->device, p->state, s->m->state_floats * sizeof(float));
+    fm_device_zero(s->m->device, p->state, s->state_floats * sizeof(float));
     p->tokens = 0;
     p->there = NULL;
     p->has_logits = false;

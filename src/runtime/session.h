@@ -8,7 +8,7 @@
 typedef struct fm_point {
     uint64_t tokens;
     bool has_logits;
-    float *state;       /* (state_floats), on the model's device */
+    float *state;       /* (state_floats of the session), on the model's device */
     float *logits;      /* (vocab) */
     const float *there; /* not NULL: its logits still are in the scratch on the device, where the next pass overwrites them */
 } fm_point;
@@ -48,6 +48,9 @@ struct fm_session {
     bool (*cancel)(void *ctx);
     void *cancel_ctx;
     size_t n_seq, chunk, draft_max;
+    bool half_states;    /* they are bf16 there (fm_state_narrow()) */
+    size_t state_floats; /* of a point */
+    float *narrowed;     /* (state_floats) on the host: one on its way there */
     fm_trial trial;
     void *memory;
     void *device_memory, *host; /* on a device: states, logs and scratch lie there; what is copied from and to it */

@@ -69,9 +69,10 @@ FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_err
     fm_point_settle(s, &q->live);
     st->tokens = q->live.tokens;
     st->has_logits = q->live.has_logits;
-    fm_device_download(s->m->device, st->state, q->live.state, s->m->state_floats * sizeof(float));
+    fm_device_download(s->m->device, st->state, q->live.state, s->state_floats * sizeof(float));
     if (st->has_logits) memcpy(st->logits, q->live.logits, s->m->config.vocab * sizeof(float));
     const fm_status copied = fm_device_wait(s->m->device, err);
+    if (s->half_states) fm_state_widen(s->m, st->state);
     if (copied == FM_OK)
         *out = st;
     else
@@ -106,7 +107,8 @@ FM_API fm_status fm_state_put(fm_session *s, fm_seq seq, const fm_state *st, boo
     fm_sequence *q = fm_session_change(s, seq, err);
     if (!q) return FM_ERR_ARGUMENT;
     FM_TRY(check_same_model(s, st, force, err));
-    fm_device_upload(s->m->device, q->live.state, st->state, s->m->state_floats * sizeof(float));
+    if (s->half_states) fm_state_narrow(s->m, s->narrowed, st->state);
+    fm_device_upload(s->m->device, q->live.state, s->half_states ? s->narrowed : st->state, s->state_floats * sizeof(float));
     if (st->has_logits) memcpy(q->live.logits, st->logits, s->m->config.vocab * sizeof(float));
     q->live.tokens = st->tokens;
     q->live.there = NULL;

@@ -112,13 +112,19 @@ static void want_id(step *t, const fm_span *p, fm_row_owner *o)
     t->drawn |= o->id && d->temperature > 0;
 }
 
+/* Tokens of the sequence before the piece that comes next of this span. */
+static uint64_t tokens_before(const step *t, uint32_t span)
+{
+    const fm_span *p = &t->spans[span];
+    return p->reset && !t->s->done[span] ? 0 : fm_session_find(t->s, p->seq, NULL)->live.tokens;
+}
+
 /* Rows of this piece that want logits, or ids made of them. */
 static void want_rows(step *t, uint32_t span, size_t begin, size_t n)
 {
     fm_session *s = t->s;
     const fm_span *p = &t->spans[span];
-    const fm_point *live = &fm_session_find(s, p->seq, NULL)->live;
-    const uint64_t before = p->reset && !s->done[span] ? 0 : live->tokens;
+    const uint64_t before = tokens_before(t, span);
     for (size_t i = 0; i < n; i++) {
         fm_row_owner o = {.span = span, .i = s->done[span] + i, .seen = before + i + 1};
         o.last = o.i + 1 == p->n;
@@ -151,7 +157,8 @@ static bool fill_chunk(step *t)
             (fm_piece){.tokens = p->tokens ? p->tokens + s->done[i] : NULL,
                        .embeddings = p->embeddings ? p->embeddings + s->done[i] * s->m->config.d_model : NULL,
                        .n = n,
-                       .state = q->live.state};
+                       .state = q->live.state,
+                       .seen = (uint32_t)tokens_before(t, i)};
         s->piece_span[t->n_pieces++] = i;
         want_rows(t, i, t->n_tokens, n);
         t->n_tokens += n;
@@ -326,6 +333,7 @@ static fm_status run_chunk(step *t, fm_error *err)
                           .on_hidden = t->watched ? take_hidden : NULL,
                           .cancel = cancellable(t) ? ask : NULL,
                           .ctx = t,
+                          .half_states = s->half_states,
                           .log = t->held ? s->trial.log : NULL,
                           .log_tokens = s->draft_max + 1,
                           .host = s->host,

@@ -46,12 +46,15 @@ void fm_trial_move(fm_session *s)
 {
     fm_trial *t = &s->trial;
     if (!t->seq || t->moved == t->kept) return;
-    const fm_piece piece = {.n = t->kept - t->moved, .state = fm_session_find(s, t->seq, NULL)->live.state};
+    const fm_point *live = &fm_session_find(s, t->seq, NULL)->live;
+    const size_t n = t->kept - t->moved;
+    const fm_piece piece = {.n = n, .state = live->state, .seen = (uint32_t)(live->tokens - n)};
     const fm_forward f = {.m = s->m,
                           .k = &s->k,
                           .pool = s->pool,
                           .pieces = &piece,
                           .n_pieces = 1,
+                          .half_states = s->half_states,
                           .log = t->log,
                           .log_tokens = s->draft_max + 1,
                           .host = s->host,

@@ -53,7 +53,12 @@ class Errors(Case):
         self.fails(("perplexity", "-p", "a b", "--reset"), 2, "--window")
         self.fails(("generate", "--ids", "1", "-p", "x"), 2, "more than once")
         self.fails(("tokenize", "-f", "x", "-p", "x"), 2, "more than once")
+        self.fails(("train", "x.yaml", "--states", "bf16"), 2, "--states")
         self.fails(("run", "hello", "-p", "x"), 2, "more than once")
+
+    def test_states_in_bf16_are_for_a_gpu(self):
+        self.fails(("generate", "--states", "bf16", "--ids", "1", "-n", "1"), 1, "tales.gguf", "--device cuda", "--states f32")
+        self.fails(("generate", "--states", "f16", "--ids", "1", "-n", "1"), 2, "f16", "bf16|f32")
 
     def test_input(self):
         self.fails(("generate", "--ids", "99999", "-n", "1"), 1, "99999", "4095")

@@ -204,6 +204,10 @@ class Interfaces(Case):
         self.assertEqual(j["device_bytes"], sum(j[f"device_{k}_bytes"] for k in ("weight", "state", "scratch")))
         more = good_json("inspect", TALES, "--json", "--device", "cuda", "--batch", 8, "-b", 64)
         self.assertEqual(more["device_state_bytes"], 2 * j["device_state_bytes"])
+        half = good_json("inspect", TALES, "--json", "--device", "cuda", "--batch", 4, "-b", 64, "--states", "bf16")
+        floats = 12 * 512 * (3 + 16)  # 12 layers of a window of 3 and 16 states, of which the states halve
+        self.assertEqual(19 * half["device_state_bytes"], 11 * j["device_state_bytes"])
+        self.assertEqual(j["state_bytes"], 4 * floats)
         self.fails(("inspect", TALES, "--device", "cuda", "--batch", "1,2"), 1, "--batch 1,2")
 
     def test_bench(self):

@@ -214,10 +214,16 @@ static void bench_norm(bench *b, size_t n, size_t d, size_t stride, fm_xform for
 static fm_ragged step_of(bench *b, size_t n_seq, size_t n)
 {
     size_t *begin = malloc((n_seq + 1) * sizeof *begin);
-    if (!begin) stop("out of memory");
+    uint32_t *seen = calloc(n_seq, sizeof *seen);
+    if (!begin || !seen) stop("out of memory");
     for (size_t s = 0; s <= n_seq; s++) begin[s] = s * n;
-    const fm_ragged r = {n_seq, uploaded(b, begin, (n_seq + 1) * sizeof *begin), n_seq * n, n};
+    const fm_ragged r = {.n_seq = n_seq,
+                         .begin = uploaded(b, begin, (n_seq + 1) * sizeof *begin),
+                         .n_tokens = n_seq * n,
+                         .longest = n,
+                         .seen = uploaded(b, seen, n_seq * sizeof *seen)};
     free(begin);
+    free(seen);
     return r;
 }
 
@@ -276,12 +282,12 @@ static void scan_turn(bench *b, void *ctx, size_t turn)
     b->k->scan(&run, &a);
 }
 
-/* Packed: the pack in the place of y. */
-static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, fm_xform form)
+/* Packed: the pack in the place of y.  half_h: states in bf16. */
+static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, fm_xform form, bool half_h)
 {
-    const size_t T = n_seq * n, D = D_INNER, state = d_state * D;
+    const size_t T = n_seq * n, D = D_INNER, state = half_h ? d_state * D / 2 : d_state * D;
     step_bench c = {.state = n_seq * state};
-    turns_for(b, 4.0 * (double)(4 * T * D + state + 2 * n_seq * state + 2 * d_state * T));
+    turns_for(b, 4.0 * (double)(4 * T * D + d_state * D + 2 * n_seq * state + 2 * d_state * T));
     c.scan =
         (fm_scan_args){.y_stride = D, .u_stride = D, .dt_stride = D, .z_stride = 2 * D, .bc_stride = WIDTH_Q, .d_inner = D};
     c.scan.d_state = d_state;
@@ -291,7 +297,7 @@ static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, fm_xfor
     c.scan.z = noise(b, b->turns * T * 2 * D, 1.0f, 0.0f);
     c.scan.dt_bias = noise(b, D, 0.1f, 0.0f);
     c.scan.skip = noise(b, D, 1.0f, 0.0f);
-    c.scan.A = noise(b, b->turns * state, 1.0f, -8.0f);
+    c.scan.A = noise(b, b->turns * d_state * D, 1.0f, -8.0f);
     c.scan.B = noise(b, b->turns * T * WIDTH_Q, 1.0f, 0.0f);
     c.scan.C = c.scan.B + d_state;
     c.scan.h = (fm_states){.rows = noise(b, b->turns * c.state, 1.0f, 0.0f), .stride = state};
@@ -300,8 +306,10 @@ static void bench_scan(bench *b, size_t n_seq, size_t n, size_t d_state, fm_xfor
     c.scan.form = pack.form;
     c.scan.alone = true;
     c.r = step_of(b, n_seq, n);
+    c.scan.half_h = half_h; /* what the noise is as bf16 does not matter */
     b->tokens = T;
-    snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s", n_seq, n, d_state, pack_name(form));
+    snprintf(b->what, sizeof b->what, "%zu x %zu tokens, %zu%s%s", n_seq, n, d_state, pack_name(form),
+             half_h ? " bf16 states" : "");
     report(b, scan_turn, &c);
 }
 
@@ -537,19 +545,21 @@ static void all_convs(bench *b)
 static void all_scans(bench *b)
 {
     static const size_t n_seq[] = {1, 4, 16, 64, 256}, n[] = {16, 512, 2048, 8192};
-    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, NO_PACK);
-    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, NO_PACK);
-    bench_scan(b, 4, 512, D_STATE, NO_PACK);
-    bench_scan(b, 16, 128, D_STATE, NO_PACK);
-    bench_scan(b, 1, 2048, D_STATE, FM_X_BF16);
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, NO_PACK, false);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, NO_PACK, false);
+    bench_scan(b, 4, 512, D_STATE, NO_PACK, false);
+    bench_scan(b, 16, 128, D_STATE, NO_PACK, false);
+    bench_scan(b, 1, 2048, D_STATE, FM_X_BF16, false);
     for (size_t i = 0; i < 4; i++) {
-        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_256);
-        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_32);
+        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_256, false);
+        bench_scan(b, n_seq[i], 1, D_STATE, FM_X_Q8_32, false);
     }
-    bench_scan(b, 24, 1, D_STATE, FM_X_Q8_256);
-    bench_scan(b, 33, 1, D_STATE, FM_X_Q8_256);
-    bench_scan(b, 1, 2048, 8, NO_PACK);
-    bench_scan(b, 1, 2048, 64, NO_PACK);
+    bench_scan(b, 24, 1, D_STATE, FM_X_Q8_256, false);
+    bench_scan(b, 33, 1, D_STATE, FM_X_Q8_256, false);
+    bench_scan(b, 1, 2048, 8, NO_PACK, false);
+    bench_scan(b, 1, 2048, 64, NO_PACK, false);
+    for (size_t i = 0; i < FM_COUNT(n_seq); i++) bench_scan(b, n_seq[i], 1, D_STATE, NO_PACK, true);
+    for (size_t i = 0; i < FM_COUNT(n); i++) bench_scan(b, 1, n[i], D_STATE, NO_PACK, true);
 }
 
 static void all_rows(bench *b)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/dither.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
 enum { SEQ_MAX = 5, SIDES = 2 };
@@ -19,12 +20,14 @@ typedef struct scan_case {
     fm_ragged ragged;
     size_t begin[SEQ_MAX + 1];
     float *h[SEQ_MAX];
+    uint32_t seen[SEQ_MAX]; /* with states in bf16 */
 } scan_case;
 
 static void call(void *ctx, const fm_run *run)
 {
     scan_case *c = ctx;
     c->ragged = kc_ragged(c->begin, c->ragged.n_seq);
+    c->ragged.seen = kc_list(KC_LIST_SEEN, c->seen, sizeof c->seen);
     c->a.ragged = &c->ragged;
     c->a.h = (fm_states){.list = kc_list(KC_LIST_STATES, c->h, sizeof c->h)};
     c->k->scan(run, &c->a);
@@ -63,6 +66,7 @@ static scan_case slice(const scan_case *from, size_t s, size_t first, size_t las
     c.begin[0] = 0;
     c.begin[1] = last - first;
     c.h[0] = from->h[s];
+    c.seen[0] = from->seen[s] + (uint32_t)first;
     c.a.y += row * c.a.y_stride;
     c.a.u += row * c.a.u_stride;
     c.a.dt += row * c.a.dt_stride;
@@ -268,6 +272,110 @@ static void check_half(kc *t, size_t d_inner, size_t d_state, bool one_each)
     kc_release(t);
 }
 
+/* ---- States in bf16 ---- */
+
+static scan_case fresh_half_h(kc *t, const scan_case *from)
+{
+    scan_case c = fresh(t, from, from->k);
+    c.a.half_h = true;
+    for (size_t s = 0; s < c.ragged.n_seq; s++) c.h[s] = kc_half(t, from->h[s], state_floats(from));
+    return c;
+}
+
+static void same_half_h(kc *t, const scan_case *got, const scan_case *want, const char *where)
+{
+    kc_same(t, got->a.y, want->a.y, y_floats(got) * sizeof(float), where);
+    for (size_t s = 0; s < got->ragged.n_seq; s++)
+        kc_same(t, got->h[s], want->h[s], state_floats(got) * sizeof(uint16_t), where);
+}
+
+/* What they are to be: states in f32 go token by token, and round between. */
+static scan_case token_by_token(kc *t, const scan_case *input)
+{
+    scan_case c = fresh(t, input, input->k);
+    const size_t d = c.a.d_inner;
+    for (size_t s = 0; s < c.ragged.n_seq; s++) {
+        for (size_t i = 0; i < c.begin[s + 1] - c.begin[s]; i++) {
+            scan_case one = slice(&c, s, i, i + 1);
+            kc_parts(call, &one, 1);
+            for (size_t k = 0; k < state_floats(&c); k++) {
+                const uint32_t state = (uint32_t)(k / d);
+                const uint32_t word = fm_dither_word((uint32_t)(k % d), state & ~1u, one.seen[0]);
+                c.h[s][k] = fm_dither(c.h[s][k], word, state);
+            }
+        }
+        c.h[s] = kc_half(t, c.h[s], state_floats(&c));
+    }
+    return c;
+}
+
+static void check_half_h(kc *t, const shape *p, bool one_each)
+{
+    static const size_t begins[][SEQ_MAX] = {{0, 22, 22, 23, 30}, {0, 1, 2, 3, 4}};
+    static const uint32_t seen[SEQ_MAX] = {0, 5, 1000003, UINT32_MAX - 3};
+    scan_case in = make(t, p, begins[one_each][4]);
+    in.ragged.n_seq = 4;
+    memcpy(in.begin, begins[one_each], sizeof begins[0]);
+    memcpy(in.seen, seen, sizeof seen);
+    for (size_t s = 0; s < in.ragged.n_seq; s++) {
+        in.h[s] = kc_input(t, state_floats(&in), p->kind);
+        for (size_t i = 0; i < state_floats(&in); i++) in.h[s][i] = kc_rounded(in.h[s][i]);
+    }
+    const scan_case want = token_by_token(t, &in);
+    scan_case whole = fresh_half_h(t, &in), cut = fresh_half_h(t, &in), held = fresh_half_h(t, &in);
+    kc_parts(call, &whole, 1);
+    same_half_h(t, &whole, &want, "states in bf16: not those of f32, rounded after every token");
+    for (size_t s = 0; s < cut.ragged.n_seq; s++) {
+        const size_t n = cut.begin[s + 1] - cut.begin[s], at = n < 9 ? n / 2 : 9;
+        scan_case head = slice(&cut, s, 0, at), tail = slice(&cut, s, at, n);
+        kc_parts(call, &head, 1);
+        kc_parts(call, &tail, 1);
+    }
+    same_half_h(t, &cut, &want, "states in bf16: cut or alone, a sequence has other bits");
+    held.a.hold = true;
+    kc_parts(call, &held, 1);
+    kc_same(t, held.a.y, want.a.y, y_floats(&held) * sizeof(float), "states in bf16: held, the outputs have other bits");
+    held.a.hold = false;
+    float *y = held.a.y;
+    held.a.y = NULL;
+    kc_parts(call, &held, 1);
+    held.a.y = y;
+    same_half_h(t, &held, &want, "states in bf16: held and then moved without y, they have other bits");
+    kc_release(t);
+}
+
+/* A state that adds a tenth of a step of bf16 each time, and one that loses as much, stay within three steps of where they would
+ * be; chance would stray by seven, and to nearest they would not move. */
+static void check_drift(kc *t)
+{
+    enum { N = 64, TOKENS = 500 };
+    const float step = 0x1p-7f / 10.0f;
+    for (uint32_t c = 0; c < N; c++) {
+        float up = 1.0f, down = 2.0f - 0x1p-7f;
+        for (uint32_t i = 0; i < TOKENS; i++) {
+            const uint32_t word = fm_dither_word(c, 4, i);
+            up = fm_dither(up + step, word, 4);
+            down = fm_dither(down - step, word, 5);
+        }
+        kc_near(t, (double)up, 1.0 + TOKENS * (double)step, 0x3p-7, "a state that grows slowly");
+        kc_near(t, (double)down, 2.0 - 0x1p-7 - TOKENS * (double)step, 0x3p-7, "a state that shrinks slowly");
+    }
+}
+
+static void check_half_states(kc *t)
+{
+    if (!kc_on_device() && t->k.scan != t->ref.scan) return;
+    check_drift(t);
+    for (int one_each = 0; one_each < 2; one_each++) {
+        for (size_t n = 1; n <= 20; n += n < 8 ? 7 : 4)
+            check_half_h(t, &(shape){37, n, KC_NORMAL, true, true, 0, false}, one_each);
+        for (size_t n = 8; n <= 16; n += 8) check_half_h(t, &(shape){128, n, KC_NORMAL, true, true, 0, true}, one_each);
+        check_half_h(t, &(shape){64, 70, KC_NORMAL, true, false, 0, true}, one_each);
+        check_half_h(t, &(shape){64, 16, KC_SPECIAL, true, true, 0, true}, one_each);
+        check_half_h(t, &(shape){64, 16, KC_TINY, false, true, 0, true}, one_each);
+    }
+}
+
 /* Exponents out of range, exactly: a decay of 2^-inf forgets, one of 1 keeps to the bit. */
 static void check_limits(kc *t)
 {
@@ -350,6 +458,7 @@ static void check(kc *t)
         check_half(t, 128, n, false);
         check_half(t, 384, n, true);
     }
+    check_half_states(t);
     check_limits(t);
 }
 

@@ -3,7 +3,8 @@
  * usage: stepcheck MODEL...
  *
  * A step that is watched (on_hidden) is never recorded.  Two sessions take the same tokens, one watched and one not, in steps of
- * 1 to 16 sequences, for logits and for the likeliest ids; both then take one watched step more, which shows their states. */
+ * 1 to 16 sequences, for logits and for the likeliest ids, with states in f32 and in bf16; both then take one watched step more,
+ * which shows their states. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,9 +33,10 @@ static void look(void *ctx, size_t layer, size_t first, size_t n_rows, const flo
     (void)ctx, (void)layer, (void)first, (void)n_rows, (void)rows;
 }
 
-static void open_side(side *a, const fm_model *m, size_t n)
+static void open_side(side *a, const fm_model *m, size_t n, bool half)
 {
-    check(fm_session_open(&a->s, m, &(fm_session_options){.n_seq = MOST, .chunk = MOST, .threads = 1}, &err));
+    const fm_session_options o = {.n_seq = MOST, .chunk = MOST, .threads = 1, .bf16_states = half};
+    check(fm_session_open(&a->s, m, &o, &err));
     for (size_t i = 0; i < n; i++) check(fm_seq_new(a->s, &a->seq[i], &err));
 }
 
@@ -68,14 +70,14 @@ static size_t compare(const side *a, const side *b, size_t n, size_t vocab, doub
 
 static size_t launches; /* of a recorded step of one column; 0: none was recorded, and nothing compared */
 
-static bool run(const fm_model *m, size_t n, fm_want want)
+static bool run(const fm_model *m, size_t n, fm_want want, bool half)
 {
     const size_t vocab = fm_model_get_info(m).vocab;
     side a, b;
     double worst = 0.0;
     size_t differ = 0, other_ids = 0;
-    open_side(&a, m, n);
-    open_side(&b, m, n);
+    open_side(&a, m, n, half);
+    open_side(&b, m, n, half);
     for (int at = 0; at < STEPS; at++) {
         step(&a, n, at, vocab, want, true);
         step(&b, n, at, vocab, want, false);
@@ -87,8 +89,8 @@ static bool run(const fm_model *m, size_t n, fm_want want)
     const size_t after = compare(&a, &b, n, vocab, &worst);
     const bool good = !differ && !after && !other_ids;
     if (!good)
-        printf("  %zu columns, %s: %zu logits of recorded steps and %zu after them differ (by %.3g), %zu ids\n", n,
-               want == FM_WANT_LAST ? "logits" : "ids", differ, after, worst, other_ids);
+        printf("  %zu columns, %s, states in %s: %zu logits of recorded steps and %zu after them differ (by %.3g), %zu ids\n",
+               n, want == FM_WANT_LAST ? "logits" : "ids", half ? "bf16" : "f32", differ, after, worst, other_ids);
     if (n == 1) launches = fm_session_launches(b.s);
     fm_session_free(a.s);
     fm_session_free(b.s);
@@ -104,9 +106,9 @@ int main(int argc, char **argv)
         check(fm_model_open(&m, argv[i], &(fm_model_options){.device = "cuda", .no_tokenizer = true}, &err));
         const fm_model_info info = fm_model_get_info(m);
         bool good = true;
-        for (size_t k = 0; k < sizeof columns / sizeof *columns; k++) {
-            good &= run(m, columns[k], FM_WANT_LAST);
-            good &= run(m, columns[k], FM_WANT_LIKELIEST);
+        for (size_t k = 0; k < 2 * sizeof columns / sizeof *columns; k++) {
+            good &= run(m, columns[k / 2], FM_WANT_LAST, k % 2);
+            good &= run(m, columns[k / 2], FM_WANT_LIKELIEST, k % 2);
         }
         good &= launches > 0;
         printf("%s: %s, %s, %zu states, %zu launches a token\n", good ? "same bits" : "OTHER BITS", info.name, info.type,

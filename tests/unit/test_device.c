@@ -4,6 +4,7 @@
 
 #include "kernelcheck/fake_gpu.h"
 #include "runtime/session.h"
+#include "runtime/state.h"
 #include "unit/tiny_model.h"
 
 enum { N = 24, CHUNK = 32, VOCAB = TINY_VOCAB, LOGITS_BYTES = VOCAB * sizeof(float), LIBRARY_BYTES = 1 << 20 };
@@ -423,6 +424,121 @@ static void drafts_roll_back_there(void **state)
     fm_session_free(s);
 }
 
+/* ---- States in bf16 ---- */
+
+static fm_session *open_half(const fm_model *m, size_t chunk)
+{
+    fm_session *s;
+    const fm_session_options o = {.n_seq = 3, .chunk = chunk, .threads = 1, .draft_max = 7, .bf16_states = true};
+    assert_ok(fm_session_open(&s, m, &o, NULL));
+    return s;
+}
+
+static float *state_of(fm_session *s, fm_seq seq, fm_state **st)
+{
+    assert_ok(fm_state_take(st, s, seq, NULL));
+    return (*st)->state;
+}
+
+/* The state and the logits of the same tokens, however they came. */
+static void assert_same_point(fm_session *a, fm_seq p, fm_session *b, fm_seq q)
+{
+    fm_state *x, *y;
+    const float *one = state_of(a, p, &x), *other = state_of(b, q, &y);
+    assert_memory_equal(one, other, x->state_floats * sizeof(float));
+    assert_memory_equal(fm_seq_logits(a, p), fm_seq_logits(b, q), LOGITS_BYTES);
+    fm_state_free(x);
+    fm_state_free(y);
+}
+
+static void bf16_states_do_not_depend_on_the_cut(void **state)
+{
+    const bed *b = *state;
+    fm_session *s = open_half(b->gpu, CHUNK), *small = open_half(b->gpu, 3);
+    const fm_seq whole = new_seq(s, N_TEXT), cut = new_seq(small, N_TEXT), single = new_seq(s, 0);
+    for (size_t i = 0; i < N_TEXT; i++) assert_ok(fm_seq_append(s, single, text + i, 1, NULL));
+    assert_same_point(s, whole, small, cut);
+    assert_same_point(s, whole, s, single);
+    fm_seq fork;
+    assert_ok(fm_seq_mark(s, whole, NULL));
+    assert_ok(fm_seq_fork(s, whole, &fork, NULL));
+    assert_ok(fm_seq_append(s, whole, text, 4, NULL));
+    assert_ok(fm_seq_append(s, fork, text, 4, NULL));
+    assert_same_point(s, whole, s, fork);
+    assert_ok(fm_seq_rewind(s, whole, NULL));
+    assert_same_point(s, whole, s, single);
+    assert_ok(fm_step(s, &(fm_span){.seq = fork, .tokens = text, .n = N_TEXT, .reset = true, .want = FM_WANT_LAST}, 1, NULL));
+    assert_same_point(s, fork, s, single);
+    fm_session_free(s);
+    fm_session_free(small);
+}
+
+/* Outside it is a state like any other, which comes back to the bit, and is near to the one in f32 but not the same. */
+static void bf16_states_leave_as_f32(void **state)
+{
+    const bed *b = *state;
+    fm_session *s = open_half(b->gpu, CHUNK), *other = open_half(b->gpu, CHUNK), *plain = open_session(b->gpu, 1);
+    const fm_seq seq = new_seq(s, N_TEXT), back = new_seq(other, 1), f32 = new_seq(plain, N_TEXT);
+    fm_state *st, *want;
+    const float *got = state_of(s, seq, &st), *exact = state_of(plain, f32, &want);
+    double error = 0, norm = 0;
+    assert_int_equal(st->state_floats, want->state_floats);
+    for (size_t i = 0; i < st->state_floats; i++) {
+        error += (double)(got[i] - exact[i]) * (double)(got[i] - exact[i]);
+        norm += (double)exact[i] * (double)exact[i];
+    }
+    assert_true(error > 0 && error < 1e-4 * norm);
+    assert_ok(fm_state_put(other, back, st, false, NULL));
+    assert_same_point(s, seq, other, back);
+    assert_ok(fm_seq_append(s, seq, text, 5, NULL));
+    assert_ok(fm_seq_append(other, back, text, 5, NULL));
+    assert_same_point(s, seq, other, back);
+    fm_state_free(st);
+    fm_state_free(want);
+    fm_session_free(s);
+    fm_session_free(other);
+    fm_session_free(plain);
+}
+
+/* What is kept of a draft moves the states to the bits of a step. */
+static void bf16_states_follow_drafts(void **state)
+{
+    const bed *b = *state;
+    fm_session *s = open_half(b->gpu, CHUNK);
+    const fm_seq seq = new_seq(s, N_TEXT), plain = new_seq(s, N_TEXT);
+    assert_ok(fm_trial_begin(s, seq, text, 6, NULL));
+    assert_ok(fm_trial_keep(s, NULL));
+    fm_trial_move(s);
+    assert_ok(fm_trial_keep(s, NULL));
+    fm_trial_end(s);
+    assert_ok(fm_seq_append(s, plain, text, 3, NULL));
+    assert_same_point(s, seq, s, plain);
+    fm_session_free(s);
+}
+
+static void bf16_states_take_less_and_a_gpu(void **state)
+{
+    const bed *b = *state;
+    fm_error err = {0};
+    fm_session *s;
+    fm_device_bytes half, whole;
+    fm_session_options o = {.n_seq = 5, .chunk = CHUNK};
+    assert_ok(fm_session_device_bytes(b->gpu, &o, &whole, NULL));
+    o.bf16_states = true;
+    assert_ok(fm_session_device_bytes(b->gpu, &o, &half, NULL));
+    const fm_config *c = &b->gpu->config;
+    const size_t window = (c->d_conv - 1) * c->d_inner, h = c->d_state * c->d_inner;
+    assert_int_equal(whole.states - half.states, 5 * 2 * c->n_layer * h * sizeof(float) / 2);
+    assert_int_equal(b->gpu->half_state_floats, c->n_layer * (window + h / 2));
+    fake.most = fake.used;
+    assert_ok(fm_session_open(&s, b->gpu, &o, NULL));
+    assert_int_equal(fm_device_bytes_sum(&half), fake.used + LIBRARY_BYTES);
+    fm_session_free(s);
+    assert_fails(fm_session_open(&s, b->cpu, &o, &err), FM_ERR_UNSUPPORTED, err, "--device cuda");
+    assert_null(s);
+    assert_int_equal(fm_session_bytes(b->cpu, &o), 0);
+}
+
 /* ---- Memory ---- */
 
 static void memory_is_as_predicted(void **state)
@@ -537,6 +653,10 @@ int main(void)
                                        THERE(states_move_between_devices),
                                        THERE(forks_and_marks_are_points_in_time),
                                        THERE(drafts_roll_back_there),
+                                       THERE(bf16_states_do_not_depend_on_the_cut),
+                                       THERE(bf16_states_leave_as_f32),
+                                       THERE(bf16_states_follow_drafts),
+                                       THERE(bf16_states_take_less_and_a_gpu),
                                        THERE(memory_is_as_predicted),
                                        cmocka_unit_test(too_little_memory_is_said_first),
                                        cmocka_unit_test(what_cannot_run_there_is_named),

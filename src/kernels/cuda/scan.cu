@@ -16,7 +16,7 @@ namespace
 
 enum { LANES = 32, QUADS = LANES / 4 }; // channels of a block, also by fours
 enum { TILE_MOST = 16, STATES_MOST = 256, WARPS_MOST = 16 };
-enum { ONE_THREADS = 64, THREADS_PER_SM = 9 * ONE_THREADS }; // of step_one
+enum { ONE_THREADS = 64, THREADS_PER_SM = 9 * ONE_THREADS, PAIRS_PER_SM = 8 }; // of step_one; blocks of step_pair
 
 // R: float or __nv_bfloat16, of y, u, dt and z.
 template <typename R> struct scan {
@@ -27,6 +27,7 @@ template <typename R> struct scan {
     const float *dt_bias, *A, *skip, *B, *C;
     size_t bc_stride;
     const size_t *begin;
+    const uint32_t *seen;
     size_t n_seq, d_inner;
     int d_state;
     bool hold, bc_aligned, out;
@@ -181,6 +182,7 @@ template <typename R, int S, bool OUT> struct walk {
         for (int i = 0; i < G; i++) {
             h.move(step[i], b[i], n);
             y[i] = h.sum(c[i], n);
+            h.leave();
         }
 #pragma unroll
         for (int i = 0; i < G && OUT; i++) parts[i * LANES] = y[i];
@@ -234,20 +236,21 @@ template <typename R, int S, bool OUT> struct walk {
     }
 };
 
-template <typename R, int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) scan_long(scan<R> a)
+template <typename R, typename H, int S, bool OUT> __global__ void __launch_bounds__(WARPS_MOST * 32) scan_long(scan<R> a)
 {
     extern __shared__ __align__(16) float shared[];
     const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
     const size_t c = (size_t)blockIdx.x * LANES;
     const int n = c + lane < a.d_inner ? a.d_state - warp * S : 0;
     const size_t at = (size_t)warp * S * a.d_inner + c + lane;
-    states<S, false> h;
+    states<S, false, H> h;
     h.read_decays(a.A + at, a.d_inner, n); // weights: nobody writes them just before
     fm_begin();
     const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
     if (n_tokens == 0) return;
-    float *state = fm_cuda_state(a.h, blockIdx.y) + at;
+    H *state = fm_cuda_state_of<H>(a.h, blockIdx.y) + at;
     h.read(state, a.d_inner, n);
+    h.begin(a.seen, blockIdx.y, c + lane, warp * S);
     walk<R, S, OUT> w = {a, layout<S>((int)blockDim.x / LANES), shared, first, n_tokens};
     w.n_tiles = (n_tokens + w.l.tile - 1) / w.l.tile;
     w.c = c;
@@ -264,7 +267,7 @@ template <typename R, int S, bool OUT> __global__ void __launch_bounds__(WARPS_M
 // The same walk with its work dealt out to two kinds of warps: four scan, each S states of 64 channels, two a lane, so that B and C
 // are read from shared memory half as often (what it gives to registers, 128 bytes a clock, was the limit with one); four prepare
 // and finish.  A multiprocessor so always has both kinds at work, with one block too.
-template <typename R, int S> struct wide {
+template <typename R, typename H, int S> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
     enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
@@ -368,13 +371,16 @@ template <typename R, int S> struct wide {
         return k;
     }
 
-    typedef states<S, true> half;
+    typedef states<S, true, H> half;
 
     __device__ float2 scan_token(half h[2], const token &k) const
     {
         h[0].move({k.step.x, k.step.y}, k.b, S);
         h[1].move({k.step.z, k.step.w}, k.b, S);
-        return {h[0].sum(k.c, S), h[1].sum(k.c, S)};
+        const float2 y = {h[0].sum(k.c, S), h[1].sum(k.c, S)};
+        h[0].leave();
+        h[1].leave();
+        return y;
     }
 
     // The state after token t of a tile, for the backward.
@@ -428,9 +434,10 @@ template <typename R, int S> struct wide {
     }
 };
 
-template <typename R, int S, bool KEEP> __global__ void __launch_bounds__(wide<R, S>::THREADS, 2) scan_wide(scan<R> a)
+template <typename R, typename H, int S, bool KEEP>
+__global__ void __launch_bounds__(wide<R, H, S>::THREADS, 2) scan_wide(scan<R> a)
 {
-    typedef wide<R, S> walk;
+    typedef wide<R, H, S> walk;
     extern __shared__ __align__(16) float shared[];
     fm_begin();
     const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
@@ -442,12 +449,13 @@ template <typename R, int S, bool KEEP> __global__ void __launch_bounds__(wide<R
         return;
     }
     const size_t at = (size_t)warp * S * a.d_inner + w.c + 2 * lane;
-    float *state = fm_cuda_state(a.h, blockIdx.y) + at;
-    states<S, true> h[2];
+    H *state = fm_cuda_state_of<H>(a.h, blockIdx.y) + at;
+    states<S, true, H> h[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         h[i].read_decays(a.A + at + i, a.d_inner, S);
         h[i].read(state + i, a.d_inner, S);
+        h[i].begin(a.seen, blockIdx.y, w.c + 2 * lane + i, warp * S);
     }
     w.template scan_all<KEEP>(h, warp, lane);
 #pragma unroll
@@ -534,24 +542,114 @@ template <typename R, int S, int W, int FORM> __global__ void __launch_bounds__(
     }
 }
 
+// The same of states in bf16, of an even number of channels: a thread has two, whose states it reads and writes at once, so that as
+// many bytes are under way as with f32 (with one it reached 70 % of the memory's speed, so 96 %).
+template <typename R, int S, int W> struct pair {
+    const scan<R> &a;
+    size_t c, words; // first channel; from one state to the next
+    states<S * W, true> decays[2];
+    float bias[2], skip[2];
+
+    __device__ void read_weights()
+    {
+        for (int k = 0; k < 2; k++) {
+            decays[k].read_decays(a.A + c + k, a.d_inner, 0);
+            bias[k] = a.dt_bias ? a.dt_bias[c + k] : 0.0f;
+            skip[k] = a.out ? a.skip[c + k] : 0.0f;
+        }
+    }
+    __device__ unsigned *state_of(size_t s) const { return (unsigned *)(fm_cuda_state_of<__nv_bfloat16>(a.h, s) + c); }
+
+    __device__ void read(unsigned to[S * W], inputs<R> in[2], const unsigned *state, size_t row) const
+    {
+#pragma unroll
+        for (int i = 0; i < S * W; i++) to[i] = state[i * words];
+        in[0] = inputs_of(a, row, c), in[1] = inputs_of(a, row, c + 1);
+    }
+
+    // S of the states, from the w-th S on, of channel k.
+    __device__ states<S, true, __nv_bfloat16> part_of(const unsigned h[S * W], int w, int k) const
+    {
+        states<S, true, __nv_bfloat16> p;
+#pragma unroll
+        for (int i = 0; i < S; i++) {
+            p.a[i] = decays[k].a[w * S + i];
+            p.h[i] = __uint_as_float(k ? h[w * S + i] & 0xffff0000u : h[w * S + i] << 16);
+        }
+        return p;
+    }
+
+    __device__ void step(unsigned *state, const unsigned h[S * W], const inputs<R> in[2], size_t row) const
+    {
+        const float *const B = a.B + row * a.bc_stride, *const C = a.C + row * a.bc_stride;
+        float y[2];
+#pragma unroll
+        for (int w = 0; w < W; w++) {
+            states<S, true, __nv_bfloat16> part[2] = {part_of(h, w, 0), part_of(h, w, 1)};
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                part[k].move(step_of((float)in[k].u, (float)in[k].dt, bias[k]), B + w * S, 0);
+                if (a.out) y[k] = w == 0 ? part[k].sum(C, 0) : __fadd_rn(y[k], part[k].sum(C + w * S, 0));
+                part[k].begin(a.seen, row, c + k, w * S);
+                part[k].leave();
+            }
+#pragma unroll
+            for (int i = 0; i < S && !a.hold; i++)
+                state[(w * S + i) * words] =
+                    __byte_perm(__float_as_uint(part[0].h[i]), __float_as_uint(part[1].h[i]), 0x7632); // the upper halves
+        }
+        for (int k = 0; k < 2 && a.out; k++)
+            a.put(row, c + k, gated(a.z, __fmaf_rn(skip[k], (float)in[k].u, y[k]), (float)in[k].z));
+    }
+};
+
+template <typename R, int S, int W> __global__ void __launch_bounds__(ONE_THREADS) step_pair(scan<R> a)
+{
+    pair<R, S, W> p = {a, 2 * ((size_t)blockIdx.x * ONE_THREADS + threadIdx.x), a.d_inner / 2};
+    if (p.c >= a.d_inner) return;
+    p.read_weights();
+    size_t s = blockIdx.y;
+    unsigned *state = p.state_of(s), next[S * W];
+    inputs<R> then[2];
+#pragma unroll
+    for (int i = 0; i < S * W; i++) fm_prefetch(state + i * p.words);
+    fm_begin();
+    p.read(next, then, state, s);
+    while (s < a.n_seq) {
+        const size_t row = s;
+        unsigned *const here = state, now[S * W];
+        const inputs<R> in[2] = {then[0], then[1]};
+#pragma unroll
+        for (int i = 0; i < S * W; i++) now[i] = next[i];
+        s += gridDim.y;
+        if (s < a.n_seq) {
+            state = p.state_of(s);
+            p.read(next, then, state, s);
+        }
+        p.step(here, now, in, row);
+    }
+}
+
 // The same for any number of states: a sequence each blockIdx.y.
-template <typename R, int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan<R> a)
+template <typename R, typename H, int S> __global__ void __launch_bounds__(ONE_THREADS) step_any(scan<R> a)
 {
     const size_t c = (size_t)blockIdx.x * ONE_THREADS + threadIdx.x, d = a.d_inner, row = blockIdx.y;
     if (c >= d) return;
     fm_begin();
     const inputs<R> now = inputs_of(a, row, c);
     const float2 step = step_of((float)now.u, (float)now.dt, a.dt_bias ? a.dt_bias[c] : 0.0f);
-    float *state = fm_cuda_state(a.h, row) + c;
+    H *state = fm_cuda_state_of<H>(a.h, row) + c;
     const float *B = a.B + row * a.bc_stride, *C = a.C + row * a.bc_stride;
     float y = 0.0f;
     for (int n0 = 0; n0 < a.d_state; n0 += S) {
         const int n = a.d_state - n0;
-        states<S, false> part;
+        states<S, false, H> part;
         part.read_decays(a.A + n0 * d + c, d, n);
         part.read(state + n0 * d, d, n);
         part.move(step, B + n0, n);
         if (a.out) y = n0 == 0 ? part.sum(C, n) : __fadd_rn(y, part.sum(C + n0, n));
+        part.begin(a.seen, row, c, n0);
+        part.leave();
         if (!a.hold) part.write(state + n0 * d, d, n);
     }
     if (a.out) a.put(row, c, gated(a.z, __fmaf_rn(a.skip[c], (float)now.u, y), (float)now.z));
@@ -559,20 +657,31 @@ template <typename R, int S> __global__ void __launch_bounds__(ONE_THREADS) step
 
 // ---- Launches ----
 
+// Sequences that are walked at once, where so many blocks fit on a multiprocessor.
+template <typename R> unsigned groups_of(const fm_stream *s, const scan<R> &a, unsigned blocks, unsigned per_sm)
+{
+    const size_t fit = (size_t)s->n_sm * per_sm / blocks;
+    return (unsigned)(fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq);
+}
+
 template <typename R, int S, int FORM> void launch_step(fm_stream *s, const scan<R> &a)
 {
     const unsigned threads = outputs<FORM>::THREADS, blocks = fm_blocks(a.d_inner, threads);
-    const size_t fit = (size_t)s->n_sm * (THREADS_PER_SM / threads) / blocks;
-    const size_t groups = fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq;
-    fm_queue(s, "scan", step_one<R, S, 4, FORM>, dim3(blocks, (unsigned)groups), threads, a);
+    const dim3 grid(blocks, groups_of(s, a, blocks, THREADS_PER_SM / threads));
+    fm_queue(s, "scan", step_one<R, S, 4, FORM>, grid, threads, a);
 }
 
-template <typename R, int S> void launch_one(fm_stream *s, const scan<R> &a)
+template <typename H, int S, typename R> void launch_one(fm_stream *s, const scan<R> &a)
 {
-    if (S <= 4 && a.d_state == 4 * S)
-        launch_step<R, S <= 4 ? S : 1, FM_X_BF16>(s, a);
+    enum { FEW = S <= 4 ? S : 1 };
+    const bool half = sizeof(H) == 2, whole = S <= 4 && a.d_state == 4 * S;
+    const unsigned blocks = fm_blocks(a.d_inner, ONE_THREADS), pairs = fm_blocks(a.d_inner / 2, ONE_THREADS);
+    if (whole && !half)
+        launch_step<R, FEW, FM_X_BF16>(s, a);
+    else if (whole && a.d_inner % 2 == 0)
+        fm_queue(s, "scan", step_pair<R, FEW, 4>, dim3(pairs, groups_of(s, a, pairs, PAIRS_PER_SM)), ONE_THREADS, a);
     else
-        fm_queue(s, "scan", step_any<R, S>, dim3(fm_blocks(a.d_inner, ONE_THREADS), (unsigned)a.n_seq), ONE_THREADS, a);
+        fm_queue(s, "scan", step_any<R, H, S>, dim3(blocks, (unsigned)a.n_seq), ONE_THREADS, a);
 }
 
 template <typename R, typename K>
@@ -582,20 +691,20 @@ void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, unsigned blocks, uns
     fm_queue_shared(s, "scan", kernel, dim3(blocks, (unsigned)a.n_seq), threads, bytes, a);
 }
 
-template <int S, typename R> void launch(fm_stream *s, const scan<R> &a, bool one_each, bool aligned)
+template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R> &a, bool one_each, bool aligned)
 {
     enum { WIDE = S <= 4 ? S : 1 };
-    typedef wide<R, WIDE> w;
+    typedef wide<R, H, WIDE> w;
     const unsigned blocks = fm_blocks(a.d_inner, LANES), warps = fm_blocks((size_t)a.d_state, S);
     if (one_each)
-        launch_one<R, S>(s, a);
+        launch_one<H, S>(s, a);
     else if (WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % w::CHANNELS == 0)
-        launch_tiles(s, a, a.kept ? scan_wide<R, WIDE, true> : scan_wide<R, WIDE, false>, fm_blocks(a.d_inner, w::CHANNELS),
-                     w::THREADS, 2 * w::BUFFER * sizeof(float));
+        launch_tiles(s, a, a.kept ? scan_wide<R, float, WIDE, true> : scan_wide<R, H, WIDE, false>,
+                     fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, 2 * w::BUFFER * sizeof(float));
     else if (a.kept)
         fm_cuda_note(s, cudaErrorInvalidValue, "scan: states are kept of whole vectors in aligned places only");
     else
-        launch_tiles(s, a, a.out ? scan_long<R, S, true> : scan_long<R, S, false>, blocks, warps * 32,
+        launch_tiles(s, a, a.out ? scan_long<R, H, S, true> : scan_long<R, H, S, false>, blocks, warps * 32,
                      layout<S>((int)warps).bytes());
 }
 
@@ -628,6 +737,7 @@ template <typename R> scan<R> args_of(const fm_scan_args *g)
             g->C,
             g->bc_stride,
             r->begin,
+            r->seen,
             r->n_seq,
             g->d_inner,
             (int)g->d_state,
@@ -645,23 +755,28 @@ bool is_one_each(const fm_ragged *r)
 }
 
 // States a warp: fixed by d_state, as the order of sums is.
-template <typename R> void launch_any(fm_stream *s, const fm_scan_args *g)
+template <typename R, typename H> void launch_any(fm_stream *s, const fm_scan_args *g)
 {
     const scan<R> a = args_of<R>(g);
     const bool one_each = is_one_each(g->ragged), aligned = a.bc_aligned && all_aligned(g);
     if (g->d_state <= 8)
-        launch<2>(s, a, one_each, aligned);
+        launch<H, 2>(s, a, one_each, aligned);
     else if (g->d_state <= 64)
-        launch<4>(s, a, one_each, aligned);
+        launch<H, 4>(s, a, one_each, aligned);
     else
-        launch<16>(s, a, one_each, aligned);
+        launch<H, 16>(s, a, one_each, aligned);
+}
+
+template <typename R> void launch_rows(fm_stream *s, const fm_scan_args *g)
+{
+    g->half_h ? launch_any<R, __nv_bfloat16>(s, g) : launch_any<R, float>(s, g);
 }
 
 // The pack that comes with the rows, or behind them.
 void launch_records(fm_stream *s, const fm_scan_args *g)
 {
     fm_scan_args rows = *g;
-    if (is_one_each(g->ragged) && (g->d_state == 8 || g->d_state == 16) && g->d_inner % FM_CHUNK == 0) {
+    if (!g->half_h && is_one_each(g->ragged) && (g->d_state == 8 || g->d_state == 16) && g->d_inner % FM_CHUNK == 0) {
         scan<float> a = args_of<float>(g);
         a.packed = NULL;
         if (g->alone) a.y = NULL;
@@ -674,7 +789,7 @@ void launch_records(fm_stream *s, const fm_scan_args *g)
         return;
     }
     rows.packed = NULL;
-    launch_any<float>(s, &rows);
+    launch_rows<float>(s, &rows);
     fm_cuda_pack_after(s, g->packed, g->form, g->y, g->y_stride, g->ragged->n_tokens, g->d_inner);
 }
 
@@ -688,12 +803,15 @@ void scan_entry(const fm_run *run, const fm_scan_args *a)
     if (a->d_state > STATES_MOST || a->ragged->n_seq > 65535)
         fm_cuda_note(run->stream, cudaErrorInvalidValue,
                      "scan: expected at most 256 states a channel and 65535 sequences a step");
+    else if (a->half_h && (a->kept || !a->ragged->seen))
+        fm_cuda_note(run->stream, cudaErrorInvalidValue,
+                     "scan: states in bf16 need the tokens before them, and are never kept");
     else if (records)
         launch_records(run->stream, &b);
     else if (a->half)
-        launch_any<__nv_bfloat16>(run->stream, &b);
+        launch_rows<__nv_bfloat16>(run->stream, &b);
     else
-        launch_any<float>(run->stream, &b);
+        launch_rows<float>(run->stream, &b);
 }
 
 } // namespace

@@ -6,6 +6,7 @@
 #define FM_KERNELS_CUDA_SCAN_CUH
 
 #include "kernels/cuda/forward.cuh"
+#include "kernels/dither.h"
 
 __device__ static inline float ex2(float t)
 {
@@ -39,9 +40,54 @@ __device__ static inline float2 step_of(float u, float dt, float bias)
     return {delta, __fmul_rn(delta, u)};
 }
 
+// States lie in memory as H, float or __nv_bfloat16, and are float in registers.
+template <typename H> __device__ static inline H *fm_cuda_state_of(const fm_states &s, size_t seq)
+{
+    return (H *)fm_cuda_state(s, seq);
+}
+
+__device__ static inline void put_state(float *p, float h)
+{
+    *p = h;
+}
+__device__ static inline void put_state(__nv_bfloat16 *p, float h) // which is one, since it was rounded
+{
+    *(unsigned short *)p = (unsigned short)(__float_as_uint(h) >> 16);
+}
+
+// How states of a channel round as a token leaves them: those of bf16 by dither.h, by which token of the sequence it is.
+template <typename H> struct rounding {
+    __device__ void begin(const uint32_t *, size_t, size_t, int) {}
+    template <int S> __device__ void round(float (&)[S]) {}
+};
+
+template <> struct rounding<__nv_bfloat16> {
+    uint32_t word; // of the first two, at the next token
+
+    __device__ void begin(const uint32_t *seen, size_t seq, size_t channel, int first) // state
+    {
+        word = fm_dither_word((uint32_t)channel, (uint32_t)first, seen[seq]);
+    }
+    template <int S> __device__ void round(float (&h)[S])
+    {
+#pragma unroll
+        for (int i = 0; i < S; i++) h[i] = rounded(h[i], word + i / 2 * FM_DITHER_PAIR, i);
+        word += FM_DITHER_TOKEN;
+    }
+
+  private:
+    // fm_dither(), in fewer instructions: arithmetic makes but one NaN, of which the upper half is one as well.
+    __device__ static float rounded(float h, uint32_t word, int i)
+    {
+        uint32_t bits = __float_as_uint(h);
+        if (h == h) bits += i % 2 ? word & 0xffffu : word >> 16;
+        return __uint_as_float(bits & 0xffff0000u);
+    }
+};
+
 // S states of a channel, and what the first n of them (n may be more) give to y.
 // FULL: all S exist, in every lane.
-template <int S, bool FULL> struct states {
+template <int S, bool FULL, typename H = float> struct states : rounding<H> {
     float a[S], h[S]; // A log2 e
 
     __device__ void read_decays(const float *A, size_t stride, int n)
@@ -49,16 +95,20 @@ template <int S, bool FULL> struct states {
 #pragma unroll
         for (int i = 0; i < S; i++) a[i] = FULL || i < n ? __fmul_rn(A[i * stride], 1.44269504f) : 0.0f;
     }
-    __device__ void read(const float *p, size_t stride, int n)
+    __device__ void read(const H *p, size_t stride, int n)
     {
 #pragma unroll
-        for (int i = 0; i < S; i++) h[i] = FULL || i < n ? p[i * stride] : 0.0f;
+        for (int i = 0; i < S; i++) h[i] = FULL || i < n ? (float)p[i * stride] : 0.0f;
     }
-    __device__ void write(float *p, size_t stride, int n) const
+    __device__ void write(H *p, size_t stride, int n) const
     {
 #pragma unroll
         for (int i = 0; i < S; i++)
-            if (FULL || i < n) p[i * stride] = h[i];
+            if (FULL || i < n) put_state(p + i * stride, h[i]);
+    }
+    __device__ void leave() // the token that moved them
+    {
+        this->round(h);
     }
     __device__ void move(float2 step, const float *B, int n)
     {

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "kernels/dither.h"
+
 /* One token of one channel, h its states.  y may be the same place as u or z: all inputs are read first. */
 static void scan_token(const fm_scan_args *a, fm_real *h, size_t row, size_t c)
 {
@@ -22,6 +24,26 @@ static void scan_token(const fm_scan_args *a, fm_real *h, size_t row, size_t c)
     a->y[row * a->y_stride + c] = y;
 }
 
+/* The states of a channel as a token of its sequence leaves them. */
+static void round_states(fm_real *h, size_t n, size_t c, uint32_t token)
+{
+    for (size_t i = 0; i < n; i++)
+        h[i] = (fm_real)fm_dither((float)h[i], fm_dither_word((uint32_t)c, (uint32_t)i & ~1u, token), (uint32_t)i);
+}
+
+static void scan_channel_half(const fm_scan_args *a, size_t seq, size_t c)
+{
+    fm_real h[FM_D_STATE_MAX];
+    uint16_t *state = (uint16_t *)(void *)fm_state_of(&a->h, seq) + c;
+    const size_t first = a->ragged->begin[seq];
+    for (size_t n = 0; n < a->d_state; n++) h[n] = (fm_real)fm_bf16_to_f32(state[n * a->d_inner]);
+    for (size_t row = first; row < a->ragged->begin[seq + 1]; row++) {
+        scan_token(a, h, row, c);
+        round_states(h, a->d_state, c, a->ragged->seen[seq] + (uint32_t)(row - first));
+    }
+    for (size_t n = 0; n < a->d_state && !a->hold; n++) state[n * a->d_inner] = fm_f32_to_bf16((float)h[n]);
+}
+
 static void scan_channel(const fm_scan_args *a, size_t seq, size_t c)
 {
     fm_real h[FM_D_STATE_MAX], *state = fm_state_of(&a->h, seq) + c;
@@ -36,7 +58,7 @@ void fm_ref_scan(const fm_run *run, const fm_scan_args *a)
     fm_run_range(run, a->d_inner, FM_CHANNEL_GRANULE, &begin, &end);
     for (size_t seq = 0; seq < a->ragged->n_seq; seq++) {
         if (a->ragged->begin[seq] == a->ragged->begin[seq + 1]) continue;
-        for (size_t c = begin; c < end; c++) scan_channel(a, seq, c);
+        for (size_t c = begin; c < end; c++) (a->half_h ? scan_channel_half : scan_channel)(a, seq, c);
     }
 }
 

@@ -32,3 +32,9 @@ unsigned fm_weight_dims(uint64_t dims[3], const fm_weight_def *def, const fm_con
     dims[n++] = fm_dim_of(c, def->cols);
     return n;
 }
+
+size_t fm_block_half_floats(const fm_block *block, const fm_config *c)
+{
+    const size_t whole = block->state_whole(c);
+    return whole + (block->state_floats(c) - whole + 1) / 2;
+}

@@ -64,6 +64,7 @@ typedef struct fm_layer {
     const fm_block *block;
     fm_tensor *w;
     size_t state_offset; /* of this layer's memory in a sequence's state, in floats */
+    size_t half_offset;  /* the same where states are bf16 */
     size_t first_weight; /* weights of the layers before this one */
 } fm_layer;
 
@@ -100,6 +101,7 @@ typedef struct fm_batch {
     size_t n_tokens;
     bool hold;
     bool half;                      /* rows between the ops are bf16 (fm_rows_half()); never with a log */
+    bool half_states;               /* what can be bf16 of a state is (fm_block.state_whole); never in training */
     float *log;                     /* (log_floats(log_tokens)) of this layer; NULL: none */
     size_t log_tokens;              /* room of the log */
     size_t log_first;               /* where a replay begins */
@@ -117,7 +119,7 @@ typedef struct fm_block_back {
     fm_rows x; /* (n_tokens, d_model) the layer's input, as its forward had it */
     float *const *g_w; /* (n_weights) gradients in the layout of the loaded weights, added to; NULL: not wanted */
     float *const
-        *g_state; /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
+        *g_state;  /* (n_seq) gradient of the whole state: in, after the step; out, before it.  NULL: zero, not wanted */
     void *rounded; /* (n_tokens, d_model) as bf16: g_x once more, in and out; NULL: there is none */
     fm_arena scratch;
 } fm_block_back;
@@ -127,6 +129,7 @@ struct fm_block {
     const fm_weight_def *weights;
     size_t n_weights;
     size_t (*state_floats)(const fm_config *c);
+    size_t (*state_whole)(const fm_config *c); /* of these, from the first on, floats that are never bf16 */
     size_t (*log_floats)(const fm_config *c, size_t n_tokens);
     /* Scratch of a forward of `n_tokens` rows and `n_parts` workers, pushed on a measuring arena. */
     void (*scratch)(fm_arena *a, const fm_config *c, size_t n_tokens, unsigned n_parts);
@@ -143,6 +146,9 @@ struct fm_block {
     void (*back_scratch)(fm_arena *a, const fm_kernels *k, const fm_config *c, size_t n_tokens, unsigned n_parts, bool half);
     void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
+
+/* Floats of a layer's state where what can be bf16 is. */
+size_t fm_block_half_floats(const fm_block *block, const fm_config *c);
 
 extern const fm_block fm_block_mamba;
 const fm_block *fm_block_by_name(const char *name); /* NULL if unknown */

@@ -48,6 +48,19 @@ static size_t state_floats(const fm_config *c)
     return conv_floats(c) + c->d_state * c->d_inner;
 }
 
+/* The layer's part of every sequence's state, from its window on. */
+static fm_states states_of(const fm_layer *l, const fm_batch *b)
+{
+    return (fm_states){.list = b->state, .at = b->half_states ? l->half_offset : l->state_offset};
+}
+
+static fm_states h_of(const fm_layer *l, const fm_batch *b)
+{
+    fm_states h = states_of(l, b);
+    h.at += conv_floats(b->config);
+    return h;
+}
+
 /* Memory of a forward; of a few tokens each worker has its own n and normed_q, of which the first is as good as any. */
 typedef struct scratch {
     float *n;        /* (T, d_model) normed input, as xz */
@@ -122,7 +135,7 @@ static saved find_saved(const fm_ctx *c, const fm_batch *b)
 /* Where the states of the step began: with `hold` where they still are. */
 static fm_states states_before(const fm_batch *b, const fm_layer *l, const saved *v)
 {
-    if (b->hold) return (fm_states){.list = b->state, .at = l->state_offset};
+    if (b->hold) return states_of(l, b);
     return (fm_states){.rows = v->before, .stride = state_floats(b->config)};
 }
 
@@ -158,9 +171,8 @@ static fm_packed project_dt_b_c(const fm_ctx *c, const fm_layer *l, const fm_bat
 static float *save_states(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const saved *v)
 {
     if (b->hold) return v->y;
-    const fm_states before = states_before(b, l, v);
-    fm_op_copy_states(c, &before, &(fm_states){.list = b->state, .at = l->state_offset}, b->ragged->n_seq,
-                      state_floats(b->config));
+    const fm_states before = states_before(b, l, v), live = states_of(l, b);
+    fm_op_copy_states(c, &before, &live, b->ragged->n_seq, state_floats(b->config));
     fm_op_meet(c);
     return v->y;
 }
@@ -229,7 +241,7 @@ static fm_conv_args conv_args(const fm_layer *l, const fm_batch *b, fm_rows u, f
 {
     return (fm_conv_args){.out = u.p,
                           .out_stride = u.stride,
-                          .state = {.list = b->state, .at = l->state_offset},
+                          .state = states_of(l, b),
                           .x = x.p,
                           .x_stride = x.stride,
                           .w = l->w[CONV].data,
@@ -244,7 +256,7 @@ static fm_conv_args conv_args(const fm_layer *l, const fm_batch *b, fm_rows u, f
 /* Steps 9 to 13; the bias of dt is added there. */
 static fm_scan_args scan_args(const fm_layer *l, const fm_batch *b, fm_scan_args a)
 {
-    a.h = (fm_states){.list = b->state, .at = l->state_offset + conv_floats(b->config)};
+    a.h = h_of(l, b);
     a.dt_bias = l->w[DT_BIAS].data;
     a.A = l->w[A].data;
     a.skip = l->w[SKIP].data;
@@ -253,6 +265,7 @@ static fm_scan_args scan_args(const fm_layer *l, const fm_batch *b, fm_scan_args
     a.d_state = b->config->d_state;
     a.hold = b->hold;
     a.half = b->half;
+    a.half_h = b->half_states;
     return a;
 }
 
@@ -260,7 +273,7 @@ static void show_scan(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_
 {
     if (!b->watcher) return;
     v.dt_bias = l->w[DT_BIAS].data;
-    v.h = (fm_states){.list = b->state, .at = l->state_offset + conv_floats(b->config)};
+    v.h = h_of(l, b);
     fm_op_meet(c);
     if (c->run.part == 0) b->watcher->look(b->watcher->ctx, b->layer, &v);
     fm_op_meet(c);
@@ -559,6 +572,7 @@ const fm_block fm_block_mamba = {
     .weights = weights,
     .n_weights = N_WEIGHTS,
     .state_floats = state_floats,
+    .state_whole = conv_floats,
     .log_floats = log_floats,
     .scratch = measure,
     .forward = forward,
