@@ -201,13 +201,15 @@ static void check_packs(kc *t, const pack_case *c)
 static void check_all_packs(kc *t)
 {
     enum { MOST = 65 };
-    static const size_t few[] = {0, 17, 18, 40}, counts[] = {1, 2, 8, 9, 16, 17, 33, 64, MOST};
+    static const size_t few[] = {0, 17, 18, 40}, fewer[] = {0, 13, 14, 30}, counts[] = {1, 2, 8, 9, 16, 17, 33, 64, MOST};
     size_t begin[MOST + 1];
     for (size_t i = 0; i <= MOST; i++) begin[i] = i;
     for (size_t d_state = 7; d_state <= 16; d_state++) {
         check_packs(t, &(pack_case){FM_X_BF16, few, 3, 256, d_state});
         check_packs(t, &(pack_case){FM_X_BF16, begin, 40, 256, d_state});
         check_packs(t, &(pack_case){FM_X_Q8_256, few, 3, 256, d_state});
+        check_packs(t, &(pack_case){FM_X_Q8_256, fewer, 3, 512, d_state});
+        check_packs(t, &(pack_case){FM_X_Q8_32, fewer, 3, 512, d_state});
         check_packs(t, &(pack_case){FM_X_Q8_32, begin, 40, 256, d_state});
     }
     for (size_t i = 0; i < FM_COUNT(counts); i++) {

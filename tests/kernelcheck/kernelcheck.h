@@ -84,7 +84,7 @@ static inline bool kc_on_device(void)
 
 /* What kernels read beside numbers: a copy of a list, good until the next one in the same place.  A step of the sequences whose
  * rows begin at `begin` (n_seq + 1). */
-enum { KC_LIST_BEGIN, KC_LIST_STATES, KC_LIST_SEEN, KC_LISTS, KC_LIST_BYTES = 512 };
+enum { KC_LIST_BEGIN, KC_LIST_STATES, KC_LIST_SEEN, KC_LISTS, KC_LIST_BYTES = 1024 };
 void *kc_list(int place, const void *list, size_t bytes);
 fm_ragged kc_ragged(const size_t *begin, size_t n_seq);
 

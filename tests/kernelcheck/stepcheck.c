@@ -3,7 +3,7 @@
  * usage: stepcheck MODEL...
  *
  * A step that is watched (on_hidden) is never recorded.  Two sessions take the same tokens, one watched and one not, in steps of
- * 1 to 16 sequences, for logits and for the likeliest ids, with states in f32 and in bf16; both then take one watched step more,
+ * 1 to 64 sequences, for logits and for the likeliest ids, with states in f32 and in bf16; both then take one watched step more,
  * which shows their states. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 #include "runtime/session.h"
 
-enum { STEPS = 5, MOST = 16 };
+enum { STEPS = 5, MOST = 64 };
 
 typedef struct side {
     fm_session *s;
@@ -99,7 +99,7 @@ static bool run(const fm_model *m, size_t n, fm_want want, bool half)
 
 int main(int argc, char **argv)
 {
-    static const size_t columns[] = {1, 2, 7, 8, 9, 16};
+    static const size_t columns[] = {1, 2, 7, 8, 9, 16, 17, 33, 64};
     bool all = true;
     for (int i = 1; i < argc; i++) {
         fm_model *m;

@@ -13,6 +13,7 @@ namespace
 enum { WIDE = 4 /* channels of a thread, and the d_conv that has a kernel of its own */, THREADS = 64, TILE_MOST = 16 };
 enum { GRID_MOST = 65535 };  // blocks across
 enum { AHEAD = 8 };          // rows that a thread reads at once
+enum { RECORDS_MOST = 32 };  // tokens whose records come with the rows: 64 are slower so, by 1 % of a step in Q4_K, 2 % in Q8_0
 enum { BLOCKS_PER_SM = 16 }; // what tiles are made small for
 
 // R: float or __nv_bfloat16.
@@ -169,7 +170,7 @@ template <bool ALIGNED, int FORM, typename R> __global__ void __launch_bounds__(
 #pragma unroll
     for (int k = 0; k < WIDE; k++) w[k] = fm_load4<ALIGNED>(a.w + k * a.d_inner + c, left);
     const float4 bias = fm_load4<ALIGNED>(a.bias + c, a.bias ? left : 0);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     for_spans(a, [&](const span &s) {
         if (left <= 0) return;
         window v = before_span<ALIGNED>(a, s, c, left);
@@ -201,7 +202,7 @@ template <bool ALIGNED, int FORM, typename R> __global__ void __launch_bounds__(
     float *state = fm_cuda_state(a.state, seq) + c;
     const bool whole = ALIGNED && fm_is_aligned(state);
     window v = whole ? load_window<true>(state, a.d_inner, left) : load_window<false>(state, a.d_inner, left);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     rows.put(0, put_next<ALIGNED>(a, w, bias, v, seq, c, left, fm_load4<ALIGNED>(a.x + seq * a.x_stride + c, left)));
     rows.round(a, seq, 1);
     if (a.hold) return;
@@ -287,7 +288,7 @@ void launch_records(fm_stream *s, const fm_conv_args *a)
 {
     fm_conv_args rows = *a;
     rows.packed = NULL;
-    const bool fits = a->d_conv == WIDE && a->d_inner % FM_CHUNK == 0 && all_aligned(a);
+    const bool fits = a->ragged->n_tokens <= RECORDS_MOST && a->d_conv == WIDE && a->d_inner % FM_CHUNK == 0 && all_aligned(a);
     if (fits && a->form == FM_X_Q8_256) return launch<float, FM_X_Q8_256>(s, a);
     if (fits) return launch<float, FM_X_Q8_32>(s, a);
     launch<float, FM_X_BF16>(s, &rows);

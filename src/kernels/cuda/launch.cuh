@@ -2,8 +2,9 @@
 //
 // Such a kernel calls fm_pdl_wait() before it touches anything that others wrote, and fm_pdl_trigger() after that, never before:
 // then the kernel two places in front has always ended, and what comes before the wait may read everything but what the kernel
-// directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The one
-// exception are kernels that pack for quantised weights (fm_begin_for), which nothing but loading writes: a load ends with a wait.
+// directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The
+// exceptions are kernels that pack for quantised weights (pack.cu, fm_begin_for), which nothing but loading writes: a load ends
+// with a wait.
 #ifndef FM_KERNELS_CUDA_LAUNCH_CUH
 #define FM_KERNELS_CUDA_LAUNCH_CUH
 

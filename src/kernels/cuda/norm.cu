@@ -100,19 +100,25 @@ template <int THREADS> __device__ void meet()
         __syncthreads();
 }
 
-// Rounds the piece that begins at column `first`: a warp takes 256 columns at a time, as pack_x does.
+// Rounds the piece that begins at column `first`: a warp takes 256 columns at a time, as pack_x does, and rounds all that it has at
+// once, since each waits for its sums and divisions.
 template <int THREADS, int FORM, int N> __device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
 {
-    enum { WARPS = THREADS / 32, CHUNKS = N * THREADS * 4 / FM_CHUNK };
+    enum { WARPS = THREADS / 32, EACH = N * THREADS * 4 / FM_CHUNK / WARPS };
+    constexpr bool WIDE = FORM == FM_X_Q8_256;
     const int warp = THREADS == 32 ? 0 : (int)threadIdx.x / 32;
     const ptrdiff_t left = (ptrdiff_t)a.d - first;
+    rounded o[EACH];
 #pragma unroll
-    for (int i = 0; i < CHUNKS / WARPS; i++) {
-        const int chunk = warp + i * WARPS;
-        if (chunk * FM_CHUNK >= left) continue;
+    for (int i = 0; i < EACH; i++) {
         float v[8];
-        pack_load(v, piece, (size_t)left, (size_t)chunk, true);
-        a.records.template put<FORM == FM_X_Q8_256>(row, (size_t)(first / FM_CHUNK + chunk), v);
+        pack_load(v, piece, (size_t)left, (size_t)(warp + i * WARPS), true);
+        o[i] = round_block(v, WIDE);
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const ptrdiff_t chunk = warp + i * WARPS;
+        if (chunk * FM_CHUNK < left) a.records.template put_rounded<WIDE>(row, (size_t)(first / FM_CHUNK + chunk), o[i]);
     }
 }
 
@@ -167,7 +173,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(LONG_THREADS
     __shared__ stage<LONG_THREADS, FORM> s;
     piece<LONG_THREADS> w;
     w.read_weights(a.w, threadIdx.x, (ptrdiff_t)a.d);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     norm_row<LONG_THREADS, ALIGNED, FORM, KEPT>(a, w, blockIdx.x, threadIdx.x, &s);
 }
 
@@ -177,7 +183,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     const size_t warp = threadIdx.x / 32, row = (size_t)blockIdx.x * WARP_ROWS + warp;
     piece<32> w;
     w.read_weights(a.w, threadIdx.x % 32, (ptrdiff_t)a.d);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     if (row < a.n) norm_row<32, ALIGNED, FORM, KEPT>(a, w, row, threadIdx.x % 32, s + warp);
 }
 
@@ -191,7 +197,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     const unsigned t = threadIdx.x % 32, warp = threadIdx.x / 32;
     piece<32, MIDDLE_KEPT> w;
     w.read_weights(a.w, t, (ptrdiff_t)a.d);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     for (size_t row = (size_t)blockIdx.x * WARP_ROWS + warp; row < a.n; row += (size_t)gridDim.x * WARP_ROWS)
         norm_row<32, ALIGNED, FORM, MIDDLE_KEPT>(a, w, row, t, s + warp);
 }
@@ -270,7 +276,7 @@ struct part {
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_three(three t)
 {
     __shared__ stage<32, FORM> s[WARP_ROWS];
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(t.a.records);
     part p(t);
     p.a.x += p.at;
     piece<32> ones;
@@ -322,7 +328,7 @@ __device__ float4 sum_of(const pieces &p, size_t at)
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_pieces(pieces p)
 {
     __shared__ stage<32, FORM> s[WARP_ROWS];
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(p.t.a.records);
     const part r(p.t);
     const size_t all = p.t.d[0] + p.t.d[1] + p.t.d[2];
     const unsigned lane = threadIdx.x % 32;

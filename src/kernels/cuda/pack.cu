@@ -55,7 +55,8 @@ static void rows_now(const fm_pack_args *p)
 
 template <bool WIDE, class IN> __global__ static void pack_records_kernel(pack_args a, fm_records out)
 {
-    fm_begin_for<WIDE ? FM_X_Q8_256 : FM_X_Q8_32>();
+    fm_pdl_trigger(); // before the wait, against the rule of launch.cuh: no kernel writes quantised weights
+    fm_pdl_wait();
     const size_t item = (size_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, r = item / out.chunks,
                  chunk = item % out.chunks;
     if (r >= a.n) return;

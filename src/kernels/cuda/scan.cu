@@ -16,7 +16,7 @@ namespace
 
 enum { LANES = 32, QUADS = LANES / 4 }; // channels of a block, also by fours
 enum { TILE_MOST = 16, STATES_MOST = 256, WARPS_MOST = 16 };
-enum { ONE_THREADS = 64, THREADS_PER_SM = 9 * ONE_THREADS, PAIRS_PER_SM = 8 }; // of step_one; blocks of step_pair
+enum { ONE_THREADS = 64, BLOCKS_PER_SM = 9, PAIRS_PER_SM = 8 }; // of step_one, of step_pair
 
 // R: float or __nv_bfloat16, of y, u, dt and z.
 template <typename R> struct scan {
@@ -478,7 +478,7 @@ template <typename R> __device__ inputs<R> inputs_of(const scan<R> &a, size_t ro
 // A block that makes records has the channels of one, whose outputs wait here for a warp that rounds them as pack_x does.  Warps take
 // turns, and two turns have places of their own, so that the others go on meanwhile.
 template <int FORM> struct outputs {
-    enum { THREADS = (int)FM_CHUNK };
+    enum { THREADS = (int)FM_CHUNK, PER_SM = 3, REGISTERS_FOR = PER_SM };
     float v[2][THREADS];
 
     template <typename R> __device__ void put(const scan<R> &a, unsigned turn, size_t row, float y)
@@ -492,12 +492,13 @@ template <int FORM> struct outputs {
     }
 };
 template <> struct outputs<FM_X_BF16> {
-    enum { THREADS = (int)ONE_THREADS };
+    enum { THREADS = (int)ONE_THREADS, PER_SM = BLOCKS_PER_SM, REGISTERS_FOR = 0 /* as many as it likes */ };
     template <typename R> __device__ void put(const scan<R> &, unsigned, size_t, float) {}
 };
 
 // W times S states.  Threads walk every gridDim.y-th sequence with the decays in registers, and read the next one early.
-template <typename R, int S, int W, int FORM> __global__ void __launch_bounds__(outputs<FORM>::THREADS) step_one(scan<R> a)
+template <typename R, int S, int W, int FORM>
+__global__ void __launch_bounds__(outputs<FORM>::THREADS, outputs<FORM>::REGISTERS_FOR) step_one(scan<R> a)
 {
     __shared__ outputs<FORM> record;
     const size_t c = (size_t)blockIdx.x * outputs<FORM>::THREADS + threadIdx.x, d = a.d_inner;
@@ -509,7 +510,7 @@ template <typename R, int S, int W, int FORM> __global__ void __launch_bounds__(
     float *state = fm_cuda_state(a.h, s) + c; // no kernel writes the list
 #pragma unroll
     for (int i = 0; i < S * W; i++) fm_prefetch(state + i * d);
-    fm_begin_for<FORM>();
+    fm_begin_for<FORM>(a.records);
     next.read(state, d, 0);
     inputs<R> then = inputs_of(a, s, c);
     for (unsigned turn = 0; s < a.n_seq; turn++) {
@@ -667,7 +668,7 @@ template <typename R> unsigned groups_of(const fm_stream *s, const scan<R> &a, u
 template <typename R, int S, int FORM> void launch_step(fm_stream *s, const scan<R> &a)
 {
     const unsigned threads = outputs<FORM>::THREADS, blocks = fm_blocks(a.d_inner, threads);
-    const dim3 grid(blocks, groups_of(s, a, blocks, THREADS_PER_SM / threads));
+    const dim3 grid(blocks, groups_of(s, a, blocks, outputs<FORM>::PER_SM));
     fm_queue(s, "scan", step_one<R, S, 4, FORM>, grid, threads, a);
 }
 
