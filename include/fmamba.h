@@ -182,7 +182,7 @@ struct fm_session_options {
     unsigned threads; /* default: the CPUs this process may use */
     const char *cpu;  /* kernel table: NULL or "auto", "ref", "avx2", "avx512", "avx512+vnni", "avx512+vnni+bf16",
                                       "avx512+vnni+amx", "neon", "neon+dotprod" */
-    bool bf16_states; /* on a GPU: the scan's states are bf16 between tokens, half the memory (docs/gpu.md); default f32 */
+    bool bf16_states; /* on a GPU only: states are bf16 from token to token, half the memory (docs/gpu.md); default f32 */
     bool (*cancel)(void *ctx); /* asked between layers of chunks longer than one token, and before each chunk */
     void *ctx;
 };
