@@ -163,6 +163,18 @@ typedef struct fm_scan_args {
     bool alone;              /* the pack is all that is wanted: whether y is written is the table's business */
 } fm_scan_args;
 
+/* A layer from its convolution to the input of its last product (spec 2.1 steps 4 - 13), for a table that can do it at once. */
+typedef struct fm_mix_args {
+    fm_conv_args conv;                 /* out, packed: not looked at */
+    fm_scan_args scan;                 /* y, u, dt, B, C, packed: not looked at */
+    const fm_tensor *x_proj, *dt_proj; /* (dt_rank + 2 d_state, d_inner), (d_inner, dt_rank) */
+    bool norms;                        /* of dt, B and C, with eps */
+    float eps;
+    fm_xform out_form;
+    void *packed; /* out: the pack of the gated output (n, d_inner) for a product of out_form */
+    bool always;  /* also in steps in which the entries one by one are faster */
+} fm_mix_args;
+
 /* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
  * what is there; gradients of activations are written.  Sums over tokens run in their order and sums over channels in the order
  * of blocks of FM_CHANNEL_GRANULE, so that the split never changes a bit. */
@@ -388,6 +400,9 @@ typedef struct fm_kernels {
      * both calls.  NULL: it never is. */
     bool (*has_three)(const fm_run *run, const fm_tensor *W, size_t n, const size_t d[3]);
     void (*linear_three)(const fm_run *run, const fm_linear_three_args *a);
+    /* All of fm_mix_args, to the bits of the entries that it stands for; false: not in a step like this, and nothing was done.
+     * NULL: never. */
+    bool (*mix)(const fm_run *run, const fm_mix_args *a);
 } fm_kernels;
 
 /* The table for these features (base/cpu.h): reference first, then each instruction set overrides what it has. */

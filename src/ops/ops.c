@@ -305,6 +305,17 @@ fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tenso
     return b.packed ? (fm_packed){b.packed, y.n, y.d, b.form} : fm_op_pack_channels(c, y, W);
 }
 
+bool fm_op_mix(const fm_ctx *c, const fm_mix_args *a, const fm_tensor *W, fm_packed *out)
+{
+    fm_mix_args m = *a;
+    FM_ASSERT(m.conv.d_inner == W->cols && m.x_proj->cols == W->cols && m.dt_proj->rows == W->cols);
+    m.out_form = fm_xform_of(W->type);
+    m.packed = channels_place(c);
+    if (!c->k->mix || !c->k->mix(&c->run, &m)) return false;
+    *out = (fm_packed){m.packed, m.conv.ragged->n_tokens, W->cols, m.out_form};
+    return true;
+}
+
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a)
 {
     const fm_run run = channels_run(c, a->d_inner);

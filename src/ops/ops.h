@@ -125,4 +125,8 @@ fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a);
 fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W);
 fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep);
 
+/* From the convolution to the scan and its pack for W at once, where the table has that for such a step (fm_kernels.mix): then
+ * true, with the pack in *out; of `a`, out_form and packed are not looked at.  False: nothing was done. */
+bool fm_op_mix(const fm_ctx *c, const fm_mix_args *a, const fm_tensor *W, fm_packed *out);
+
 #endif

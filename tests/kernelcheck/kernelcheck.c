@@ -100,8 +100,8 @@ static bool run_table(unsigned features, const options *o, size_t *n_run)
 }
 
 /* Those of a device's table that CPUs share, and its own; products of few columns have another check. */
-static const kc_op *const device_ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan,   &kc_op_softmax,
-                                          &kc_op_rows,    &kc_op_many, &kc_op_sample, &kc_op_narrow};
+static const kc_op *const device_ops[] = {&kc_op_rmsnorm, &kc_op_conv, &kc_op_scan,   &kc_op_softmax, &kc_op_rows,
+                                          &kc_op_many,    &kc_op_mix,  &kc_op_sample, &kc_op_narrow};
 
 static bool check_device(fm_stream *s, const fm_kernels *k, const options *o)
 {

@@ -45,7 +45,7 @@ void kc_bench_device(fm_stream *s, const fm_kernels *k, const char *only);
 extern const kc_op kc_op_product; /* of training */
 extern const kc_op kc_op_rmsnorm, kc_op_conv, kc_op_scan, kc_op_softmax, kc_op_linear;
 extern const kc_op kc_op_norm_back, kc_op_conv_back, kc_op_scan_back, kc_op_xent, kc_op_adamw, kc_op_narrow, kc_op_sums;
-extern const kc_op kc_op_many, kc_op_rows, kc_op_sample; /* a device's */
+extern const kc_op kc_op_many, kc_op_mix, kc_op_rows, kc_op_sample; /* a device's */
 
 /* Memory that ends at a page nobody may touch, with a pattern before it; filled with NaN.  It lives until kc_release, which also
  * looks whether the pattern still stands. */

@@ -14,6 +14,8 @@ extern "C" { // and what it includes: C
 // least recently used make room: a step has two packs at a time (ops.h).
 enum { FM_CUDA_LAZY = 8 };
 
+enum { FM_CUDA_MIX_BYTES = 4 << 20 };
+
 struct fm_stream {
     cudaStream_t stream;
     cudaStream_t side; // for capture forks and copies; may stay unused
@@ -22,6 +24,7 @@ struct fm_stream {
     fm_stream_options o;
     void *work; // scratch of products, fm_stream_reserve
     size_t work_bytes;
+    void *mix;                       // scratch of mix.cu: FM_CUDA_MIX_BYTES, its meetings first
     void *blas;                      // cublasLtHandle_t, opened at the first large product
     fm_pack_args lazy[FM_CUDA_LAZY]; // the latest first
     bool recording;

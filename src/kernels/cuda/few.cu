@@ -102,8 +102,7 @@ static void few_f32(fm_stream *s, const fm_linear_args *a)
     }
 }
 
-// The arguments of the first group; *group: bytes of the pack from one group to the next.
-static few_args few_args_of(const fm_linear_args *a, size_t *group)
+few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group)
 {
     const bool floats = fm_is_float(a->W->type);
     const size_t cols = a->W->cols,
@@ -160,7 +159,7 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
                  : form == FM_X_Q8_256 ? fm_cuda_few_256(type)
                                        : fm_cuda_few_float(type);
     size_t group;
-    few_args p = few_args_of(a, &group);
+    few_args p = fm_cuda_few_args(a, &group);
     few_pack_source(s, &p, a);
     const size_t columns = p.x_tokens;
     for (size_t t = 0; t < a->n; t += columns) {

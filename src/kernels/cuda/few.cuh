@@ -105,6 +105,7 @@ __device__ static inline float magic_float(int i)
 }
 
 // ---- The kernel.  A format F says what a chunk is:
+//   F::GROUP            chunks of 256 columns
 //   F::SLOT             bytes of the ring that 32 lanes' part of eight rows takes
 //   F::ask(...)         copies lane t's part of chunk `c` of a row there
 //   F::RESIDENT         blocks of 8 warps and 8 columns to have registers for: two run, a third may be the next kernel's, filling
@@ -245,14 +246,28 @@ extern few_cut fm_cuda_cut; // a check program tries others
 extern unsigned fm_cuda_blocks;
 #endif
 
+// How many warps sum parts of a row of few rows, such as x_proj's: one to each 256 columns, of which `group` chunks are one.  That is
+// how mix.cuh shares them.  0: not as many as a cluster of eight blocks has, or weights that are quantised.
+static inline few_cut few_cut_narrow(size_t rows, unsigned chunks, unsigned group)
+{
+    const unsigned ways = chunks / group;
+    few_cut c = {1, 0};
+    if (group == 1 || rows > 512 || chunks % group) return c;
+    while (c.cluster < 8 && (ways > 8 * c.cluster || ways % c.cluster)) c.cluster *= 2;
+    if (ways <= 8 * c.cluster && ways % c.cluster == 0) c.split = ways / c.cluster;
+    return c;
+}
+
 // Enough warps to keep the memory busy and to end together, but few that share a short row.
-static inline few_cut few_cut_of(size_t rows, unsigned chunks)
+static inline few_cut few_cut_of(size_t rows, unsigned chunks, unsigned group)
 {
     const size_t tiles = (rows + 15) / 16;
-    few_cut c = {1, 1};
+    few_cut c = few_cut_narrow(rows, chunks, group);
 #ifdef FM_CUDA_TUNE
     if (fm_cuda_cut.split) return fm_cuda_cut;
 #endif
+    if (c.split) return c;
+    c = {1, 1};
     while (c.split < 8 && tiles * c.split < 4000 && chunks >= 2 * c.split) c.split *= 2;
     while (c.cluster < 4 && tiles * c.split * c.cluster < 512 && chunks >= 4 * c.split * c.cluster) c.cluster *= 2;
     return c;
@@ -262,7 +277,7 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
 {
     using R = few_ring<F, NT>;
     enum { SHARED = 227 * 1024, BLOCK_OWN = 1024 }; // of a multiprocessor; what the system keeps per block
-    const few_cut cut = few_cut_of(p.rows, p.chunks);
+    const few_cut cut = few_cut_of(p.rows, p.chunks, F::GROUP);
     p.cluster = cut.cluster;
     p.split = cut.split;
     const unsigned tiles = (p.rows + R::ROWS - 1) / R::ROWS, sm = (unsigned)s->n_sm;
@@ -297,6 +312,9 @@ template <class F> static void few_of(fm_stream *s, const few_args *p, size_t co
     else
         few_launch<F, 1>(s, *p);
 }
+
+// The arguments of a product's first group of columns; *group: bytes of the pack from one group to the next.
+few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group);
 
 few_fn *fm_cuda_few_float(fm_dtype type);
 few_fn *fm_cuda_few_32(fm_dtype type);

@@ -8,7 +8,7 @@
 template <int T> struct few_256 {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
-    static constexpr int SLOT = few_slot<T>::BYTES, RESIDENT = 2;
+    static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool PACKS = false, RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
 

@@ -8,7 +8,7 @@
 // 4 t .. + 3 of each 16.  Inputs are read in the same order, so the columns of an instruction are others than its own, but pairs.
 template <int T> struct few_float {
     static constexpr int BYTES = 128, COLS = BYTES / (T == FM_F32 ? 4 : 2), LOADS = BYTES / 64, SLOT = LOADS * 512,
-                         RESIDENT = 3;
+                         GROUP = FM_CHUNK / COLS, RESIDENT = 3;
     static constexpr bool PACKS = true, RECORDS = false;
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)

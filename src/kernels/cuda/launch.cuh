@@ -33,23 +33,40 @@ extern bool fm_cuda_pdl; // a check program compares with and without
 static const bool fm_cuda_pdl = true;
 #endif
 
+struct fm_launch_config {
+    cudaLaunchAttribute attributes[2];
+    cudaLaunchConfig_t c;
+
+    explicit fm_launch_config(const fm_launch *l) : attributes(), c()
+    {
+        attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[0].val.programmaticStreamSerializationAllowed = fm_cuda_pdl;
+        attributes[1].id = cudaLaunchAttributeClusterDimension;
+        attributes[1].val.clusterDim.x = l->cluster;
+        attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+        c.gridDim = l->grid;
+        c.blockDim = dim3(l->threads);
+        c.dynamicSmemBytes = l->shared;
+        c.stream = l->s->stream;
+        c.attrs = attributes;
+        c.numAttrs = l->cluster > 1 ? 2 : 1;
+    }
+};
+
 template <class... P, class... A>
 static void fm_cuda_launch(const fm_launch *l, const char *what, void (*kernel)(P...), A... args)
 {
-    cudaLaunchAttribute attributes[2];
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = fm_cuda_pdl;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim.x = l->cluster;
-    attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-    cudaLaunchConfig_t c = {};
-    c.gridDim = l->grid;
-    c.blockDim = dim3(l->threads);
-    c.dynamicSmemBytes = l->shared;
-    c.stream = l->s->stream;
-    c.attrs = attributes;
-    c.numAttrs = l->cluster > 1 ? 2 : 1;
-    fm_cuda_note(l->s, cudaLaunchKernelEx(&c, kernel, P(args)...), what);
+    const fm_launch_config config(l);
+    fm_cuda_note(l->s, cudaLaunchKernelEx(&config.c, kernel, P(args)...), what);
+}
+
+// How many clusters of such a launch are on an empty card at once.
+template <class... P> static unsigned fm_cuda_resident(const fm_launch *l, void (*kernel)(P...))
+{
+    const fm_launch_config config(l);
+    int n = 0;
+    FM_CUDA(l->s, cudaOccupancyMaxActiveClusters(&n, kernel, &config.c));
+    return (unsigned)n;
 }
 
 #endif

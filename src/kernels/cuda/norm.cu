@@ -3,6 +3,7 @@
 // Limited by memory: a row is read once, 16 bytes a thread, and kept in registers until it is scaled.
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
+#include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/pack.cuh"
 
 namespace
@@ -22,30 +23,17 @@ struct norm {
     fm_records records;    // in its place where FORM is one of integers; p NULL: of no run but the first
 };
 
-__device__ double warp_sum(double v)
-{
-#pragma unroll
-    for (int i = 16; i > 0; i >>= 1) v += __shfl_xor_sync(0xffffffffu, v, i);
-    return v;
-}
-
 // Over the block: warps first, then their sums in order.  Every thread gets it.
 __device__ double block_sum(double v)
 {
     __shared__ double sums[LONG_THREADS / 32];
-    v = warp_sum(v);
+    v = fm_warp_sum(v);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
     __syncthreads();
     double all = 0.0;
 #pragma unroll
     for (int i = 0; i < LONG_THREADS / 32; i++) all += sums[i];
     return all;
-}
-
-__device__ double squares(float4 v)
-{
-    const double x = (double)v.x, y = (double)v.y, z = (double)v.z, w = (double)v.w;
-    return __fma_rn(x, x, __fma_rn(y, y, __fma_rn(z, z, __dmul_rn(w, w))));
 }
 
 // Four weights from column i on, of which `left` exist; ones where there are none.
@@ -102,7 +90,8 @@ template <int THREADS> __device__ void meet()
 
 // Rounds the piece that begins at column `first`: a warp takes 256 columns at a time, as pack_x does, and rounds all that it has at
 // once, since each waits for its sums and divisions.
-template <int THREADS, int FORM, int N> __device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
+template <int THREADS, int FORM, int N>
+__device__ void round_piece(const norm &a, size_t row, ptrdiff_t first, const float *piece)
 {
     enum { WARPS = THREADS / 32, EACH = N * THREADS * 4 / FM_CHUNK / WARPS };
     constexpr bool WIDE = FORM == FM_X_Q8_256;
@@ -158,8 +147,9 @@ __device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigne
     v.template read<ALIGNED>(x, t, d);
     double sum = v.sum_squares();
     const bool whole = N > KEPT; // such pieces are all there is of a row
-    for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; !whole && i < d; i += 4 * THREADS) sum += squares(fm_load4<ALIGNED>(x + i, d - i));
-    const float scale = scale_of(a, THREADS == 32 ? warp_sum(sum) : block_sum(sum));
+    for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; !whole && i < d; i += 4 * THREADS)
+        sum += squares(fm_load4<ALIGNED>(x + i, d - i));
+    const float scale = scale_of(a, THREADS == 32 ? fm_warp_sum(sum) : block_sum(sum));
     put_piece<THREADS, ALIGNED, FORM, N>(a, row, 0, t, v, w, scale, s);
     for (ptrdiff_t i = COLS; !whole && i < d; i += COLS) {
         v.template read<ALIGNED>(x + i, t, d - i);
@@ -341,7 +331,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
         if (p.y && c < r.a.d) fm_store4<ALIGNED>(p.y + r.row * p.y_stride + r.at + c, 4, v.v[j]);
     }
     ones.read_weights(NULL, 0, 0);
-    const float scale = scale_of(r.a, warp_sum(v.sum_squares()));
+    const float scale = scale_of(r.a, fm_warp_sum(v.sum_squares()));
     put_piece<32, ALIGNED, FORM, KEPT>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
 }
 

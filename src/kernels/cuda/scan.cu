@@ -478,7 +478,7 @@ template <typename R> __device__ inputs<R> inputs_of(const scan<R> &a, size_t ro
 // A block that makes records has the channels of one, whose outputs wait here for a warp that rounds them as pack_x does.  Warps take
 // turns, and two turns have places of their own, so that the others go on meanwhile.
 template <int FORM> struct outputs {
-    enum { THREADS = (int)FM_CHUNK, PER_SM = 3, REGISTERS_FOR = PER_SM };
+    enum { THREADS = (int)FM_CHUNK, PER_SM = 3, PER_SM_OF_FEW = 2 };
     float v[2][THREADS];
 
     template <typename R> __device__ void put(const scan<R> &a, unsigned turn, size_t row, float y)
@@ -492,13 +492,13 @@ template <int FORM> struct outputs {
     }
 };
 template <> struct outputs<FM_X_BF16> {
-    enum { THREADS = (int)ONE_THREADS, PER_SM = BLOCKS_PER_SM, REGISTERS_FOR = 0 /* as many as it likes */ };
+    enum { THREADS = (int)ONE_THREADS, PER_SM = BLOCKS_PER_SM, PER_SM_OF_FEW = BLOCKS_PER_SM };
     template <typename R> __device__ void put(const scan<R> &, unsigned, size_t, float) {}
 };
 
 // W times S states.  Threads walk every gridDim.y-th sequence with the decays in registers, and read the next one early.
-template <typename R, int S, int W, int FORM>
-__global__ void __launch_bounds__(outputs<FORM>::THREADS, outputs<FORM>::REGISTERS_FOR) step_one(scan<R> a)
+template <typename R, int S, int W, int FORM, int PER_SM>
+__global__ void __launch_bounds__(outputs<FORM>::THREADS, FORM == FM_X_BF16 ? 0 : PER_SM) step_one(scan<R> a)
 {
     __shared__ outputs<FORM> record;
     const size_t c = (size_t)blockIdx.x * outputs<FORM>::THREADS + threadIdx.x, d = a.d_inner;
@@ -665,11 +665,20 @@ template <typename R> unsigned groups_of(const fm_stream *s, const scan<R> &a, u
     return (unsigned)(fit < 1 ? 1 : fit < a.n_seq ? fit : a.n_seq);
 }
 
-template <typename R, int S, int FORM> void launch_step(fm_stream *s, const scan<R> &a)
+template <typename R, int S, int FORM, int PER_SM> void launch_step_with(fm_stream *s, const scan<R> &a)
 {
     const unsigned threads = outputs<FORM>::THREADS, blocks = fm_blocks(a.d_inner, threads);
-    const dim3 grid(blocks, groups_of(s, a, blocks, outputs<FORM>::PER_SM));
-    fm_queue(s, "scan", step_one<R, S, 4, FORM>, grid, threads, a);
+    fm_queue(s, "scan", step_one<R, S, 4, FORM, PER_SM>, dim3(blocks, groups_of(s, a, blocks, PER_SM)), threads, a);
+}
+
+// Few sequences want registers, many want blocks: Q4_K, one sequence 367 tokens a second with three blocks and 375 with two, 64
+// sequences 6516 and 6208 (H100).
+template <typename R, int S, int FORM> void launch_step(fm_stream *s, const scan<R> &a)
+{
+    if (a.n_seq <= FM_CUDA_FEW)
+        launch_step_with<R, S, FORM, outputs<FORM>::PER_SM_OF_FEW>(s, a);
+    else
+        launch_step_with<R, S, FORM, outputs<FORM>::PER_SM>(s, a);
 }
 
 template <typename H, int S, typename R> void launch_one(fm_stream *s, const scan<R> &a)

@@ -85,6 +85,12 @@ template <> struct rounding<__nv_bfloat16> {
     }
 };
 
+// A log2 e, which is what states are moved with.
+__device__ static inline float decay_of(float A)
+{
+    return __fmul_rn(A, 1.44269504f);
+}
+
 // S states of a channel, and what the first n of them (n may be more) give to y.
 // FULL: all S exist, in every lane.
 template <int S, bool FULL, typename H = float> struct states : rounding<H> {
@@ -93,7 +99,7 @@ template <int S, bool FULL, typename H = float> struct states : rounding<H> {
     __device__ void read_decays(const float *A, size_t stride, int n)
     {
 #pragma unroll
-        for (int i = 0; i < S; i++) a[i] = FULL || i < n ? __fmul_rn(A[i * stride], 1.44269504f) : 0.0f;
+        for (int i = 0; i < S; i++) a[i] = FULL || i < n ? decay_of(A[i * stride]) : 0.0f;
     }
     __device__ void read(const H *p, size_t stride, int n)
     {

@@ -62,7 +62,10 @@ static cudaError_t open_queue(fm_stream *s)
     if (e != cudaSuccess) return e;
     s->n_sm = p.multiProcessorCount;
     s->l2 = (size_t)p.l2CacheSize;
-    return cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaMalloc(&s->mix, FM_CUDA_MIX_BYTES);
+    if (e == cudaSuccess) e = cudaMemsetAsync(s->mix, 0, FM_CUDA_MIX_BYTES, s->stream);
+    return e;
 }
 
 fm_stream *fm_stream_open(int device, const fm_stream_options *o, const char **why)
@@ -99,6 +102,7 @@ void fm_stream_close(fm_stream *s)
     cudaStreamSynchronize(s->stream);
     fm_cuda_blas_close(s);
     cudaFree(s->work);
+    cudaFree(s->mix);
     for (int i = 0; i < FM_STREAM_MARKS; i++)
         if (s->marks[i]) cudaEventDestroy(s->marks[i]);
     cudaStreamDestroy(s->stream);

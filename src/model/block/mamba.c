@@ -295,44 +295,76 @@ static void add_out(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ro
     drop(c, b, out, dropped, true);
 }
 
+/* Rows of a forward between its steps. */
+typedef struct middle {
+    fm_rows in, z, u, q, dt, y;
+    float *normed_q, *kept;
+} middle;
+
+/* Steps 4 to 13, the input of step 14. */
+static fm_packed mix_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m)
+{
+    const fm_config *cfg = b->config;
+    const size_t rank = cfg->dt_rank;
+    fm_rows q = m->q;
+    const fm_conv_args conv = conv_args(l, b, m->u, m->in); /* 4, 5 */
+    const fm_packed packed_u = fm_op_conv_silu_pack(c, &conv, &l->w[X_PROJ]);
+    const fm_packed packed_dt = project_dt_b_c(c, l, b, packed_u, &q, m->normed_q); /* 7, 8 */
+    fm_op_linear_channels(c, m->dt, packed_dt, &l->w[DT_PROJ], NULL);
+    const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
+    if (b->log) fm_op_copy(c, log_rows(b, 0, b->n_tokens).B, B);
+    const fm_scan_args scan = scan_args(l, b, /* 9 - 13 */
+                                        (fm_scan_args){.y = m->y.p,
+                                                       .y_stride = m->y.stride,
+                                                       .u = m->u.p,
+                                                       .u_stride = m->u.stride,
+                                                       .dt = m->dt.p,
+                                                       .dt_stride = m->dt.stride,
+                                                       .B = B.p,
+                                                       .C = C.p,
+                                                       .bc_stride = q.stride,
+                                                       .z = m->z.p,
+                                                       .z_stride = m->z.stride,
+                                                       .kept = m->kept});
+    const fm_packed packed = fm_op_scan_pack(c, &scan, &l->w[OUT_PROJ], b->saved != NULL);
+    show_scan(c, l, b, (fm_scan_view){.dt = m->dt, .B = B, .C = C});
+    return packed;
+}
+
+/* The same at once, where there is a kernel for it and nobody wants what lies between. */
+static fm_packed mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m)
+{
+    const fm_mix_args a = {.conv = conv_args(l, b, m->u, m->in),
+                           .scan = scan_args(l, b, (fm_scan_args){.z = m->z.p, .z_stride = m->z.stride}),
+                           .x_proj = &l->w[X_PROJ],
+                           .dt_proj = &l->w[DT_PROJ],
+                           .norms = b->config->mixer_norms,
+                           .eps = b->config->mixer_rms_eps};
+    fm_packed y;
+    if (!b->saved && !b->log && !b->watcher && fm_op_mix(c, &a, &l->w[OUT_PROJ], &y)) return y;
+    return mix_in_steps(c, l, b, m);
+}
+
 static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
 {
     const fm_config *cfg = b->config;
-    const fm_tensor *w = l->w;
-    const size_t T = b->n_tokens, inner = cfg->d_inner, rank = cfg->dt_rank;
+    const size_t T = b->n_tokens, inner = cfg->d_inner;
     saved v = {0};
     if (b->saved) v = find_saved(c, b);
     const scratch s = b->saved ? v.s : place(&arena, cfg, T, c->run.n_parts, b->half);
     const fm_rows n = b->half ? between(b, s.n, cfg->d_model) : fm_op_rows(c, s.n, T, cfg->d_model),
-                  xz = between(b, s.xz, 2 * inner), u = between(b, s.u, inner), z = fm_rows_cols(xz, inner, inner),
-                  y = between(b, b->saved ? save_states(c, l, b, &v) : s.u, inner);
+                  xz = between(b, s.xz, 2 * inner);
     const inputs log = b->log ? log_rows(b, 0, T) : (inputs){.x = {0}};
-    const fm_rows in = b->log ? log.x : fm_rows_cols(xz, 0, inner), dt = b->log ? log.dt : between(b, s.dt, inner);
-    fm_rows q = fm_rows_of(s.q, T, rank + 2 * cfg->d_state);
-
-    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){in, z}); /* 1, 2 */
-    const fm_conv_args conv = conv_args(l, b, u, in);                     /* 4, 5 */
-    const fm_packed packed_u = fm_op_conv_silu_pack(c, &conv, &w[X_PROJ]);
-    const fm_packed packed_dt = project_dt_b_c(c, l, b, packed_u, &q, s.normed_q); /* 7, 8 */
-    fm_op_linear_channels(c, dt, packed_dt, &w[DT_PROJ], NULL);
-    const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
-    if (b->log) fm_op_copy(c, log.B, B);
-    const fm_scan_args scan = scan_args(l, b, /* 9 - 13 */
-                                        (fm_scan_args){.y = y.p,
-                                                       .y_stride = y.stride,
-                                                       .u = u.p,
-                                                       .u_stride = u.stride,
-                                                       .dt = dt.p,
-                                                       .dt_stride = dt.stride,
-                                                       .B = B.p,
-                                                       .C = C.p,
-                                                       .bc_stride = q.stride,
-                                                       .z = z.p,
-                                                       .z_stride = z.stride,
-                                                       .kept = v.kept});
-    const fm_packed packed = fm_op_scan_pack(c, &scan, &w[OUT_PROJ], b->saved != NULL);
-    show_scan(c, l, b, (fm_scan_view){.dt = dt, .B = B, .C = C});
-    add_out(c, l, b, x, packed, v.out); /* 14 */
+    const middle m = {.in = b->log ? log.x : fm_rows_cols(xz, 0, inner),
+                      .z = fm_rows_cols(xz, inner, inner),
+                      .u = between(b, s.u, inner),
+                      .q = fm_rows_of(s.q, T, cfg->dt_rank + 2 * cfg->d_state),
+                      .dt = b->log ? log.dt : between(b, s.dt, inner),
+                      .y = between(b, b->saved ? save_states(c, l, b, &v) : s.u, inner),
+                      .normed_q = s.normed_q,
+                      .kept = v.kept};
+    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){m.in, m.z}); /* 1, 2 */
+    add_out(c, l, b, x, mix(c, l, b, &m), v.out);                             /* 4 - 14 */
 }
 
 static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)

@@ -1,0 +1,265 @@
+/* check_mix.c - the middle of a layer at once against the same device's entries one by one: the same bits. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/kernelcheck/kernelcheck.h"
+
+enum { D_CONV = 4, D_STATE = 16, SPARE = 7 }; /* floats in front of a sequence's states */
+
+typedef struct shape {
+    fm_dtype type; /* of x_proj and dt_proj */
+    fm_xform out;
+    size_t inner, rank, n;
+    bool norms, hold;
+} shape;
+
+typedef struct layer {
+    shape s;
+    fm_tensor x_proj, dt_proj;
+    float *taps, *bias, *dt_bias, *A, *skip, *xz;
+    const size_t *begin;
+    size_t state; /* floats of a sequence */
+} layer;
+
+/* What a step leaves. */
+typedef struct result {
+    float *states;
+    void *packed;
+    size_t packed_bytes;
+} result;
+
+static void wait(void)
+{
+    const char *why = NULL;
+    if (fm_stream_wait(kc_device(), &why)) return;
+    fprintf(stderr, "kernelcheck: %s\n", why);
+    exit(2);
+}
+
+static void *room(size_t bytes)
+{
+    void *p = fm_stream_alloc(kc_device(), bytes);
+    if (!p) abort();
+    fm_stream_zero(kc_device(), p, bytes);
+    return p;
+}
+
+static float *vector(kc *t, size_t n, double scale, double shift)
+{
+    float *host = kc_input(t, n, KC_NORMAL), *p = room(n * sizeof *p);
+    for (size_t i = 0; i < n; i++) host[i] = (float)(scale * (double)host[i] + shift);
+    fm_stream_upload(kc_device(), p, host, n * sizeof *p);
+    wait();
+    return p;
+}
+
+static fm_tensor matrix(kc *t, fm_dtype type, size_t rows, size_t cols)
+{
+    fm_stream *s = kc_device();
+    size_t bytes = 0;
+    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
+    unsigned char *raw = kc_bytes(t, rows * bytes), *there = room(rows * bytes);
+    float *row = kc_floats(t, cols);
+    for (size_t r = 0; r < rows; r++) {
+        kc_fill(t, row, cols, KC_NORMAL);
+        for (size_t i = 0; i < cols; i++) row[i] *= 0.05f;
+        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
+    }
+    fm_stream_upload(s, there, raw, rows * bytes);
+    const size_t stored = fm_cuda_row_bytes(type, cols);
+    void *W = room(rows * stored);
+    fm_cuda_store(s, W, there, type, rows, cols);
+    wait();
+    fm_stream_free(s, there);
+    return (fm_tensor){W, type, rows, cols, stored};
+}
+
+static layer layer_of(kc *t, const shape *s)
+{
+    const size_t I = s->inner;
+    layer l = {.s = *s, .state = SPARE + (D_CONV - 1 + D_STATE) * I};
+    l.x_proj = matrix(t, s->type, s->rank + 2 * D_STATE, I);
+    l.dt_proj = matrix(t, s->type, I, s->rank);
+    l.taps = vector(t, D_CONV * I, 0.5, 0.0);
+    l.bias = s->rank % 32 ? NULL : vector(t, I, 0.2, 0.0);
+    l.dt_bias = vector(t, I, 1.0, -2.0);
+    l.A = vector(t, D_STATE * I, 0.5, -2.0);
+    l.skip = vector(t, I, 1.0, 0.0);
+    l.xz = vector(t, s->n * 2 * I, 1.0, 0.0);
+    size_t *begin = kc_bytes(t, (s->n + 1) * sizeof *begin), *there = room((s->n + 1) * sizeof *there);
+    for (size_t i = 0; i <= s->n; i++) begin[i] = i;
+    fm_stream_upload(kc_device(), there, begin, (s->n + 1) * sizeof *begin);
+    l.begin = there;
+    return l;
+}
+
+static void free_layer(const layer *l)
+{
+    void *all[] = {(void *)(uintptr_t)l->x_proj.data,
+                   (void *)(uintptr_t)l->dt_proj.data,
+                   l->taps,
+                   l->bias,
+                   l->dt_bias,
+                   l->A,
+                   l->skip,
+                   l->xz,
+                   (void *)(uintptr_t)l->begin};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
+}
+
+static fm_mix_args args_of(const layer *l, const fm_ragged *r, const result *o)
+{
+    const size_t I = l->s.inner;
+    const fm_states window = {.rows = o->states, .stride = l->state, .at = SPARE},
+                    h = {.rows = o->states, .stride = l->state, .at = SPARE + (D_CONV - 1) * I};
+    return (fm_mix_args){.conv = {.state = window,
+                                  .x = l->xz,
+                                  .x_stride = 2 * I,
+                                  .w = l->taps,
+                                  .bias = l->bias,
+                                  .ragged = r,
+                                  .d_inner = I,
+                                  .d_conv = D_CONV,
+                                  .hold = l->s.hold},
+                         .scan = {.h = h,
+                                  .dt_bias = l->dt_bias,
+                                  .A = l->A,
+                                  .skip = l->skip,
+                                  .z = l->xz + I,
+                                  .z_stride = 2 * I,
+                                  .ragged = r,
+                                  .d_inner = I,
+                                  .d_state = D_STATE,
+                                  .hold = l->s.hold},
+                         .x_proj = &l->x_proj,
+                         .dt_proj = &l->dt_proj,
+                         .norms = l->s.norms,
+                         .eps = 1e-6f,
+                         .out_form = l->s.out,
+                         .packed = o->packed,
+                         .always = true};
+}
+
+static void pack(const fm_kernels *k, void *out, fm_xform form, const float *x, size_t stride, size_t n, size_t cols)
+{
+    k->pack_x[form](&(fm_pack_args){
+        .out = out, .x = x, .x_stride = stride, .n = n, .cols = cols, .row_end = n, .col_end = cols, .stream = kc_device()});
+}
+
+/* y (n, rows) = x (n, cols) W^T. */
+static void multiply(const fm_kernels *k, const fm_run *run, float *y, const float *x, size_t x_stride, const fm_tensor *W,
+                     size_t n)
+{
+    const fm_xform form = fm_xform_of(W->type);
+    void *packed = room(k->pack_x_bytes(form, n, W->cols));
+    pack(k, packed, form, x, x_stride, n, W->cols);
+    k->linear[W->type](run, &(fm_linear_args){.y = y, .y_stride = W->rows, .x = packed, .W = W, .n = n});
+    wait();
+    fm_stream_free(kc_device(), packed);
+}
+
+static void one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, fm_mix_args m)
+{
+    const size_t I = l->s.inner, n = l->s.n, q = l->x_proj.rows, widths[3] = {l->s.rank, D_STATE, D_STATE};
+    float *u = room(n * I * sizeof *u), *dt = room(n * I * sizeof *dt), *raw = room(n * q * sizeof *raw), *out = raw,
+          *y = room(n * I * sizeof *y);
+    m.conv.out = u, m.conv.out_stride = I;
+    k->conv_silu(run, &m.conv);
+    multiply(k, run, raw, u, I, m.x_proj, n);
+    if (m.norms) k->rmsnorm_three(run, out = room(n * q * sizeof *out), q, FM_X_F32, NULL, raw, q, widths, n, m.eps);
+    multiply(k, run, dt, out, q, m.dt_proj, n);
+    m.scan.y = y, m.scan.y_stride = I;
+    m.scan.u = u, m.scan.u_stride = I;
+    m.scan.dt = dt, m.scan.dt_stride = I;
+    m.scan.B = out + l->s.rank, m.scan.C = out + l->s.rank + D_STATE, m.scan.bc_stride = q;
+    k->scan(run, &m.scan);
+    pack(k, m.packed, m.out_form, y, I, n, I);
+    /* The pack of one token of floats is put off until somebody multiplies with it. */
+    if (n == 1) {
+        float *two = room(2 * I * sizeof *two);
+        fm_stream_copy(kc_device(), two, y, I * sizeof *y);
+        pack(k, m.packed, m.out_form, two, I, 2, I);
+    }
+    wait();
+    float *all[] = {u, dt, raw, out == raw ? NULL : out, y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
+}
+
+static result result_of(const fm_kernels *k, const layer *l, const float *states)
+{
+    const size_t bytes = k->pack_x_bytes(l->s.out, l->s.n < 2 ? 2 : l->s.n, l->s.inner);
+    const result r = {room(l->s.n * l->state * sizeof(float)), room(bytes), bytes};
+    fm_stream_upload(kc_device(), r.states, states, l->s.n * l->state * sizeof(float));
+    return r;
+}
+
+static void *host_copy(kc *t, const void *there, size_t bytes)
+{
+    void *p = kc_bytes(t, bytes);
+    fm_stream_download(kc_device(), p, there, bytes);
+    wait();
+    return p;
+}
+
+static void check_case(kc *t, const shape *s)
+{
+    const layer l = layer_of(t, s);
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_ragged ragged = {.n_seq = s->n, .begin = l.begin, .n_tokens = s->n, .longest = 1};
+    const size_t floats = s->n * l.state;
+    const float *states = kc_input(t, floats, KC_NORMAL);
+    result a = result_of(&t->k, &l, states), b = result_of(&t->k, &l, states);
+    char where[96];
+    snprintf(where, sizeof where, "%s, %zu channels, rank %zu, %zu tokens", fm_dtype_get(s->type)->name, s->inner, s->rank,
+             s->n);
+    for (int step = 0; step < 2; step++) {
+        const fm_mix_args m = args_of(&l, &ragged, &b);
+        kc_true(t, t->k.mix(&run, &m), where);
+        one_by_one(&t->k, &run, &l, args_of(&l, &ragged, &a));
+    }
+    kc_same(t, host_copy(t, a.states, floats * sizeof(float)), host_copy(t, b.states, floats * sizeof(float)),
+            floats * sizeof(float), where);
+    const size_t bytes = s->n == 1 ? a.packed_bytes / 2 : a.packed_bytes; /* room for two rows */
+    kc_same(t, host_copy(t, a.packed, bytes), host_copy(t, b.packed, bytes), bytes, where);
+    void *all[] = {a.states, a.packed, b.states, b.packed};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
+    free_layer(&l);
+    kc_release(t);
+}
+
+static void check_refused(kc *t, shape s)
+{
+    const layer l = layer_of(t, &s);
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_ragged ragged = {.n_seq = s.n, .begin = l.begin, .n_tokens = s.n, .longest = 1};
+    result r = {room(s.n * l.state * sizeof(float)), NULL, 0};
+    const fm_mix_args m = args_of(&l, &ragged, &r);
+    kc_true(t, !t->k.mix(&run, &m), "a step that the kernel is not for");
+    fm_stream_free(kc_device(), r.states);
+    free_layer(&l);
+    kc_release(t);
+}
+
+static void check(kc *t)
+{
+    static const struct {
+        fm_dtype type;
+        fm_xform out;
+    } types[] = {{FM_BF16, FM_X_BF16}, {FM_F16, FM_X_F32}, {FM_F16, FM_X_BF16}};
+    static const size_t sizes[][2] = {{256, 256}, {1536, 48}, {2048, 256}, {8192, 256}}, columns[] = {1, 2, 3, 7, 8, 9, 16};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (size_t k = 0; k < sizeof sizes / sizeof *sizes - (kc_is_quick() ? 2 : 0); k++)
+            for (size_t c = 0; c < sizeof columns / sizeof *columns; c += kc_is_quick() ? 3 : 1) {
+                const shape s = {types[i].type, types[i].out,     sizes[k][0],         sizes[k][1],
+                                 columns[c],    (c + i) % 4 != 0, (c + k + i) % 5 == 0};
+                if (kc_device_options().f32)
+                    check_refused(t, s);
+                else
+                    check_case(t, &s);
+            }
+    check_refused(t, (shape){FM_BF16, FM_X_BF16, 256, 48, 17, true, false});
+    check_refused(t, (shape){FM_BF16, FM_X_BF16, 128, 48, 1, true, false});
+    check_refused(t, (shape){FM_BF16, FM_X_Q8_32, 256, 48, 1, true, false});
+}
+
+const kc_op kc_op_mix = {"mix", check, NULL};
