@@ -118,11 +118,11 @@ part_race() {
 # Each kernel in a process of its own, all at the same time: one after the other they take longer than a part may.  Of cuBLASLt's
 # kernels, nvjet_..., the tool reports what their copy engine writes; leaving them out by name breaks the run.
 race_all() {
-    for op in rmsnorm conv scan softmax rows many sample; do
+    for op in rmsnorm conv scan softmax rows many mix sample narrow; do
         compute-sanitizer --tool racecheck "$kernelcheck" --device cuda --quick --only $op >"$work/race-$op" 2>&1 &
     done
     wait
-    for op in rmsnorm conv scan softmax rows many sample; do
+    for op in rmsnorm conv scan softmax rows many mix sample narrow; do
         cat "$work/race-$op" >>"$log"
         ours=$(grep -E "Race reported|and (Read|Write) access" "$work/race-$op" | grep -vc nvjet_)
         say "racecheck of $op: $ours hazards of ours; $(grep SUMMARY "$work/race-$op")"

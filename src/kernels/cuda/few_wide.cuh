@@ -238,7 +238,7 @@ template <class F, int NT> static void wide_launch(fm_stream *s, const few_args 
     const unsigned groups = (p.rows + R::ROWS - 1) / R::ROWS, room = 2 * (unsigned)s->n_sm;
     unsigned cluster = 1;
     a.step = cut.split * cut.cluster;
-    while (cluster < 8 && a.step % (2 * cluster) == 0 && 2 * cluster * groups <= room) cluster *= 2;
+    while (cluster < 8 && cluster < a.step && 2 * cluster * groups <= room) cluster *= 2;
     if (a.step / cluster > WIDE_CHAINS) cluster = 1;
     a.p.cluster = cluster;
     a.chains = a.step / cluster;
