@@ -306,22 +306,28 @@ template <class V> __device__ static inline float sum_above(V v, float max)
     return sum;
 }
 
-// What a thread sees of a row that it copies to shared memory: its sum comes when all are there, so that nothing holds up the reading.
-template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const V *x, unsigned count)
+// Calls use(i, x[i]) for what a thread has of a row, a tile of it read before the first is used.
+template <int THREADS, class V, class F> __device__ static inline void for_tiles(const V *x, unsigned count, F use)
 {
-    lse seen = {-INFINITY, 0.0f};
     for (unsigned first = threadIdx.x; first < count; first += XENT_TILE * THREADS) {
         V v[XENT_TILE];
 #pragma unroll
         for (int k = 0; k < XENT_TILE; k++)
             if (first + k * THREADS < count) v[k] = x[first + k * THREADS];
 #pragma unroll
-        for (int k = 0; k < XENT_TILE; k++) {
-            if (first + k * THREADS >= count) continue;
-            row[first + k * THREADS] = v[k];
-            seen.max = largest(v[k], seen.max);
-        }
+        for (int k = 0; k < XENT_TILE; k++)
+            if (first + k * THREADS < count) use(first + k * THREADS, v[k]);
     }
+}
+
+// What a thread sees of a row that it copies to shared memory: its sum comes when all are there, so that nothing holds up the reading.
+template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const V *x, unsigned count)
+{
+    lse seen = {-INFINITY, 0.0f};
+    for_tiles<THREADS>(x, count, [&](unsigned i, V v) {
+        row[i] = v;
+        seen.max = largest(v, seen.max);
+    });
     const float from = seen.max == -INFINITY ? 0.0f : seen.max;
 #pragma unroll 4
     for (unsigned i = threadIdx.x; i < count; i += THREADS) seen.sum += sum_above(row[i], from);
@@ -332,18 +338,10 @@ template <int THREADS, class V> __device__ static lse see_and_keep(V *row, const
 template <int THREADS, class V> __device__ static lse see(const V *x, unsigned count)
 {
     lse seen = {-INFINITY, 0.0f};
-    for (unsigned first = threadIdx.x; first < count; first += XENT_TILE * THREADS) {
-        V v[XENT_TILE];
-#pragma unroll
-        for (int k = 0; k < XENT_TILE; k++)
-            if (first + k * THREADS < count) v[k] = x[first + k * THREADS];
-#pragma unroll
-        for (int k = 0; k < XENT_TILE; k++) {
-            if (first + k * THREADS >= count) continue;
-            const float max = largest(v[k], seen.max), from = max == -INFINITY ? 0.0f : max;
-            seen = lse{max, seen.sum * __expf(seen.max - from) + sum_above(v[k], from)};
-        }
-    }
+    for_tiles<THREADS>(x, count, [&](unsigned, V v) {
+        const float max = largest(v, seen.max), from = max == -INFINITY ? 0.0f : max;
+        seen = lse{max, seen.sum * __expf(seen.max - from) + sum_above(v, from)};
+    });
     return seen;
 }
 

@@ -10,17 +10,22 @@
 
 enum { FM_CUDA_FEW = 16, FM_CUDA_WIDE = 64 };
 
+// Whether the inputs of such a product are numbers that stay floats.
+static inline bool fm_cuda_is_floats(fm_xform form)
+{
+    return form == FM_X_F32 || form == FM_X_BF16;
+}
+
 // Whether a product of n columns takes the kernels of few.
 static inline bool fm_cuda_is_few(const fm_stream *s, fm_xform form, size_t n)
 {
-    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
-    return n <= (floats ? FM_CUDA_FEW : FM_CUDA_WIDE) || s->o.invariant;
+    return n <= (fm_cuda_is_floats(form) ? FM_CUDA_FEW : FM_CUDA_WIDE) || s->o.invariant;
 }
 
 // Whether the inputs of such a product are the records of pack.cuh; else they are rows.
 static inline bool fm_cuda_is_records(const fm_stream *s, fm_xform form, size_t n)
 {
-    return (form == FM_X_Q8_32 || form == FM_X_Q8_256) && fm_cuda_is_few(s, form, n);
+    return !fm_cuda_is_floats(form) && fm_cuda_is_few(s, form, n);
 }
 
 // What pack_x makes for a product of many columns: n rows of bf16 (o.f32: of f32), so many elements from one to the next, zeros
@@ -40,7 +45,7 @@ void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x,
 // y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
-extern "C" void fm_cuda_fill_few(fm_kernels *k); // linear
+extern "C" void fm_cuda_fill_few(fm_kernels *k);  // linear
 extern "C" void fm_cuda_fill_many(fm_kernels *k); // has_three, linear_three
 
 // Sums of `pieces` products, n rows without a gap each, normed as rmsnorm_three norms them; the sums themselves go to y unless it is

@@ -2,11 +2,6 @@
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/mix.cuh"
 
-static bool is_float_form(fm_xform form)
-{
-    return form == FM_X_F32 || form == FM_X_BF16;
-}
-
 // One token each of few sequences, f32 between the steps, Mamba's own sizes.
 static bool fits(const fm_mix_args *m)
 {
@@ -22,7 +17,7 @@ static bool fits(const fm_mix_args *m)
 static mix_fn *kernel_of(const fm_mix_args *m)
 {
     const fm_dtype type = m->x_proj->type;
-    if (m->dt_proj->type != type || !is_float_form(m->out_form)) return NULL;
+    if (m->dt_proj->type != type || !fm_cuda_is_floats(m->out_form)) return NULL;
     return type == FM_BF16 ? mix_of<few_float<FM_BF16>> : type == FM_F16 ? mix_of<few_float<FM_F16>> : NULL;
 }
 

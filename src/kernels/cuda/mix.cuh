@@ -23,7 +23,7 @@
 
 enum { MIX_CLUSTER = 4, MIX_CHANNELS = 64, MIX_WAY = MIX_CLUSTER * MIX_CHANNELS, MIX_WARPS = 8, MIX_THREADS = 32 * MIX_WARPS };
 enum { MIX_TAPS = 4, MIX_STATES = 16 };
-enum { MIX_GROUPS = 4, MIX_GROUP = MIX_STATES / MIX_GROUPS }; // states are summed by groups, as in scan.cu
+enum { MIX_GROUPS = 4, MIX_GROUP = MIX_STATES / MIX_GROUPS }; // states are summed by groups, as in scan_one.cuh
 enum { MIX_TOKENS = 16, MIX_FASTER = 2 }; // of a step; and so many with which it is no slower than the kernels one by one
 enum { MIX_ALONE = 2 };                   // tokens whose rows every block norms for itself
 static const long long MIX_PATIENCE = 20000000000; // clocks to wait for other blocks, some ten seconds
@@ -266,7 +266,7 @@ template <class F, int NT> struct mix_block {
             v[j] = fm_load4<false>(from + i, (ptrdiff_t)d - i);
             sum += squares(v[j]);
         }
-        const float scale = a.norms ? (float)(1.0 / sqrt(fm_warp_sum(sum) / (double)d + (double)a.eps)) : 1.0f;
+        const float scale = a.norms ? norm_scale(fm_warp_sum(sum), (double)d, a.eps) : 1.0f;
 #pragma unroll
         for (int j = 0; j < KEPT; j++) {
             const ptrdiff_t i = 4 * (l.lane + 32 * j);

@@ -131,11 +131,6 @@ __device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t
     meet<THREADS>(); // nobody overwrites what others still read
 }
 
-__device__ float scale_of(const norm &a, double sum)
-{
-    return (float)(1.0 / sqrt(sum / (double)a.d + (double)a.eps));
-}
-
 // w: the weights of the first piece, which nobody writes just before: they come while the row is waited for.
 template <int THREADS, bool ALIGNED, int FORM, int N>
 __device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigned t, stage<THREADS, FORM, N> *s)
@@ -149,7 +144,7 @@ __device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigne
     const bool whole = N > KEPT; // such pieces are all there is of a row
     for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; !whole && i < d; i += 4 * THREADS)
         sum += squares(fm_load4<ALIGNED>(x + i, d - i));
-    const float scale = scale_of(a, THREADS == 32 ? fm_warp_sum(sum) : block_sum(sum));
+    const float scale = norm_scale(THREADS == 32 ? fm_warp_sum(sum) : block_sum(sum), (double)a.d, a.eps);
     put_piece<THREADS, ALIGNED, FORM, N>(a, row, 0, t, v, w, scale, s);
     for (ptrdiff_t i = COLS; !whole && i < d; i += COLS) {
         v.template read<ALIGNED>(x + i, t, d - i);
@@ -331,7 +326,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
         if (p.y && c < r.a.d) fm_store4<ALIGNED>(p.y + r.row * p.y_stride + r.at + c, 4, v.v[j]);
     }
     ones.read_weights(NULL, 0, 0);
-    const float scale = scale_of(r.a, fm_warp_sum(v.sum_squares()));
+    const float scale = norm_scale(fm_warp_sum(v.sum_squares()), (double)r.a.d, r.a.eps);
     put_piece<32, ALIGNED, FORM, KEPT>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
 }
 

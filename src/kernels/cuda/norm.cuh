@@ -17,4 +17,10 @@ __device__ static inline double squares(float4 v)
     return __fma_rn(x, x, __fma_rn(y, y, __fma_rn(z, z, __dmul_rn(w, w))));
 }
 
+// 1 / rms of d numbers whose squares come to `sum`.
+__device__ static inline float norm_scale(double sum, double d, float eps)
+{
+    return (float)(1.0 / sqrt(sum / d + (double)eps));
+}
+
 #endif

@@ -101,7 +101,7 @@ void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
 {
     const fm_pack_args p = *a; // it may be the one to be forgotten
     fm_cuda_pack_forget(p.stream, p.out);
-    if (form == FM_X_F32 || form == FM_X_BF16 || !fm_cuda_is_few(p.stream, form, p.n))
+    if (!fm_cuda_is_records(p.stream, form, p.n))
         rows_now(&p);
     else if (form == FM_X_Q8_256)
         records_now<true>(&p);
@@ -119,7 +119,7 @@ void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x,
 // or rounding to integers, took each block longer than that.
 template <int FORM> static void pack(const fm_pack_args *a)
 {
-    const bool floats = FORM == FM_X_F32 || FORM == FM_X_BF16;
+    const bool floats = fm_cuda_is_floats((fm_xform)FORM);
     if (floats && a->n == 1 && !a->stream->o.f32)
         remember(a->stream, *a);
     else
@@ -132,7 +132,7 @@ template <int FORM> static void pack(const fm_pack_args *a)
 static size_t pack_bytes(fm_xform form, size_t n, size_t cols)
 {
     if (cols > SIZE_MAX / 64 || n > SIZE_MAX / 64) return 0;
-    const bool floats = form == FM_X_F32 || form == FM_X_BF16;
+    const bool floats = fm_cuda_is_floats(form);
     const size_t stride = fm_cuda_x_stride(cols), tokens = fm_record_tokens(n), chunks = (cols + FM_CHUNK - 1) / FM_CHUNK;
     size_t rows, records = 0;
     if (__builtin_mul_overflow(stride * sizeof(float), n, &rows)) return 0;
