@@ -314,6 +314,7 @@ static void check_type(fm_dtype type, bool small)
     for (size_t i = 0; i < 6; i++) check_case(type, 1 + 67 * i, unit * (i + 1), wide[i], (int)(i % 4));
     check_case(type, 150, 8192, 64, 0);  // 16 chains, two to each block of a cluster
     check_case(type, 1000, 2048, 40, 0); // a chain to each
+    check_case(type, 4100, 2048, 33, 0); // chains that do not come out even: three blocks, where four have no room
     check_case(type, 17000, 256, 18, 0); // blocks that walk
     check_case(type, 33, 33024, 21, 0);  // more chains than can be kept apart
     S.o.invariant = true;
@@ -519,21 +520,26 @@ static void tune(void *pool)
 }
 
 // Plain launches, for a profiler.
+static void profile_product(fm_dtype type, const shape *h, void *pool)
+{
+    const size_t columns[] = {8, 16, 32, 64}, n_columns = fm_dtype_get(type)->is_float ? 2 : 4;
+    product p = bench_product(type, h, pool, 1);
+    for (size_t k = 0; k < n_columns; k++) {
+        const fm_run run = {0, 1, 0, &S};
+        pack(&p, (float *)p.d_x, columns[k]);
+        fm_linear_args a = {};
+        a.y = (float *)p.d_y, a.y_stride = p.rows + 3, a.x = p.d_pack, a.W = &p.W, a.n = columns[k];
+        K.linear[p.type](&run, &a);
+        FM_CUDA(&S, cudaStreamSynchronize(S.stream));
+    }
+    release(&p);
+}
+
 static void profile(void *pool)
 {
-    const fm_dtype types[] = {FM_BF16, FM_Q8_0, FM_Q4_K};
-    const size_t columns[] = {8, 16};
-    for (size_t t = 0; t < 3; t++)
-        for (size_t k = 0; k < 2; k++) {
-            const fm_run run = {0, 1, 0, &S};
-            product p = bench_product(types[t], &shapes[0], pool, 1);
-            pack(&p, (float *)p.d_x, columns[k]);
-            fm_linear_args a = {};
-            a.y = (float *)p.d_y, a.y_stride = p.rows + 3, a.x = p.d_pack, a.W = &p.W, a.n = columns[k];
-            K.linear[p.type](&run, &a);
-            FM_CUDA(&S, cudaStreamSynchronize(S.stream));
-            release(&p);
-        }
+    for (int type = 0; type < FM_DTYPE_COUNT; type++)
+        if (wanted((fm_dtype)type))
+            profile_product((fm_dtype)type, &shapes[0], pool), profile_product((fm_dtype)type, &shapes[3], pool);
 }
 
 // ---- A step: the products of 64 layers and the head, and a small kernel in front of each, as a layer has them ----

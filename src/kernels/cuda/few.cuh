@@ -114,6 +114,7 @@ __device__ static inline float magic_float(int i)
 //   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
 //   F::SIDE             bytes beside those of 8 columns in a record
 //   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory
+//   F::turns(...)       whether groups of four warps take turns at that, with so many times 8 columns
 //   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input ----
 
 // Where a lane stands: row g of eight, part t of four.

@@ -10,6 +10,7 @@ template <int T> struct few_128 {
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool PACKS = false, RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
+    static constexpr bool turns(int) { return false; }
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -21,15 +22,17 @@ template <int T> struct few_128 {
         a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
     }
 
-    // v = what the sums of 128 columns come to, on top of those before.
-    template <int NT>
+    // v = what the sums of 128 columns come to, on top of those before; as they are, or from FM_MAGIC.
+    template <int NT, bool MAGIC>
     __device__ static inline void scale(float v[NT][4], const int sum[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
                                         int g)
     {
         const float d0 = few_half(r0.sc, g) * F.unit, d1 = few_half(r1.sc, g) * F.unit;
 #pragma unroll
-        for (int k = 0; k < 4 * NT; k++)
-            v[k / 4][k % 4] = fmaf(k % 4 < 2 ? d0 : d1, magic_float(sum[k / 4][k % 4]), v[k / 4][k % 4]);
+        for (int k = 0; k < 4 * NT; k++) {
+            const int i = sum[k / 4][k % 4];
+            v[k / 4][k % 4] = fmaf(k % 4 < 2 ? d0 : d1, MAGIC ? magic_float(i) : (float)i, v[k / 4][k % 4]);
+        }
     }
     template <int NT>
     __device__ static inline void finish(float y[NT][4], const float v[NT][4], const uint8_t *side, const few_lane &l)
@@ -85,33 +88,40 @@ template <int T> struct few_128 {
                 if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
                 blocks<NT>(sum, r0, r1, q[i], i);
             }
-            scale<NT>(v, sum, r0, r1, g);
+            scale<NT, true>(v, sum, r0, r1, g);
         }
         finish<NT>(y, v, record + p.x_tokens * FM_CHUNK, l);
     }
 
+    // sum = the products of group g; its rows stay in `a` until they are done.
     template <int NT>
+    __device__ static inline void group(int sum[NT][4], uint32_t a[4][4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                        unsigned x, int g)
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) rows_of(a[i], r0, r1, 4 * g + i);
+        wgmma_begin();
+#pragma unroll
+        for (int i = 0; i < 4; i++) wgmma_bytes<NT, true>(sum, a[i], wgmma_columns(x + g * NT * 1024, i), i > 0);
+        wgmma_commit();
+    }
+
+    template <int NT, bool TURNS>
     __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
     {
         few_codes<T> r0, r1;
-        int sum[2][NT][4];
-        uint32_t a[8][4];
+        int first[NT][4], second[NT][4];
+        uint32_t a[4][4], o[4][4];
         float v[NT][4] = {};
         r0.read(stage, l);
         r1.read(stage + SLOT, l);
-#pragma unroll
-        for (int b = 0; b < 8; b++) rows_of(a[b], r0, r1, b);
-        start<NT>(sum[0]), start<NT>(sum[1]);
-#pragma unroll
-        for (int b = 0; b < 8; b++) {
-            if (b % 4 == 0) wgmma_begin();
-            wgmma_s8<NT>(sum[b / 4], a[b], wgmma_columns(x + b / 4 * NT * 1024, b % 4), 1);
-            if (b % 4 == 3) wgmma_commit();
-        }
-        wgmma_wait<1, NT>(sum[0]);
-        scale<NT>(v, sum[0], r0, r1, 0);
-        wgmma_wait<0, NT>(sum[1]);
-        scale<NT>(v, sum[1], r0, r1, 1);
+        group<NT>(first, a, r0, r1, x, 0);
+        r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1); // unpacked while the first group is multiplied
+        group<NT>(second, o, r0, r1, x, 1);
+        wgmma_wait<1, NT>(first);
+        scale<NT, false>(v, first, r0, r1, 0);
+        wgmma_wait<0, NT>(second);
+        scale<NT, false>(v, second, r0, r1, 1);
         finish<NT>(y, v, side, l);
     }
 };

@@ -11,6 +11,7 @@ template <int T> struct few_256 {
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool PACKS = false, RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
+    static constexpr bool turns(int columns8) { return F.sc == FM_SC_K && columns8 == 4; }
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -163,48 +164,71 @@ template <int T> struct few_256 {
         finish<NT>(y, acc, r0, r1, s0, s1, side, l);
     }
 
-    // Rows of product s: a block of 32 columns, or one half of it and zeros in place of the other.
-    enum { STEPS = HALVES ? 16 : 8 };
-    __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int s)
+    // ---- More columns: scales are multiplied into the codes, so that sums stay in the tensor cores over all 256 columns.  What
+    // does not fit a byte takes two products: value = low + HIGH * high. ----
+
+    static constexpr int HIGH = F.sc == FM_SC_K ? 8 : F.sc == FM_SC_Q2 ? 0 : 256;
+
+    // Four codes times their scale.  Signed ones: 16-bit lanes of product + 0x8080, whose bytes are low + 128 and high + 128.
+    __device__ static inline void times(uint32_t *low, uint32_t *high, uint32_t quad, int scale)
     {
-        const int b = HALVES ? s / 2 : s;
-        const bool low = !HALVES || s % 2 == 0, high = !HALVES || s % 2 == 1;
-        a[0] = low ? r0.quad(b, 0) : 0, a[1] = low ? r1.quad(b, 0) : 0;
-        a[2] = high ? r0.quad(b, 1) : 0, a[3] = high ? r1.quad(b, 1) : 0;
+        if constexpr (F.sc == FM_SC_K)
+            *low = quad * (scale & 7), *high = quad * (scale >> 3);
+        else if constexpr (F.sc == FM_SC_Q2)
+            *low = quad * scale;
+        else {
+            const uint32_t code = quad ^ 0x80808080u, begin = 0x80808080u - (uint32_t)(scale * (128 << 16 | 128));
+            const uint32_t even = (code & 0x00ff00ffu) * scale + begin, odd = (code >> 8 & 0x00ff00ffu) * scale + begin;
+            *low = __byte_perm(even, odd, 0x6240) ^ 0x80808080u;
+            *high = __byte_perm(even, odd, 0x7351) ^ 0x80808080u;
+        }
+    }
+    __device__ static inline void rows_of(uint32_t low[4], uint32_t high[4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                          const scales &s0, const scales &s1, int b)
+    {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int g = HALVES ? 2 * b + h : b;
+            times(low + 2 * h, high + 2 * h, r0.quad(b, h), scale_at(s0, g));
+            times(low + 2 * h + 1, high + 2 * h + 1, r1.quad(b, h), scale_at(s1, g));
+        }
     }
 
-    // One product is under way while the sums of the one before are scaled.
-    template <int NT>
+    // Two blocks are under way while the rows of the next are made.
+    template <int NT, bool TURNS>
     __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
     {
+        constexpr int UNDER_WAY = 2;
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);
         const scales s0 = scales_of(r0), s1 = scales_of(r1);
-        int acc[NT][4] = {}, c[2][NT][4];
-        uint32_t a[2][4];
-        const auto ask = [&](int s) {
-            const int b = HALVES ? s / 2 : s;
-            rows_of(a[s % 2], r0, r1, s);
+        int sum[NT][4], high[HIGH ? NT : 1][4];
+        uint32_t a[UNDER_WAY + 1][2][4];
+        wide_take_turn<TURNS>();
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            uint32_t(*rows)[4] = a[b % (UNDER_WAY + 1)];
+            if (b == 4 && few_slot<T>::LO_LOADS == 2) // the second half is unpacked while the first is multiplied
+                r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1);
+            rows_of(rows[0], rows[1], r0, r1, s0, s1, b);
+            const uint64_t columns = wgmma_columns(x + b / 4 * NT * 1024, b % 4);
             wgmma_begin();
-            wgmma_s8<NT>(c[s % 2], a[s % 2], wgmma_columns(x + b / 4 * NT * 1024, b % 4), 0);
+            wgmma_bytes<NT, SIGNED>(sum, rows[0], columns, b > 0);
+            if constexpr (HIGH) wgmma_bytes<NT, SIGNED>(high, rows[1], columns, b > 0);
             wgmma_commit();
-        };
-        ask(0);
+            if (b >= UNDER_WAY && b < 7) wgmma_wait_rows<UNDER_WAY>();
+        }
+        wide_give_turn<TURNS>();
+        wgmma_wait<0, NT>(sum);
+        if constexpr (HIGH) {
+            wgmma_wait<0, NT>(high);
 #pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            if (s + 1 < STEPS) {
-                ask(s + 1);
-                wgmma_wait<1, NT>(c[s % 2]);
-            } else
-                wgmma_wait<0, NT>(c[s % 2]);
-            const int f0 = scale_at(s0, s), f1 = scale_at(s1, s);
-#pragma unroll
-            for (int k = 0; k < 4 * NT; k++) acc[k / 4][k % 4] += (k % 4 < 2 ? f0 : f1) * c[s % 2][k / 4][k % 4];
+            for (int k = 0; k < 4 * NT; k++) sum[k / 4][k % 4] += HIGH * high[k / 4][k % 4];
         }
         beside<NT> with;
         with.read(side, l);
-        finish<NT>(y, acc, r0, r1, s0, s1, with, l);
+        finish<NT>(y, sum, r0, r1, s0, s1, with, l);
     }
 };
 

@@ -10,6 +10,7 @@ template <int T> struct few_32 {
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool PACKS = false, RECORDS = true;
     static constexpr int SIDE = FM_X32_SIDE;
+    static constexpr bool turns(int) { return false; }
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -76,6 +77,8 @@ template <int T> struct few_32 {
         }
     }
 
+    // ---- More columns.  A sum of integers becomes a float by one instruction, so that products need not begin at FM_MAGIC. ----
+
     // y += what the sums of block b come to.
     template <int NT>
     __device__ static inline void scale(float y[NT][4], const int c[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
@@ -88,8 +91,7 @@ template <int T> struct few_32 {
             const float2 *of = (const float2 *)(side + nt * FM_X32_SIDE) + 8 * l.t + b;
             const float2 d = of[0];
 #pragma unroll
-            for (int k = 0; k < 4; k++)
-                y[nt][k] = fmaf((k < 2 ? d0 : d1) * (k % 2 ? d.y : d.x), magic_float(c[nt][k]), y[nt][k]);
+            for (int k = 0; k < 4; k++) y[nt][k] = fmaf((k < 2 ? d0 : d1) * (k % 2 ? d.y : d.x), (float)c[nt][k], y[nt][k]);
             if constexpr (MIN) {
                 const float2 s = of[FM_X32_FLOATS / 8];
 #pragma unroll
@@ -98,33 +100,37 @@ template <int T> struct few_32 {
         }
     }
 
-    // One product is under way while the sums of the one before are scaled.
     template <int NT>
+    __device__ static inline void product(int c[NT][4], uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1,
+                                          unsigned x, int b)
+    {
+        a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
+        wgmma_begin();
+        wgmma_bytes<NT, true>(c, a, wgmma_columns(x + b / 4 * NT * 1024, b % 4), false);
+        wgmma_commit();
+    }
+
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT, bool TURNS>
     __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
     {
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);
-        int c[2][NT][4];
-        uint32_t a[2][4];
-        const auto ask = [&](int b) {
-            uint32_t *q = a[b % 2];
-            q[0] = r0.quad(b, 0), q[1] = r1.quad(b, 0), q[2] = r0.quad(b, 1), q[3] = r1.quad(b, 1);
+        int even[NT][4], odd[NT][4]; // not one array: the compiler has to see that nobody touches the one that is under way
+        uint32_t a[4], o[4];
+        product<NT>(even, a, r0, r1, x, 0);
 #pragma unroll
-            for (int k = 0; k < 4 * NT; k++) c[b % 2][k / 4][k % 4] = FM_MAGIC;
-            wgmma_begin();
-            wgmma_s8<NT>(c[b % 2], q, wgmma_columns(x + b / 4 * NT * 1024, b % 4), 1);
-            wgmma_commit();
-        };
-        ask(0);
-#pragma unroll
-        for (int b = 0; b < 8; b++) {
-            if (b < 7) {
-                ask(b + 1);
-                wgmma_wait<1, NT>(c[b % 2]);
+        for (int b = 0; b < 8; b += 2) {
+            product<NT>(odd, o, r0, r1, x, b + 1);
+            wgmma_wait<1, NT>(even);
+            scale<NT>(y, even, r0, r1, side, l, b);
+            if (b + 2 < 8) {
+                product<NT>(even, a, r0, r1, x, b + 2);
+                wgmma_wait<1, NT>(odd);
             } else
-                wgmma_wait<0, NT>(c[b % 2]);
-            scale<NT>(y, c[b % 2], r0, r1, side, l, b);
+                wgmma_wait<0, NT>(odd);
+            scale<NT>(y, odd, r0, r1, side, l, b + 1);
         }
     }
 };

@@ -50,6 +50,14 @@ template <int T> struct few_codes {
         if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)(slot + S::SC + l.lane * 4);
         if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.lane * 4);
     }
+    // Reads load i of the codes again, here: what is unpacked from it cannot move to before this point.
+    __device__ inline void read_again(const uint8_t *slot, const few_lane &l, int i)
+    {
+        asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(lo[4 * i]), "=r"(lo[4 * i + 1]), "=r"(lo[4 * i + 2]), "=r"(lo[4 * i + 3])
+                     : "r"(shared_address(slot + i * 512 + l.lane * 16))
+                     : "memory");
+    }
     __device__ inline uint32_t quad(int b, int h) const
     {
         return fm_quad<T>(lo[fm_lo_word<T>(b, h)], hi[P::HI ? fm_hi_word<T>(b) : 0], b, h);

@@ -24,31 +24,42 @@ __device__ static inline void wgmma_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// All but the last N groups are done; `c` are the sums of one that is.
-template <int N, int NT> __device__ static inline void wgmma_wait(int c[NT][4])
+// All but the last N groups are done: rows that they read may be written again.
+template <int N> __device__ static inline void wgmma_wait_rows()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+// The same, and `c` are the sums of one that is done.
+template <int N, int NT> __device__ static inline void wgmma_wait(int c[NT][4])
+{
+    wgmma_wait_rows<N>();
 #pragma unroll
     for (int k = 0; k < 4 * NT; k++) asm volatile("" : "+r"(c[k / 4][k % 4])::"memory");
 }
 
 #define FM_FOUR(i) "+r"(c[i][0]), "+r"(c[i][1]), "+r"(c[i][2]), "+r"(c[i][3])
-// c = a b, or c += a b when `add`.
-template <int NT> __device__ static inline void wgmma_s8(int c[NT][4], const uint32_t a[4], uint64_t b, int add)
+#define FM_WGMMA_32(rows)                                                                                                      \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k32.s32." rows ".s8 "               \
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, p;}"                        \
+                 : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3)                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+#define FM_WGMMA_64(rows)                                                                                                      \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k32.s32." rows ".s8 "               \
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                                     \
+                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p;}"               \
+                 : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3), FM_FOUR(4), FM_FOUR(5), FM_FOUR(6), FM_FOUR(7)              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+// c = a b, or c += a b when `add`; bytes of rows are signed or not, of columns always.
+template <int NT, bool SIGNED> __device__ static inline void wgmma_bytes(int c[NT][4], const uint32_t a[4], uint64_t b, int add)
 {
     static_assert(NT == 4 || NT == 8, "32 or 64 columns");
-    if constexpr (NT == 4)
-        asm volatile("{.reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 "
-                     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, p;}"
-                     : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-    else
-        asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
-                     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p;}"
-                     : FM_FOUR(0), FM_FOUR(1), FM_FOUR(2), FM_FOUR(3), FM_FOUR(4), FM_FOUR(5), FM_FOUR(6), FM_FOUR(7)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    if constexpr (NT == 4 && SIGNED) FM_WGMMA_32("s8");
+    if constexpr (NT == 4 && !SIGNED) FM_WGMMA_32("u8");
+    if constexpr (NT == 8 && SIGNED) FM_WGMMA_64("s8");
+    if constexpr (NT == 8 && !SIGNED) FM_WGMMA_64("u8");
 }
+#undef FM_WGMMA_32
+#undef FM_WGMMA_64
 #undef FM_FOUR
 
 // Copies into shared memory that this thread waited for can be read by products after the next barrier.
