@@ -88,7 +88,7 @@ static void *device(size_t bytes)
 static void *upload(const void *from, size_t bytes)
 {
     void *p = device(bytes);
-    FM_CUDA(&S, cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice));
+    FM_CUDA(&S, cudaMemcpyAsync(p, from, bytes, cudaMemcpyHostToDevice, S.stream));
     return p;
 }
 
@@ -275,7 +275,7 @@ static void compare(const product *p, const float *got)
 
 static void check_alone(product *p, const float *together)
 {
-    FM_CUDA(&S, cudaMemcpy(p->d_y, p->y, p->n * (p->rows + 3) * 4, cudaMemcpyHostToDevice));
+    FM_CUDA(&S, cudaMemcpyAsync(p->d_y, p->y, p->n * (p->rows + 3) * 4, cudaMemcpyHostToDevice, S.stream));
     for (size_t i = 0; i < p->n; i++) multiply(p, i, 1);
     float *alone = fetch(p);
     n_checks++;
@@ -590,7 +590,7 @@ static void chain_type(fm_dtype type)
     c.all = (char *)device(c.total);
     c.small_x = (float *)device(16 * 8192 * 4), c.small_y = device(16 * 8192 * 4);
     for (size_t i = 0; i < 4; i++) c.p[i] = bench_product(type, &shapes[i], c.all + c.at[i], 1);
-    for (size_t k = 1; k < 64; k++) FM_CUDA(&S, cudaMemcpy(c.all + k * c.layer, c.all, c.layer, cudaMemcpyDeviceToDevice));
+    for (size_t k = 1; k < 64; k++) FM_CUDA(&S, cudaMemcpyAsync(c.all + k * c.layer, c.all, c.layer, cudaMemcpyDeviceToDevice, S.stream));
     c.p[4] = bench_product(type, &shapes[4], c.all + 64 * c.layer, 1);
     const size_t columns[] = {1, 8, 16};
     const int modes[] = {0, WITH_PDL, WITH_PDL | WITH_LAZY, WITH_PDL | WITH_SMALL, WITH_PDL | WITH_LAZY | WITH_SMALL};
