@@ -51,6 +51,11 @@ __device__ static inline float *fm_cuda_state(const fm_states &s, size_t seq)
     return (s.list ? s.list[seq] : s.rows + seq * s.stride) + s.at;
 }
 
+__device__ static inline unsigned shared_address(const void *p)
+{
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+
 // Sum over a warp, the same order always; every lane gets it.
 __device__ static inline float fm_warp_sum(float v)
 {

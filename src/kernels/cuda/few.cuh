@@ -38,11 +38,6 @@ struct few_args {
 
 // ---- Instructions ----
 
-__device__ static inline unsigned shared_address(const void *p)
-{
-    return (unsigned)__cvta_generic_to_shared(p);
-}
-
 template <int BYTES> __device__ static inline void copy_async(unsigned to, const void *from)
 {
     if constexpr (BYTES == 16)
@@ -113,7 +108,7 @@ __device__ static inline float magic_float(int i)
 //   F::PACKS            whether blocks may pack for themselves; pack(...)
 //   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
 //   F::SIDE             bytes beside those of 8 columns in a record
-//   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory
+//   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory; calls what can be done meanwhile
 //   F::turns(...)       whether groups of four warps take turns at that, with so many times 8 columns
 //   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input ----
 

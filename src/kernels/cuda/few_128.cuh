@@ -106,8 +106,9 @@ template <int T> struct few_128 {
         wgmma_commit();
     }
 
-    template <int NT, bool TURNS>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    template <int NT, bool TURNS, class MEANWHILE>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
+                                       MEANWHILE meanwhile)
     {
         few_codes<T> r0, r1;
         int first[NT][4], second[NT][4];
@@ -118,6 +119,7 @@ template <int T> struct few_128 {
         group<NT>(first, a, r0, r1, x, 0);
         r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1); // unpacked while the first group is multiplied
         group<NT>(second, o, r0, r1, x, 1);
+        meanwhile();
         wgmma_wait<1, NT>(first);
         scale<NT, false>(v, first, r0, r1, 0);
         wgmma_wait<0, NT>(second);

@@ -195,8 +195,9 @@ template <int T> struct few_256 {
     }
 
     // Two blocks are under way while the rows of the next are made.
-    template <int NT, bool TURNS>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    template <int NT, bool TURNS, class MEANWHILE>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
+                                       MEANWHILE meanwhile)
     {
         constexpr int UNDER_WAY = 2;
         few_codes<T> r0, r1;
@@ -211,6 +212,7 @@ template <int T> struct few_256 {
             uint32_t(*rows)[4] = a[b % (UNDER_WAY + 1)];
             if (b == 4 && few_slot<T>::LO_LOADS == 2) // the second half is unpacked while the first is multiplied
                 r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1);
+            if (b == 4) meanwhile();
             rows_of(rows[0], rows[1], r0, r1, s0, s1, b);
             const uint64_t columns = wgmma_columns(x + b / 4 * NT * 1024, b % 4);
             wgmma_begin();

@@ -111,8 +111,9 @@ template <int T> struct few_32 {
     }
 
     // One product is under way while the sums of the one before are scaled.
-    template <int NT, bool TURNS>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l)
+    template <int NT, bool TURNS, class MEANWHILE>
+    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
+                                       MEANWHILE meanwhile)
     {
         few_codes<T> r0, r1;
         r0.read(stage, l);
@@ -123,6 +124,7 @@ template <int T> struct few_32 {
 #pragma unroll
         for (int b = 0; b < 8; b += 2) {
             product<NT>(odd, o, r0, r1, x, b + 1);
+            if (b == 0) meanwhile();
             wgmma_wait<1, NT>(even);
             scale<NT>(y, even, r0, r1, side, l, b);
             if (b + 2 < 8) {

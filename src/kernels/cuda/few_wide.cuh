@@ -8,7 +8,7 @@
 #define FM_KERNELS_CUDA_FEW_WIDE_CUH
 
 #include "kernels/cuda/few.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/ring.cuh"
 
 // FOURS: groups of four warps that multiply.  Two: the input is copied half as often, and one multiplies while the other puts its
 // sums together.  One: a product of few rows is in more blocks.
@@ -81,43 +81,14 @@ __device__ static inline void wide_ask_codes(uint8_t *stage, const few_args &p, 
     }
 }
 
-// ---- The input of a chunk, copied in bulk: what so comes needs no fence before wgmma reads it, which would wait for the codes that
-// are still on their way.  `full` tells that a stage is there, `empty` that every warp of all blocks that share it is done with it; a
-// stage's turns are counted from 0, and of each barrier only the last two can be told apart. ----
+// ---- The input of a chunk, copied in bulk: a fence before wgmma reads it would wait for the codes that are still on their way ----
 
-__device__ static inline void wide_barriers_init(unsigned full, unsigned empty, int stages, unsigned warps)
-{
-    for (int i = 0; i < stages; i++) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + 8 * i) : "memory");
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps) : "memory");
-    }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    wgmma_publish();
-}
-__device__ static inline void wide_await(unsigned barrier, unsigned turn)
-{
-    asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again;}" ::"r"(barrier),
-                 "r"(turn & 1)
-                 : "memory");
-}
-// A warp is done with a stage: lane i tells block `first` + i of the cluster, the lanes before `share` all who copy into it.
-__device__ static inline void wide_release(unsigned barrier, const wide_args &a, unsigned first, const few_lane &l)
-{
-    if (l.lane >= (int)a.share) return;
-    if (a.share == 1)
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-    else
-        asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
-                     "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(barrier),
-                     "r"(first + l.lane)
-                     : "memory");
-}
 // A block's part of a chunk's record goes to all who share it, each of whom waits for the whole.
 __device__ static inline void wide_ask_input(unsigned to, unsigned full, const wide_args &a, const wide_part &w, unsigned chunk)
 {
     const unsigned bytes = a.p.x_stride / a.share, of = w.rank % a.share, begin = of * bytes;
     const uint8_t *from = a.p.x + (size_t)chunk * a.p.x_stride + begin;
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(a.p.x_stride) : "memory");
+    ring_expect(full, a.p.x_stride);
     if (a.share == 1)
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
                      "l"(from), "r"(bytes), "r"(full)
@@ -138,7 +109,7 @@ __device__ static inline void wide_copy_input(const wide_args &a, const wide_par
     ask.enter(w.group, w.first);
     unsigned stage = 0, turn = 0; // turn: how often the ring went round
     while (ask.group < w.end) {
-        if (turn > 0) wide_await(empty + 8 * stage, turn - 1);
+        if (turn > 0) ring_await(empty + 8 * stage, turn - 1);
         wide_ask_input(ring + stage * R::STAGE, full + 8 * stage, a, w, ask.chunk);
         ask.next(a, w);
         if (++stage == R::STAGES) stage = 0, turn++;
@@ -253,16 +224,6 @@ template <int WARPS> __device__ static inline void wide_meet()
 {
     asm volatile("bar.sync 1, %0;" ::"n"(32 * WARPS) : "memory");
 }
-// Between all threads of a cluster: what one wrote before the others see after.  That waits for all that is on its way, which nobody
-// needs who only has to know that the others are there, or done.
-__device__ static inline void wide_meet_cluster()
-{
-    asm volatile("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;" ::: "memory");
-}
-__device__ static inline void wide_meet_cluster_relaxed()
-{
-    asm volatile("barrier.cluster.arrive.relaxed; barrier.cluster.wait;" ::: "memory");
-}
 // Registers go from the four warps that copy to those that multiply.
 template <int FOURS> __device__ static inline void wide_take_registers()
 {
@@ -317,13 +278,13 @@ template <class F, int NT, int FOURS> struct wide_warp {
             float y[NT][4] = {};
             while (at.group == group && at.chain == chain) {
                 copy_wait<R::STAGES - 2>();
-                ask_next(stage == 0 ? R::STAGES - 1 : stage - 1);
                 const uint8_t *here = ring + stage * R::STAGE;
-                wide_await(full + 8 * stage, turn);
+                ring_await(full + 8 * stage, turn);
                 F::template wide<NT, TURNS>(y, here + R::INPUT + warp * R::CODES, shared_address(here),
-                                            here + R::COLS * FM_CHUNK, l);
+                                            here + R::COLS * FM_CHUNK, l,
+                                            [&] { ask_next(stage == 0 ? R::STAGES - 1 : stage - 1); });
                 __syncwarp();
-                wide_release(empty + 8 * stage, a, w.rank - w.rank % a.share, l);
+                ring_release(empty + 8 * stage, a.share, w.rank - w.rank % a.share, l.lane);
                 at.next(a, w);
                 if (++stage == R::STAGES) stage = 0, turn++;
             }
@@ -332,7 +293,7 @@ template <class F, int NT, int FOURS> struct wide_warp {
             float4 *to = last ? (float4 *)ring + lane : apart ? sums + (chain - w.first) * (R::SUMS / sizeof(float4)) : sums;
             wide_leave<NT>(to, y, apart || chain == w.first);
             if (at.group == group) continue;
-            if (apart) wide_meet_cluster();
+            if (apart) ring_meet_cluster();
             wide_finish<R>(a, sums, to, w, group, l);
         }
     }
@@ -349,10 +310,10 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
     const wide_part w = wide_part_of<R>(a);
     const few_lane l = {(int)threadIdx.x % 32, (int)threadIdx.x % 32 / 4, (int)threadIdx.x % 4};
     wide_warp<F, NT, FOURS> me = {a, w, ring, full, empty, l, {}};
-    if (threadIdx.x == 32 * R::WARPS) wide_barriers_init(full, empty, R::STAGES, R::WARPS * a.share);
+    if (threadIdx.x == 32 * R::WARPS) ring_init(full, empty, R::STAGES, R::WARPS * a.share);
     if (warp < R::WARPS) me.fill();
     if (a.share > 1)
-        wide_meet_cluster_relaxed();
+        ring_meet_cluster_relaxed();
     else
         __syncthreads();
     fm_pdl_wait();
@@ -363,9 +324,9 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
     } else {
         wide_give_registers();
         if (threadIdx.x == 32 * R::WARPS) wide_copy_input<R>(a, w, shared_address(ring), full, empty);
-        if (a.split > 1) wide_meet_cluster();
+        if (a.split > 1) ring_meet_cluster();
     }
-    if (a.p.cluster > 1) wide_meet_cluster_relaxed(); // nobody leaves while others still read or copy
+    if (a.p.cluster > 1) ring_meet_cluster_relaxed(); // nobody leaves while others still read or copy
 }
 
 // How many clusters of so many blocks run at once.

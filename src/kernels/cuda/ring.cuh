@@ -1,0 +1,59 @@
+// ring.cuh - stages in shared memory that one thread has filled in bulk and warps empty; blocks of a cluster may share what is copied.
+//
+// `full` tells that a stage is there, `empty` that every warp of all blocks that share it is done with it.  A stage's turns are counted
+// from 0, and of each barrier only the last two can be told apart.  What the copy engine brings needs no fence before wgmma reads it.
+#ifndef FM_KERNELS_CUDA_RING_CUH
+#define FM_KERNELS_CUDA_RING_CUH
+
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+// warps: how many empty a stage, those of all blocks that share it.
+__device__ static inline void ring_init(unsigned full, unsigned empty, int stages, unsigned warps)
+{
+    for (int i = 0; i < stages; i++) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + 8 * i) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps) : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    wgmma_publish();
+}
+
+__device__ static inline void ring_await(unsigned barrier, unsigned turn)
+{
+    asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again;}" ::"r"(barrier),
+                 "r"(turn & 1)
+                 : "memory");
+}
+
+// So many bytes will come to a stage.
+__device__ static inline void ring_expect(unsigned full, unsigned bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(bytes) : "memory");
+}
+
+// A warp is done with a stage: its lane i tells block `first` + i of the cluster, the lanes before `share` all who copy into it.
+__device__ static inline void ring_release(unsigned empty, unsigned share, unsigned first, unsigned lane)
+{
+    if (lane >= share) return;
+    if (share == 1)
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(empty) : "memory");
+    else
+        asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
+                     "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(empty),
+                     "r"(first + lane)
+                     : "memory");
+}
+
+// Between all threads of a cluster: what one wrote before the others see after.  That waits for all that is on its way, which nobody
+// needs who only has to know that the others are there, or done.
+__device__ static inline void ring_meet_cluster()
+{
+    asm volatile("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;" ::: "memory");
+}
+__device__ static inline void ring_meet_cluster_relaxed()
+{
+    asm volatile("barrier.cluster.arrive.relaxed; barrier.cluster.wait;" ::: "memory");
+}
+
+#endif
