@@ -187,6 +187,7 @@ static void check(kc *t)
     check_case(t, FM_F32, 512, 1024, 600, false);
     check_case(t, FM_BF16, 512, 1024, 1100, false);
     check_case(t, FM_BF16, 64, 2048, 300, false); /* narrow: k is cut */
+    check_case(t, FM_BF16, 516, 4104, 70, false); /* more stages than a ring has, the last not whole */
     if (kc_device_options().f32 || kc_device_options().invariant) return;
     check_three(t, 256, 16, 2048, 70);
     check_three(t, 384, 64, 2048, 2050);

@@ -2,7 +2,8 @@
 //
 // Few columns (n <= FM_CUDA_FEW, of quantised weights n <= FM_CUDA_WIDE, or any n with o.invariant): weights are streamed once from
 // memory through the tensor cores, few.cuh and few_wide.cuh.
-// Many: cuBLASLt on bf16 (o.f32: f32) rows, many.cu; quantised weights are expanded into stream->work first.
+// Many: on rows of bf16 (o.f32: of f32), many.cu; by batch.cu up to 64 of bf16, else by cuBLASLt.  Quantised weights are expanded into
+// stream->work first.
 #ifndef FM_KERNELS_CUDA_LINEAR_CUH
 #define FM_KERNELS_CUDA_LINEAR_CUH
 
@@ -47,6 +48,10 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
 extern "C" void fm_cuda_fill_few(fm_kernels *k);  // linear
 extern "C" void fm_cuda_fill_many(fm_kernels *k); // has_three, linear_three
+
+// Products of up to 64 rows that fm_gemm describes (blas.cuh), to the bits of fm_cuda_gemm; fresh: the kernel in front wrote the weights.
+bool fm_cuda_batch_takes(const struct fm_gemm *g);
+void fm_cuda_batch(fm_stream *s, const struct fm_gemm *g, bool fresh);
 
 // Sums of `pieces` products, n rows without a gap each, normed as rmsnorm_three norms them; the sums themselves go to y unless it is
 // NULL.  Runs of columns begin at multiples of 4 and are short.

@@ -1,11 +1,12 @@
-// many.cu - products of many tokens: cuBLASLt on rows of bf16, or of f32 when the stream says so.
+// many.cu - products of many tokens: by batch.cu or cuBLASLt on rows of bf16, or of f32 when the stream says so.
 //
 // Weights that are not of that type are expanded into the stream's scratch, as many rows at a time as it has room for, and never
 // kept.  F32 weights too are rounded to bf16 by default: mixed precision, with the masters as they are.
 //
 // The algorithm is chosen for the shape of the weights and the power of two above n; none of them splits k but narrow products, which
 // cut it into the same pieces for all n.  That a token's bits then do not depend on n is no promise of cuBLASLt: without a split its
-// kernels of Hopper add k up in one order whatever their tiles, which kernelcheck holds it to (steps of 17 to 1100 tokens, every type).
+// kernels of Hopper add k up in one order whatever their tiles, and so does batch.cu; kernelcheck holds both to it (steps of 17 to 1100
+// tokens, every type).
 #include "kernels/cuda/blas.cuh"
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
@@ -63,6 +64,7 @@ size_t panel_bytes(const fm_stream *s, const fm_tensor *W)
 struct panel {
     const void *weights;
     size_t ld, first, rows;
+    bool expanded; // just now
 };
 
 fm_gemm gemm_of(const fm_stream *s, const fm_linear_args *a, const panel &p)
@@ -81,6 +83,14 @@ fm_gemm gemm_of(const fm_stream *s, const fm_linear_args *a, const panel &p)
     return g;
 }
 
+void gemm(fm_stream *s, const fm_gemm *g, const panel &p)
+{
+    if (fm_cuda_batch_takes(g))
+        fm_cuda_batch(s, g, p.expanded);
+    else
+        fm_cuda_gemm(s, g);
+}
+
 size_t out_element(const fm_linear_args *a)
 {
     return a->half ? sizeof(__nv_bfloat16) : sizeof(float);
@@ -95,7 +105,7 @@ void multiply(fm_stream *s, const fm_linear_args *a, const panel &p)
     g.old = a->old ? a->old + p.first : NULL;
     g.half = a->half;
     g.bias = a->bias ? a->bias + p.first : NULL;
-    fm_cuda_gemm(s, &g);
+    gemm(s, &g, p);
 }
 
 // ---- Narrow products ----
@@ -155,7 +165,7 @@ void multiply_narrow(fm_stream *s, const fm_linear_args *a, const panel &p, floa
         g.m = a->n - t < NARROW_MOST ? a->n - t : NARROW_MOST;
         g.a = (const char *)a->x + t * g.lda * element(s);
         g.c_piece = g.m * p.rows;
-        fm_cuda_gemm(s, &g);
+        gemm(s, &g, p);
         if (three)
             fm_cuda_norm_pieces(s, three, pieces, t, g.m);
         else if (a->half)
@@ -178,12 +188,13 @@ void linear(fm_stream *s, const fm_linear_args *a, const fm_linear_three_args *t
     float *pieces = (float *)((char *)s->work + panel_bytes(s, W));
     for (size_t first = 0; first < W->rows; first += most) {
         const size_t left = W->rows - first, rows = left < most ? left : most;
-        panel p = {W->data, W->stride / element(s), first, rows};
+        panel p = {W->data, W->stride / element(s), first, rows, false};
         if (!is_direct(s, W->type)) {
             const fm_tensor part = fm_tensor_rows(W, first, rows);
             fm_cuda_expand(s, s->work, &part, s->o.f32);
             p.weights = s->work;
             p.ld = W->cols;
+            p.expanded = true;
         }
         if (is_narrow(W))
             multiply_narrow(s, a, p, pieces, three);
