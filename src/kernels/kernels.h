@@ -33,6 +33,7 @@ typedef struct fm_ragged {
     const size_t *begin;      /* (n_seq + 1) */
     size_t n_tokens, longest; /* in all, and of the longest sequence */
     const uint32_t *seen;     /* (n_seq) tokens of each sequence before the step; NULL where nobody asks (half_h does) */
+    const size_t *on_host;    /* `begin` where launches can read it, or NULL; decides how work is shared */
 } fm_ragged;
 
 /* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none.

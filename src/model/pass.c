@@ -22,7 +22,7 @@ size_t fm_pieces_tokens(const fm_piece *pieces, size_t n_pieces)
 
 fm_ragged fm_lists_fill(const fm_lists *host, const fm_lists *seen, const fm_piece *pieces, size_t n_pieces)
 {
-    fm_ragged r = {.n_seq = n_pieces, .begin = seen->begin, .seen = seen->seen};
+    fm_ragged r = {.n_seq = n_pieces, .begin = seen->begin, .seen = seen->seen, .on_host = host->begin};
     for (size_t i = 0; i < n_pieces; i++) {
         const fm_piece *p = &pieces[i];
         host->begin[i] = r.n_tokens;

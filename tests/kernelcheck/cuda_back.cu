@@ -2,6 +2,7 @@
 //
 //   cuda_back               checks, then times
 //   cuda_back check         checks alone: small shapes, for compute-sanitizer
+//   cuda_back check scan    those of the scan with what its forward keeps
 //   cuda_back scan SHAPE    that shape's scan_back alone, a few times, for a profiler
 #include <math.h>
 #include <stdio.h>
@@ -185,7 +186,9 @@ static steps ragged_of(const size_t *lengths, size_t n_seq)
         longest = lengths[i] > longest ? lengths[i] : longest;
     }
     up(b);
-    return steps{{n_seq, begin, begin[n_seq], longest}, {n_seq, (const size_t *)b.d, begin[n_seq], longest}};
+    const fm_ragged h = {n_seq, begin, begin[n_seq], longest, NULL, NULL},
+                    d = {n_seq, (const size_t *)b.d, begin[n_seq], longest, NULL, begin};
+    return steps{h, d};
 }
 
 static steps equal_steps(size_t n_seq, size_t length)
@@ -273,11 +276,42 @@ static void check_conv(const size_t *lengths, size_t n_seq, size_t I, size_t K, 
     release();
 }
 
+#ifndef FM_CHECK_ALONE
+extern "C" void fm_cuda_fill_scan(fm_kernels *k);
+
+// The states that the forward keeps for this backward.
+static float *keep_states(const fm_scan_back_args *b)
+{
+    const size_t T = b->ragged->n_tokens;
+    fm_scan_args f = {};
+    f.y = random_rows(T * b->d_inner, 1, 0, true).d, f.y_stride = b->d_inner;
+    f.u = b->u, f.dt = b->dt, f.z = b->z, f.u_stride = b->u_stride, f.dt_stride = b->dt_stride, f.z_stride = b->z_stride;
+    f.h = b->h, f.dt_bias = b->dt_bias, f.A = b->A, f.B = b->B, f.C = b->C, f.bc_stride = b->bc_stride, f.skip = b->skip;
+    f.ragged = b->ragged, f.d_inner = b->d_inner, f.d_state = b->d_state, f.hold = f.half = true;
+    f.kept = random_buf(fm_scan_kept_floats(T, b->d_inner, b->d_state), 1, 0).d;
+    fm_cuda_fill_scan(&gpu);
+    gpu.scan(&gpu_run, &f);
+    return f.kept;
+}
+#else
+static float *keep_states(const fm_scan_back_args *)
+{
+    return NULL;
+}
+#endif
+
+enum rows_of { FLOATS, HALVES, KEPT }; // KEPT: halves in aligned places, and what the forward keeps
+
 // A sum of halves over channels is of numbers cut to 11 bits, each 2^-10 of it too small at most: twice that for what cancels.
-static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, bool all, bool list, bool half)
+static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, bool all, bool list, rows_of rows)
 {
     const steps s = ragged_of(lengths, n_seq);
-    const size_t T = s.h.n_tokens, stride = half ? I + 2 : I + 3, bc = 2 * N + 5, blocks = (I + 63) / 64, H = N * I + 7;
+    const bool half = rows != FLOATS, kept = rows == KEPT;
+    const size_t T = s.h.n_tokens,
+                 stride = I + (kept   ? 8
+                               : half ? 2
+                                      : 3),
+                 bc = 2 * N + (kept ? 4 : 5), blocks = (I + 63) / 64, H = N * I + 7, first = kept ? 0 : 1;
     const double cut = half ? 1.0 / 512 : 0.0,  // 2^-10 each,
         twice = half && N > 16 ? ROUNDED : 0.0; // the second 16 states add to what was rounded
     buf g_u = random_rows(T * stride, 1, 0, half), g_dt = random_rows(T * stride, 1, 0, half),
@@ -297,7 +331,7 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
     d = h;
     BOTH(g_u, g_u), BOTH(g_dt, g_dt), BOTH(g_bc_parts, parts), BOTH(g_A, g_A), BOTH(g_skip, g_skip), BOTH(g, g), BOTH(u, u),
         BOTH(dt, dt), BOTH(A, A), BOTH(skip, skip);
-    h.B = BC.h + 1, h.C = BC.h + 1 + N, d.B = BC.d + 1, d.C = BC.d + 1 + N;
+    h.B = BC.h + first, h.C = h.B + N, d.B = BC.d + first, d.C = d.B + N;
     if (all) {
         BOTH(g_z, g_z), BOTH(z, z), BOTH(dt_bias, dt_bias), BOTH(g_dt_bias, g_b);
         both_states(&h.h, &d.h, hs, n_seq, H, list);
@@ -306,6 +340,7 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
     h.ragged = &s.h, d.ragged = &s.d, d.half = half;
     h.scratch = take(4 * ref.scan_back_floats(T, I, N)).h;
     d.scratch = take(4 * gpu.scan_back_floats(T, I, N)).d;
+    if (kept) d.kept = keep_states(&d);
     ref.scan_back(&cpu_run, &h);
     ref.sum_parts(&cpu_run, g_bc.h, 2 * N, parts.h, blocks, T, 2 * N);
     gpu.scan_back(&gpu_run, &d);
@@ -323,8 +358,6 @@ static void check_scan(const size_t *lengths, size_t n_seq, size_t I, size_t N, 
 }
 
 #ifndef FM_CHECK_ALONE
-extern "C" void fm_cuda_fill_scan(fm_kernels *k);
-
 // What a scan keeps is what its backward would work out again, which it leaves at the begin of its scratch: the same recurrence with
 // a softplus of its own.  A chunk that a sequence begins in has no state of its own.
 static void check_kept(const size_t *lengths, size_t n_seq, size_t I, bool states)
@@ -523,8 +556,9 @@ static void check_rows(bool half)
             check_norm(700, 256, i & 1, i & 2, 4, half, at_once), check_norm(3, 5, i & 1, i & 2, 0, half, at_once);
             check_norm(9000, 768, i & 1, i & 2, 0, half, at_once), check_norm(70, 2048, i & 1, i & 2, 8, half, at_once);
         }
-        check_scan(mixed, 11, 64, 16, i & 1, i & 2, half), check_scan(mixed, 11, 100, 8, i & 1, i & 2, half);
-        check_scan(one, 1, 192, 16, i & 1, i & 2, half), check_scan(many, 12, half ? 68 : 67, 24, i & 1, i & 2, half);
+        const rows_of r = half ? HALVES : FLOATS;
+        check_scan(mixed, 11, 64, 16, i & 1, i & 2, r), check_scan(mixed, 11, 100, 8, i & 1, i & 2, r);
+        check_scan(one, 1, 192, 16, i & 1, i & 2, r), check_scan(many, 12, half ? 68 : 67, 24, i & 1, i & 2, r);
         check_conv(mixed, 11, 64, 4, i & 1, i & 2, half), check_conv(many, 12, half ? 332 : 333, 4, i & 1, i & 2, half);
         check_conv(mixed, 11, 130, 1 + i, i & 1, i & 2, half), check_conv(many, 12, 70, 7, i & 1, i & 2, half);
         if (!half) check_conv(one, 1, 1, 4, i & 1, i & 2, false);
@@ -533,14 +567,44 @@ static void check_rows(bool half)
         check_xent(6, 65024, 1e-4f, half);
 }
 
-static void check_all(void)
+// More sequences than a wave of blocks has walks, in windows of 32 tokens, which are joined: documents, whole windows, empty ones.
+static void check_joined_scan(size_t windows, rows_of rows)
 {
-    check_rows(false), check_rows(true);
+    enum { WINDOWS_MOST = 36, DOCUMENTS = 3 };
+    size_t lengths[WINDOWS_MOST * DOCUMENTS];
+    for (size_t w = 0; w < windows; w++) {
+        const size_t a = w * 7 % 33, b = (32 - a) * (w % 3) / 2;
+        lengths[3 * w] = a, lengths[3 * w + 1] = b, lengths[3 * w + 2] = 32 - a - b;
+    }
+    check_scan(lengths, windows * DOCUMENTS, 640, 16, true, false, rows);
+}
+
+static void check_kept_scans(void)
+{
+    for (int r = FLOATS; r <= KEPT; r++) check_joined_scan(36, (rows_of)r);
+    check_joined_scan(26, KEPT); // which the forward joins
 #ifndef FM_CHECK_ALONE
     const size_t uneven[] = {5, 1, 70, 33, 8, 16, 2, 129}, even[] = {64, 40};
     fm_cuda_fill_scan(&gpu);
+    for (int list = 0; list < 2; list++) {
+        check_scan(uneven, 8, 128, 16, true, list, KEPT), check_scan(even, 2, 64, 16, true, list, KEPT);
+        check_scan(uneven, 8, 192, 16, true, list, KEPT);
+    }
     check_kept(uneven, 8, 128, true), check_kept(even, 2, 64, false), check_kept(even, 2, 192, true);
 #endif
+}
+
+static void report(void)
+{
+    must(cudaStreamSynchronize(stream.stream), "checks");
+    if (stream.error != cudaSuccess) n_failed++;
+    printf("%d checks, %d failed, worst %.2f of its bound\n", n_checks, n_failed, worst);
+}
+
+static void check_all(void)
+{
+    check_rows(false), check_rows(true);
+    check_kept_scans();
     check_xent(7, 50, 0, false), check_xent(9, 33, 1e-3f, false), check_xent(1, 1, 0, false);
     check_sums(1, 1, 1), check_sums(67, 32, 3), check_sums(3000, 37, 2), check_sums(20, 100, 9);
     check_embed(1, 16, 8, 8), check_embed(5000, 40, 3000, 1000), check_embed(9000, 300, 2048, 2),
@@ -558,9 +622,6 @@ static void check_all(void)
         check_products(FM_F32, 300, 130, 70, i & 2, false);
     }
     stream.o.f32 = false;
-    must(cudaStreamSynchronize(stream.stream), "checks");
-    if (stream.error != cudaSuccess) n_failed++;
-    printf("%d checks, %d failed, worst %.2f of its bound\n", n_checks, n_failed, worst);
 }
 
 // ---- Times ----
@@ -705,6 +766,9 @@ static void time_shape(const shape *s)
     b.z = row_place(xz, I), b.half = half_times;
     b.u_stride = b.dt_stride = I, b.bc_stride = q, b.z_stride = 2 * I, b.ragged = &r.d, b.d_inner = I, b.d_state = N;
     b.scratch = scratch;
+#ifndef FM_CHECK_ALONE
+    if (half_times && fm_scan_kept_floats(T, I, N)) b.kept = room(fm_scan_kept_floats(T, I, N), 1, 0);
+#endif
     double layer = 0;
     if (scan_alone) {
         gpu.scan_back(&gpu_run, &b);
@@ -791,7 +855,11 @@ int main(int argc, char **argv)
     fm_cuda_fill_back(&gpu);
     printf("%s\n", p.name);
     scan_alone = argc > 2 && strcmp(argv[1], "scan") == 0;
-    if (!scan_alone) check_all();
+    if (check && argc > 2 && strcmp(argv[2], "scan") == 0)
+        check_kept_scans();
+    else if (!scan_alone)
+        check_all();
+    if (!scan_alone) report();
     if (check) return n_failed != 0;
     cudaEventCreate(&ev[0]), cudaEventCreate(&ev[1]);
     must(cudaMalloc(&flush, FLUSH), "flush");

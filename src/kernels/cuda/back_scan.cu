@@ -14,30 +14,13 @@
 //
 // Refused: all 16 states of a channel in a lane, whose chunk is 70 KiB of straight code that runs once per chunk; four states of
 // one channel, which waits for shared memory: 7 readings of 16 bytes a token.
-#include "kernels/cuda/back.cuh"
+#include "kernels/cuda/back_scan.cuh"
 
 enum {
-    CHANNELS = FM_CHANNEL_GRANULE,
-    STATES = 16,
-    EACH = 4, // states of a lane, and lanes of a channel
-    PAIRS = CHANNELS / 2,
-    THREADS = PAIRS * STATES / EACH,
-    WARPS = THREADS / 32,
-    CHUNK = 8,
     MINE = CHUNK / EACH, // tokens of a chunk whose own numbers a lane works out
-    SUMS = STATES + 2,   // of a channel over tokens: g_A, g_dt_bias, g_skip
-    WALKS = 4096         // times 32 channels: what fills the largest of devices
+    WALKS = 4096,        // times 32 channels: what fills the largest of devices
+    WAVE = 384           // blocks that it runs three to a multiprocessor; joined walks are no more, see most_walks()
 };
-
-typedef struct scan_back {
-    fm_scan_back_args a;
-    const size_t *begin;
-    size_t n_seq, n_tokens;
-    unsigned first_state, d_inner, d_state;
-    unsigned g_u_stride, g_dt_stride, g_z_stride, g_stride, u_stride, dt_stride, z_stride, bc_stride; // in bytes
-    float *kept; // (chunks, STATES, d_inner)
-    float *sums; // (walks, SUMS, d_inner)
-} scan_back;
 
 enum { U, DT, G, Z, INPUTS };
 enum { OWN_U, BY_Y, BY_V, OWN }; // what a lane needs of its own tokens when their sums come
@@ -62,41 +45,24 @@ struct place {
     unsigned first, end; // rows of the sequence
 };
 
-// Rows, channels and strides in bytes are below 2^32 (scan_back_entry looks): one wide product gives an address.
-__device__ static inline size_t at(unsigned row, unsigned stride, unsigned c)
-{
-    return (size_t)row * stride + c;
-}
-
 __device__ static inline bool holds(const place &p, unsigned row)
 {
     return row >= p.first && row < p.end;
 }
 
-// ---- Reading: pairs that lie anywhere, or in aligned places, or are of bf16 (and aligned).  States are f32 always.  WHOLE is the
-// usual case of halves, which asks nothing more: STATES states, a gate, and no block of fewer channels ----
+// ---- Reading: pairs that lie anywhere, or in aligned places, or are of bf16 (and aligned).  States are f32 always ----
 
-enum { ANYWHERE, ALIGNED, HALVES, WHOLE };
+enum { ANYWHERE, ALIGNED, HALVES };
 
 __host__ __device__ static constexpr bool is_half(int pairs_are)
 {
-    return pairs_are == HALVES || pairs_are == WHOLE;
+    return pairs_are == HALVES;
 }
 
 // How pairs of f32 lie where those of the rows lie so.
 __host__ __device__ static constexpr int floats(int pairs_are)
 {
     return pairs_are == ANYWHERE ? ANYWHERE : ALIGNED;
-}
-
-template <int PAIRS_ARE> __device__ static inline unsigned first_state(const scan_back &v)
-{
-    return PAIRS_ARE == WHOLE ? 0 : v.first_state;
-}
-
-template <int PAIRS_ARE> __device__ static inline bool exists(const scan_back &v, unsigned state)
-{
-    return PAIRS_ARE == WHOLE || state < v.d_state;
 }
 
 template <int BYTES> __device__ static inline void fetch(void *to, const float *from, bool in)
@@ -129,12 +95,6 @@ __device__ static inline void fetched()
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-// One pair of bf16 as floats.
-__device__ static inline float2 widened(unsigned bits)
-{
-    return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
-}
-
 // What fetch_pair brought.
 template <int PAIRS_ARE> __device__ static inline float2 fetched_pair(const float2 &from)
 {
@@ -164,13 +124,13 @@ template <int PAIRS_ARE> __device__ static inline void write_pair(float *x, floa
 // B and C of a chunk, by the whole block; states that do not exist are 0.
 template <int PAIRS_ARE> __device__ static inline void fetch_bc(room &m, const scan_back &v, const place &p, unsigned chunk)
 {
-    const unsigned j = threadIdx.x % 32, n = first_state<PAIRS_ARE>(v) + j % STATES;
+    const unsigned j = threadIdx.x % 32, n = v.first_state + j % STATES;
     const float *from = (j < STATES ? v.a.B : v.a.C) + n;
 #pragma unroll
     for (unsigned i = 0; i < CHUNK / WARPS; i++) {
         const unsigned t = threadIdx.x / 32 + i * WARPS, row = chunk * CHUNK + t;
         fetch<4>(&m.bc[chunk % 2][t][j], (const float *)((const char *)from + at(row, v.bc_stride, 0)),
-                 holds(p, row) && exists<PAIRS_ARE>(v, n));
+                 holds(p, row) && n < v.d_state);
     }
 }
 
@@ -201,7 +161,7 @@ template <int PAIRS_ARE> __device__ static inline void fetch_back(room &m, const
 {
     fetch_forward<PAIRS_ARE>(m, v, p, chunk);
     fetch_input<PAIRS_ARE>(m, p, chunk, G, v.a.g, v.g_stride);
-    if (PAIRS_ARE == WHOLE || v.a.z) fetch_input<PAIRS_ARE>(m, p, chunk, Z, v.a.z, v.z_stride);
+    if (v.a.z) fetch_input<PAIRS_ARE>(m, p, chunk, Z, v.a.z, v.z_stride);
     if (chunk > p.first / CHUNK)
 #pragma unroll
         for (int i = 0; i < EACH; i++)
@@ -223,13 +183,6 @@ __device__ static inline float2 read_state(const fm_states &s, const scan_back &
 }
 
 // ---- Arithmetic ----
-
-__device__ static inline float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 __device__ static inline float sigmoid(float v)
 {
@@ -259,9 +212,9 @@ __device__ static inline float softplus(float v, float *slope)
     return fmaxf(v, 0.0f) + log_of(e);
 }
 
-// h after a token from h before it, and the decays (or NULL); A in units of log2; moves: delta, delta u of both channels.
-__device__ static inline void step(float2 *after, float2 *decays, const float2 *before, const float2 *A, const float *bc,
-                                   unsigned q, float4 moves)
+// h after a token from h before it; A in units of log2; moves: delta, delta u of both channels.
+__device__ static inline void step(float2 *after, const float2 *before, const float2 *A, const float *bc, unsigned q,
+                                   float4 moves)
 {
     const float4 b = ((const float4 *)bc)[q];
     const float B[EACH] = {b.x, b.y, b.z, b.w};
@@ -270,7 +223,6 @@ __device__ static inline void step(float2 *after, float2 *decays, const float2 *
         const float2 decay = make_float2(exp2_fast(moves.x * A[i].x), exp2_fast(moves.z * A[i].y));
         after[i].x = decay.x * before[i].x + moves.y * B[i];
         after[i].y = decay.y * before[i].y + moves.w * B[i];
-        if (decays) decays[i] = decay;
     }
 }
 
@@ -351,7 +303,7 @@ __device__ static void keep_states(room &m, const scan_back &v, const place &p, 
         __syncthreads();
         if (chunk + 1 < last) fetch_forward<PAIRS_ARE>(m, v, p, chunk + 1);
 #pragma unroll
-        for (int t = 0; t < CHUNK; t++) step(h, NULL, h, A, m.bc[chunk % 2][t], p.q, m.moves[t][p.pair]);
+        for (int t = 0; t < CHUNK; t++) step(h, h, A, m.bc[chunk % 2][t], p.q, m.moves[t][p.pair]);
 #pragma unroll
         for (int i = 0; i < EACH; i++) write_pair<floats(PAIRS_ARE)>(kept_at(v, p, chunk + 1, i), h[i], p);
         __syncwarp(); // before the moves of the next chunk
@@ -387,7 +339,7 @@ __device__ static inline void share_back(room &m, const scan_back &v, const plac
         const float in = holds(p, chunk * CHUNK + t) ? 1.0f : 0.0f;
         float2 g_y = g, by_y = g, by_v;
         const float x = in * softplus(dt.x + bias.x, &by_v.x), y = in * softplus(dt.y + bias.y, &by_v.y);
-        if (PAIRS_ARE == WHOLE || v.a.z) {
+        if (v.a.z) {
             const float2 z = fetched_pair<PAIRS_ARE>(m.in[Z][j][me]);
             by_y = make_float2(gate(z.x, g.x, &g_y.x), gate(z.y, g.y, &g_y.y));
         }
@@ -423,9 +375,8 @@ __device__ static inline float back_state(float &carry, float &g_A, float &y, fl
 
 // Goes back through a token, the j-th of four; the warp's share of g_B | g_C goes to g_bc.
 template <int PAIRS_ARE>
-__device__ static inline void back_token(float *g_bc, channels &k, token_sums &sums, int j, const float2 *decays,
-                                         const float2 *before, const float2 *after, const float *bc, const place &p,
-                                         float4 moves, float2 g_y)
+__device__ static inline void back_token(float *g_bc, channels &k, token_sums &sums, int j, const float2 *before,
+                                         const float2 *after, const float *bc, const place &p, float4 moves, float2 g_y)
 {
     const float4 b4 = ((const float4 *)bc)[p.q], c4 = ((const float4 *)bc)[EACH + p.q];
     const float B[EACH] = {b4.x, b4.y, b4.z, b4.w}, C[EACH] = {c4.x, c4.y, c4.z, c4.w};
@@ -433,7 +384,7 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     sums.y[j] = sums.by_B[j] = sums.by_A[j] = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = decays ? decays[i] : make_float2(exp2_fast(moves.x * k.A[i].x), exp2_fast(moves.z * k.A[i].y));
+        const float2 decay = make_float2(exp2_fast(moves.x * k.A[i].x), exp2_fast(moves.z * k.A[i].y));
         const float x = back_state(k.carry[i].x, k.g_A[i].x, sums.y[j].x, sums.by_B[j].x, sums.by_A[j].x, k.A[i].x, B[i], C[i],
                                    decay.x, before[i].x, after[i].x, moves.x, g_y.x);
         const float y = back_state(k.carry[i].y, k.g_A[i].y, sums.y[j].y, sums.by_B[j].y, sums.by_A[j].y, k.A[i].y, B[i], C[i],
@@ -452,17 +403,9 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     }
 }
 
-// `more`: the states before these have written theirs.  A pair of bf16 that is surely there is written without a branch, behind
-// which nothing of the tokens before could begin.
+// `more`: the states before these have written theirs.
 template <int PAIRS_ARE> __device__ static inline void write(float *to, float x, float y, const place &p, bool in, bool more)
 {
-    if (PAIRS_ARE == WHOLE) {
-        const __nv_bfloat162 v = __floats2bfloat162_rn(x, y);
-        asm volatile("{ .reg .pred in; setp.ne.u32 in, %2, 0; @in st.global.b32 [%0], %1; }" ::"l"(to),
-                     "r"(*(const unsigned *)&v), "r"((unsigned)in)
-                     : "memory");
-        return;
-    }
     if (!in) return;
     const float2 old = more ? read_pair<PAIRS_ARE>(to, p) : make_float2(0.0f, 0.0f);
     write_pair<PAIRS_ARE>(to, make_float2(old.x + x, old.y + y), p);
@@ -474,7 +417,7 @@ __device__ static inline void finish_token(const room &m, const scan_back &v, co
                                            const token_sums &sums, unsigned chunk, int j)
 {
     const fm_scan_back_args &a = v.a;
-    const bool more = first_state<PAIRS_ARE>(v) > 0;
+    const bool more = v.first_state > 0;
     const float2 y = sum_lanes(sums.y, p.q), by_B = sum_lanes(sums.by_B, p.q), by_A = sum_lanes(sums.by_A, p.q);
     const unsigned t = j * EACH + p.q, me = threadIdx.x;
     const unsigned row = chunk * CHUNK + t;
@@ -486,7 +429,7 @@ __device__ static inline void finish_token(const room &m, const scan_back &v, co
     k.g_bias.x += g_v.x, k.g_bias.y += g_v.y;
     k.g_skip.x += g_y.x * u.x, k.g_skip.y += g_y.y * u.y;
     const bool in = holds(p, row);
-    if (PAIRS_ARE == WHOLE || a.z)
+    if (a.z)
         write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_z, row, v.g_z_stride, p), by_y.x * (y.x + skip_x * u.x),
                          by_y.y * (y.y + skip_y * u.y), p, in, more);
     write<PAIRS_ARE>(pair_at<PAIRS_ARE>(a.g_dt, row, v.g_dt_stride, p), g_v.x, g_v.y, p, in, more);
@@ -498,8 +441,8 @@ __device__ static inline void finish_token(const room &m, const scan_back &v, co
 template <int PAIRS_ARE>
 __device__ static inline void write_bc(const room &m, const scan_back &v, const place &p, unsigned chunk)
 {
-    const unsigned N = PAIRS_ARE == WHOLE ? (unsigned)STATES : v.d_state, j = threadIdx.x % 32;
-    const unsigned n = first_state<PAIRS_ARE>(v) + j % STATES;
+    const unsigned N = v.d_state, j = threadIdx.x % 32;
+    const unsigned n = v.first_state + j % STATES;
     float *parts = v.a.g_bc_parts + (size_t)blockIdx.x * v.n_tokens * 2 * N + (j < STATES ? n : N + n);
 #pragma unroll
     for (unsigned i = 0; i < CHUNK / WARPS; i++) {
@@ -507,36 +450,32 @@ __device__ static inline void write_bc(const room &m, const scan_back &v, const 
         float sum = m.g_bc[chunk % 2][0][t][j];
 #pragma unroll
         for (int w = 1; w < (is_half(PAIRS_ARE) ? 2 * WARPS : WARPS); w++) sum += m.g_bc[chunk % 2][w][t][j];
-        if (holds(p, row) && exists<PAIRS_ARE>(v, n)) parts[at(row, 2 * N, 0)] = sum;
+        if (holds(p, row) && n < v.d_state) parts[at(row, 2 * N, 0)] = sum;
     }
 }
 
-// Replays a chunk from h[0] and goes back through it.  Where there are registers the decays of its last tokens are not worked out
-// twice.
-template <int PAIRS_ARE, int DECAYS>
+// Replays a chunk from h[0] and goes back through it.
+template <int PAIRS_ARE>
 __device__ static inline void back_chunk(room &m, const scan_back &v, const place &p, channels &k, float2 (&h)[CHUNK + 1][EACH],
                                          unsigned chunk)
 {
     const float(*bc)[2 * STATES] = m.bc[chunk % 2];
-    float2 decays[DECAYS > 0 ? DECAYS : 1][EACH];
 #pragma unroll
-    for (int t = 0; t < CHUNK; t++)
-        step(h[t + 1], t >= CHUNK - DECAYS ? decays[t - (CHUNK - DECAYS)] : NULL, h[t], k.A, bc[t], p.q, m.moves[t][p.pair]);
+    for (int t = 0; t < CHUNK; t++) step(h[t + 1], h[t], k.A, bc[t], p.q, m.moves[t][p.pair]);
 #pragma unroll
     for (int four = MINE - 1; four >= 0; four--) {
         token_sums sums;
 #pragma unroll
         for (int j = EACH - 1; j >= 0; j--) {
             const int t = four * EACH + j;
-            back_token<PAIRS_ARE>(m.g_bc[chunk % 2][threadIdx.x / 32][t], k, sums, j,
-                                  t >= CHUNK - DECAYS ? decays[t - (CHUNK - DECAYS)] : NULL, h[t], h[t + 1], bc[t], p,
+            back_token<PAIRS_ARE>(m.g_bc[chunk % 2][threadIdx.x / 32][t], k, sums, j, h[t], h[t + 1], bc[t], p,
                                   m.moves[t][p.pair], m.g_y[t][p.pair]);
         }
         finish_token<PAIRS_ARE>(m, v, p, k, sums, chunk, four);
     }
 }
 
-template <int PAIRS_ARE, int DECAYS>
+template <int PAIRS_ARE>
 __device__ static void back_sequence(room &m, const scan_back &v, const place &p, channels &k, size_t seq)
 {
     const unsigned first = p.first / CHUNK, last = (p.end - 1) / CHUNK;
@@ -553,7 +492,7 @@ __device__ static void back_sequence(room &m, const scan_back &v, const place &p
         __syncthreads(); // B and C are there, and g_B and g_C of the chunk after
         if (chunk < last) write_bc<PAIRS_ARE>(m, v, p, chunk + 1);
         if (chunk > first) fetch_back<PAIRS_ARE>(m, v, p, chunk - 1);
-        back_chunk<PAIRS_ARE, DECAYS>(m, v, p, k, h, chunk);
+        back_chunk<PAIRS_ARE>(m, v, p, k, h, chunk);
         __syncwarp(); // before the moves of the chunk before
     }
     __syncthreads();
@@ -573,8 +512,8 @@ __device__ static inline float2 join_lanes(float2 v)
     return v;
 }
 
-// Block (x, y): channels of x, sequences y, y + walks, ...  BLOCKS a multiprocessor: fewer have more registers.
-template <int PAIRS_ARE, int BLOCKS> __global__ void __launch_bounds__(THREADS, BLOCKS) scan_back_blocks(scan_back v)
+// Block (x, y): channels of x, sequences of walk y.
+template <int PAIRS_ARE> __global__ void __launch_bounds__(THREADS, 4) scan_back_blocks(scan_back v)
 {
     __shared__ __align__(16) room m;
     const fm_scan_back_args &a = v.a;
@@ -583,23 +522,24 @@ template <int PAIRS_ARE, int BLOCKS> __global__ void __launch_bounds__(THREADS, 
     p.q = threadIdx.x / 8 % EACH;
     p.pair = threadIdx.x / 32 * 8 + threadIdx.x % 8;
     p.c = blockIdx.x * CHANNELS + 2 * p.pair;
-    p.live = PAIRS_ARE == WHOLE || p.c + 1 < v.d_inner ? 2 : p.c < v.d_inner;
+    p.live = p.c + 1 < v.d_inner ? 2 : p.c < v.d_inner;
     channels k;
     k.bias = a.dt_bias ? read_pair<ANYWHERE>(a.dt_bias + p.c, p) : zero;
     k.skip = read_pair<ANYWHERE>(a.skip + p.c, p);
     k.g_bias = k.g_skip = zero;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const unsigned n = first_state<PAIRS_ARE>(v) + EACH * p.q + i;
-        const float2 A = exists<PAIRS_ARE>(v, n) ? read_pair<ANYWHERE>(a.A + n * a.d_inner + p.c, p) : zero;
+        const unsigned n = v.first_state + EACH * p.q + i;
+        const float2 A = n < v.d_state ? read_pair<ANYWHERE>(a.A + n * a.d_inner + p.c, p) : zero;
         k.A[i] = make_float2(A.x * 1.44269504089f, A.y * 1.44269504089f);
         k.g_A[i] = zero;
     }
-    for (size_t seq = blockIdx.y; seq < v.n_seq; seq += gridDim.y) {
+    const fm_walk w = walk_of(v);
+    for (size_t seq = w.first; seq < w.end; seq += w.step) {
         p.first = (unsigned)v.begin[seq], p.end = (unsigned)v.begin[seq + 1];
         if (p.first == p.end) continue;
         if (!a.kept) keep_states<PAIRS_ARE>(m, v, p, seq, k.A, k.bias);
-        back_sequence<PAIRS_ARE, BLOCKS == 3 ? 4 : 0>(m, v, p, k, seq);
+        back_sequence<PAIRS_ARE>(m, v, p, k, seq);
         __syncthreads(); // before the next sequence takes the room
     }
     const float2 g_bias = join_lanes(k.g_bias), g_skip = join_lanes(k.g_skip);
@@ -641,7 +581,7 @@ static int pairs_of(const fm_scan_back_args *a)
     const size_t pair = a->half ? sizeof(__nv_bfloat162) : sizeof(float2);
     const bool aligned = p % pair == 0 && (uintptr_t)a->scratch % sizeof(float2) == 0 && strides % 2 == 0;
     if (!a->half) return aligned ? ALIGNED : ANYWHERE;
-    return !aligned ? -1 : a->d_state == STATES && a->z && a->d_inner % CHANNELS == 0 ? WHOLE : HALVES;
+    return !aligned ? -1 : HALVES;
 }
 
 static scan_back describe(const fm_scan_back_args *a)
@@ -675,7 +615,7 @@ static bool fits(const fm_scan_back_args *a)
 static void scan_back_entry(const fm_run *run, const fm_scan_back_args *a)
 {
     fm_stream *s = run->stream;
-    const size_t I = a->d_inner, most = most_walks(I), walks = a->ragged->n_seq < most ? a->ragged->n_seq : most;
+    const size_t I = a->d_inner, most = most_walks(I);
     if (a->ragged->n_tokens == 0 || I == 0) return;
     const int pairs = pairs_of(a);
     if (!fits(a) || pairs < 0) {
@@ -685,23 +625,24 @@ static void scan_back_entry(const fm_run *run, const fm_scan_back_args *a)
         return;
     }
     scan_back v = describe(a);
+    v.walk_rows = fm_walk_rows(a->ragged, fm_blocks(I, CHANNELS), WAVE);
+    const size_t all = fm_walks(a->ragged, v.walk_rows), walks = all < most ? all : most;
     const dim3 blocks(fm_blocks(I, CHANNELS), (unsigned)walks);
-    for (size_t n = 0; n < a->d_state; n += STATES) {
-        v.first_state = (unsigned)n;
-        if (pairs == WHOLE && (size_t)blocks.x * blocks.y <= 3 * (size_t)s->n_sm)
-            scan_back_blocks<WHOLE, 3><<<blocks, THREADS, 0, s->stream>>>(v);
-        else if (pairs == WHOLE)
-            scan_back_blocks<WHOLE, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+    for (size_t first = 0; first < a->d_state; first += STATES) {
+        const size_t states = a->d_state - first < STATES ? a->d_state - first : (size_t)STATES;
+        v.first_state = (unsigned)first;
+        if (fm_cuda_walk_fits(a))
+            fm_cuda_walk(s, &v, blocks);
         else if (pairs == HALVES)
-            scan_back_blocks<HALVES, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+            scan_back_blocks<HALVES><<<blocks, THREADS, 0, s->stream>>>(v);
         else if (pairs == ALIGNED)
-            scan_back_blocks<ALIGNED, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+            scan_back_blocks<ALIGNED><<<blocks, THREADS, 0, s->stream>>>(v);
         else
-            scan_back_blocks<ANYWHERE, 4><<<blocks, THREADS, 0, s->stream>>>(v);
+            scan_back_blocks<ANYWHERE><<<blocks, THREADS, 0, s->stream>>>(v);
         FM_LAUNCHED(s, "scan_back");
-        add_sums(s, &v, a->g_A ? a->g_A + n * I : NULL, 0, a->d_state - n < STATES ? a->d_state - n : (size_t)STATES, walks);
+        add_sums(s, &v, a->g_A ? a->g_A + first * I : NULL, 0, states, walks);
         add_sums(s, &v, a->g_dt_bias, STATES, 1, walks);
-        add_sums(s, &v, n == 0 ? a->g_skip : NULL, STATES + 1, 1, walks);
+        add_sums(s, &v, first == 0 ? a->g_skip : NULL, STATES + 1, 1, walks);
     }
 }
 

@@ -1,0 +1,58 @@
+// back_scan.cuh - what the kernels of the scan's backward share: sizes, arguments, which sequences a block walks.
+#ifndef FM_KERNELS_CUDA_BACK_SCAN_CUH
+#define FM_KERNELS_CUDA_BACK_SCAN_CUH
+
+#include "kernels/cuda/back.cuh"
+#include "kernels/cuda/walks.cuh"
+
+enum {
+    CHANNELS = FM_CHANNEL_GRANULE,
+    STATES = 16,
+    EACH = 4, // states of a lane, and lanes of a channel
+    PAIRS = CHANNELS / 2,
+    THREADS = PAIRS * STATES / EACH,
+    WARPS = THREADS / 32,
+    CHUNK = 8,
+    SUMS = STATES + 2 // of a channel over tokens: g_A, g_dt_bias, g_skip
+};
+
+typedef struct scan_back {
+    fm_scan_back_args a;
+    const size_t *begin;
+    size_t n_seq, n_tokens;
+    size_t walk_rows; // walks.cuh
+    unsigned first_state, d_inner, d_state;
+    unsigned g_u_stride, g_dt_stride, g_z_stride, g_stride, u_stride, dt_stride, z_stride, bc_stride; // in bytes
+    float *kept; // (chunks, STATES, d_inner)
+    float *sums; // (walks, SUMS, d_inner)
+} scan_back;
+
+// Rows, channels and strides in bytes are below 2^32 (scan_back_entry looks): one wide product gives an address.
+__device__ static inline size_t at(unsigned row, unsigned stride, unsigned c)
+{
+    return (size_t)row * stride + c;
+}
+
+__device__ static inline float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// One pair of bf16 as floats.
+__device__ static inline float2 widened(unsigned bits)
+{
+    return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
+}
+
+__device__ static inline fm_walk walk_of(const scan_back &v)
+{
+    return fm_walk_of(v.begin, v.n_seq, v.walk_rows, blockIdx.y, gridDim.y);
+}
+
+// The kernel of what training has; whether it takes these.
+bool fm_cuda_walk_fits(const fm_scan_back_args *a);
+void fm_cuda_walk(fm_stream *s, const scan_back *v, dim3 blocks);
+
+#endif
