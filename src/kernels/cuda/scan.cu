@@ -8,6 +8,7 @@
 //
 // One token of each sequence: scan_one.cuh.
 #include "kernels/cuda/scan_one.cuh"
+#include "kernels/cuda/walks.cuh"
 
 namespace
 {
@@ -235,91 +236,140 @@ template <typename R, typename H, int S, bool OUT> __global__ void __launch_boun
 // The same walk with its work dealt out to two kinds of warps: four scan, each S states of 64 channels, two a lane, so that B and C
 // are read from shared memory half as often (what it gives to registers, 128 bytes a clock, was the limit with one); four prepare
 // and finish.  A multiprocessor so always has both kinds at work, with one block too.
-template <typename R, typename H, int S> struct wide {
+//
+// KEEP: for the backward, which is left the state before every FM_KEPT_ROWS-th row of the step.  Tiles then begin at such rows, the
+// first one also of tokens that are not the sequence's, so that which states are kept is known when this is compiled.
+template <typename R, typename H, int S, bool KEEP> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
     enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
     const scan<R> &a;
     float *shared;
-    size_t first, n_tokens, n_tiles, c;
+    unsigned first, n_tokens; // rows of the tiles, from that of the first tile on
+    unsigned before;          // how many of these are not the sequence's
+    unsigned n_tiles, c;
 
-    __device__ float *steps(size_t tile) const { return shared + tile % 2 * BUFFER; }
-    __device__ float *bc(size_t tile) const { return steps(tile) + STEPS; }
-    __device__ float *parts(size_t tile) const { return bc(tile) + BC; }
-    __device__ int tokens(size_t tile) const
+    __device__ float *steps(unsigned tile) const { return shared + tile % 2 * BUFFER; }
+    __device__ float *bc(unsigned tile) const { return steps(tile) + STEPS; }
+    __device__ float *parts(unsigned tile) const { return bc(tile) + BC; }
+    __device__ unsigned tokens(unsigned tile) const
     {
-        const size_t begin = tile * TILE;
-        return begin >= n_tokens ? 0 : n_tokens - begin < TILE ? (int)(n_tokens - begin) : TILE;
+        const unsigned begin = tile * TILE;
+        return begin >= n_tokens ? 0 : n_tokens - begin < TILE ? n_tokens - begin : TILE;
+    }
+    __device__ unsigned begin_of(unsigned tile) const { return KEEP && tile == 0 ? before : 0; }
+    // ALL: that the tile is whole is known.
+    template <bool ALL> __device__ bool has(unsigned tile, unsigned t) const
+    {
+        return ALL || (t >= begin_of(tile) && t < tokens(tile));
     }
 
     // ---- Helpers: thread i has token i / 16 of a tile, and the one 8 further, of four channels ----
 
-    __device__ void load(input<R> in[ITEMS], size_t tile, int i) const
+    // Where its channels lie in row 0, and its states of B and C.
+    struct helper {
+        unsigned i, slot;
+        const char *u, *dt, *z, *B, *C;
+        float4 bias, skip;
+        input<R> before[ITEMS], now[ITEMS], next[ITEMS], later[ITEMS]; // of four tiles
+    };
+
+    // Rows and strides in bytes are below 2^32 (fits_wide() looks): one wide product gives an address.
+    __device__ static const char *row_of(const char *x, unsigned row, size_t stride_bytes)
     {
-        const size_t row = first + tile * TILE + i / 16, at = c + i % 16 * 4;
+        return x + (size_t)row * (unsigned)stride_bytes;
+    }
+
+    template <bool ALL> __device__ void load(helper &p, unsigned tile) const
+    {
 #pragma unroll
         for (int j = 0; j < ITEMS; j++) {
-            if (i / 16 + 8 * j >= tokens(tile)) continue;
-            in[j].u = fm_read4<true>(a.u + (row + 8 * j) * a.u_stride + at, 4);
-            in[j].dt = fm_read4<true>(a.dt + (row + 8 * j) * a.dt_stride + at, 4);
-            in[j].z = fm_read4<true>(a.z + (row + 8 * j) * a.z_stride + at, 4);
+            const unsigned row = first + tile * TILE + p.slot + 8 * j;
+            if (!has<ALL>(tile, p.slot + 8 * j)) continue;
+            p.later[j].u = fm_read4<true>((const R *)row_of(p.u, row, a.u_stride * sizeof(R)), 4);
+            p.later[j].dt = fm_read4<true>((const R *)row_of(p.dt, row, a.dt_stride * sizeof(R)), 4);
+            p.later[j].z = fm_read4<true>((const R *)row_of(p.z, row, a.z_stride * sizeof(R)), 4);
         }
     }
 
-    __device__ void fetch_bc(size_t tile, int i) const
+    template <bool ALL> __device__ void fetch_bc(const helper &p, unsigned tile) const
     {
         static_assert(TILE * S <= HELPERS, "four floats of B and of C a thread");
-        if (i >= tokens(tile) * S) return;
-        const size_t from = (first + tile * TILE + i / S) * a.bc_stride + i % S * 4;
-        copy_async(bc(tile) + 4 * i, a.B + from, true);
-        copy_async(bc(tile) + TILE * STATES + 4 * i, a.C + from, true);
+        if (p.i >= TILE * S || !has<ALL>(tile, p.i / S)) return;
+        const unsigned row = first + tile * TILE + p.i / S;
+        copy_async(bc(tile) + 4 * p.i, (const float *)row_of(p.B, row, a.bc_stride * sizeof(float)), true);
+        copy_async(bc(tile) + TILE * STATES + 4 * p.i, (const float *)row_of(p.C, row, a.bc_stride * sizeof(float)), true);
     }
 
-    __device__ void prepare(size_t tile, const input<R> in[ITEMS], float4 bias, int i) const
+    template <bool ALL> __device__ void prepare(const helper &p, const input<R> in[ITEMS], unsigned tile) const
     {
-        float2 *to = (float2 *)steps(tile) + i / 16 * CHANNELS + i % 16 * 4;
+        float2 *to = (float2 *)steps(tile) + p.slot * CHANNELS + p.i % 16 * 4;
 #pragma unroll
         for (int j = 0; j < ITEMS; j++)
-            if (i / 16 + 8 * j < tokens(tile)) put_steps(to + 8 * j * CHANNELS, in[j], bias);
+            if (has<ALL>(tile, p.slot + 8 * j)) put_steps(to + 8 * j * CHANNELS, in[j], p.bias);
     }
 
-    __device__ void finish(size_t tile, const input<R> in[ITEMS], float4 skip, int i) const
+    template <bool ALL> __device__ void finish(const helper &p, const input<R> in[ITEMS], unsigned tile) const
     {
 #pragma unroll
         for (int j = 0; j < ITEMS; j++) {
-            const int slot = i / 16 + 8 * j;
-            if (slot >= tokens(tile)) continue;
-            const float *from = parts(tile) + slot * CHANNELS + i % 16 * 4;
+            const unsigned slot = p.slot + 8 * j;
+            if (!has<ALL>(tile, slot)) continue;
+            const float *from = parts(tile) + slot * CHANNELS + p.i % 16 * 4;
             float4 y = *(const float4 *)from;
 #pragma unroll
             for (int w = 1; w < WARPS; w++) y = add4(y, *(const float4 *)(from + w * TILE * CHANNELS));
-            a.put4(first + tile * TILE + slot, c + i % 16 * 4, finished(true, y, skip, in[j]));
+            a.put4(first + tile * TILE + slot, c + p.i % 16 * 4, finished(true, y, p.skip, in[j]));
         }
     }
 
-    __device__ void help(int i) const
+    __device__ void begin(helper &p, unsigned i) const
     {
-        const float4 bias = fm_load4<true>(a.dt_bias + c + i % 16 * 4, a.dt_bias ? 4 : 0),
-                     skip = *(const float4 *)(a.skip + c + i % 16 * 4);
-        input<R> before[ITEMS] = {}, now[ITEMS] = {}, next[ITEMS] = {};
-        load(now, 0, i);
-        load(next, 1, i);
-        fetch_bc(0, i);
-        prepare(0, now, bias, i);
+        const unsigned at = c + i % 16 * 4;
+        p.i = i, p.slot = i / 16;
+        p.u = (const char *)(a.u + at), p.dt = (const char *)(a.dt + at), p.z = (const char *)(a.z + at);
+        p.B = (const char *)(a.B + i % S * 4), p.C = (const char *)(a.C + i % S * 4);
+        p.bias = fm_load4<true>(a.dt_bias + at, a.dt_bias ? 4 : 0);
+        p.skip = *(const float4 *)(a.skip + at);
+    }
+
+    __device__ static void move(helper &p)
+    {
+#pragma unroll
+        for (int j = 0; j < ITEMS; j++) p.before[j] = p.now[j], p.now[j] = p.next[j], p.next[j] = p.later[j];
+    }
+
+    // What helpers do while tile k is scanned.
+    template <bool ALL> __device__ void turn(helper &p, unsigned k) const
+    {
+        load<ALL>(p, k + 2);
+        fetch_bc<ALL>(p, k + 1);
+        prepare<ALL>(p, p.next, k + 1);
+        if (k > 0) finish<ALL>(p, p.before, k - 1);
+    }
+
+    __device__ void help(unsigned i) const
+    {
+        helper p = {};
+        begin(p, i);
+        for (unsigned k = 0; k < 2; k++) {
+            load<false>(p, k);
+            move(p);
+        }
+        fetch_bc<false>(p, 0);
+        prepare<false>(p, p.now, 0);
         await_copies();
         __syncthreads();
-        for (size_t k = 0; k < n_tiles; k++) {
-            input<R> later[ITEMS] = {};
-            load(later, k + 2, i);
-            fetch_bc(k + 1, i);
-            prepare(k + 1, next, bias, i);
-            if (k > 0) finish(k - 1, before, skip, i);
+        for (unsigned k = 0; k < n_tiles; k++) {
+            if (k > 1 && k + 3 < n_tiles) // not the first tile, nor the last
+                turn<true>(p, k);
+            else
+                turn<false>(p, k);
             await_copies();
             __syncthreads();
-#pragma unroll
-            for (int j = 0; j < ITEMS; j++) before[j] = now[j], now[j] = next[j], next[j] = later[j];
+            move(p);
         }
-        finish(n_tiles - 1, before, skip, i);
+        finish<false>(p, p.before, n_tiles - 1);
     }
 
     // ---- Scanners ----
@@ -329,7 +379,7 @@ template <typename R, typename H, int S> struct wide {
         float b[S], c[S];
     };
 
-    __device__ token read(size_t tile, int t, int warp, int lane) const
+    __device__ token read(unsigned tile, int t, int warp, int lane) const
     {
         token k;
         const float *B = bc(tile) + t * STATES + warp * S;
@@ -351,25 +401,26 @@ template <typename R, typename H, int S> struct wide {
         return y;
     }
 
-    // The state after token t of a tile, for the backward.
-    __device__ void keep(size_t tile, int t, const half h[2], int warp, int lane) const
+    // The state after token t of a tile, if it is the last before a row that wants it.
+    __device__ void keep(unsigned tile, int t, const half h[2], int warp, int lane) const
     {
-        const size_t at = (first + tile * TILE + (size_t)t + 1) / FM_KEPT_ROWS * STATES + (size_t)(warp * S);
+        static_assert(TILE % FM_KEPT_ROWS == 0, "rows that want a state lie alike in all tiles");
+        if (!KEEP || (t + 1) % FM_KEPT_ROWS != 0) return;
+        const size_t at = (first + tile * TILE + (unsigned)t + 1) / FM_KEPT_ROWS * STATES + (unsigned)(warp * S);
         float *to = a.kept + at * a.d_inner + c + 2 * (size_t)lane;
 #pragma unroll
         for (int i = 0; i < S; i++) *(float2 *)(to + i * a.d_inner) = {h[0].h[i], h[1].h[i]};
     }
 
     // What the next tokens read comes before what these write, so that no exponential waits for shared memory.
-    template <bool KEEP> __device__ void scan_tile(size_t tile, half h[2], int warp, int lane) const
+    __device__ void scan_tile(unsigned tile, half h[2], int warp, int lane) const
     {
-        const int border = FM_KEPT_ROWS - 1 - (int)(first % FM_KEPT_ROWS); // what t % FM_KEPT_ROWS is before a row that is kept
         float2 *to = (float2 *)parts(tile) + warp * TILE * LANES + lane;
-        const int n = tokens(tile);
-        if (n < TILE) {
-            for (int t = 0; t < n; t++) {
+        const int n = (int)tokens(tile), begin = (int)begin_of(tile);
+        if (n - begin < TILE) {
+            for (int t = begin; t < n; t++) {
                 to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
-                if (KEEP && t % FM_KEPT_ROWS == border) keep(tile, t, h, warp, lane);
+                keep(tile, t, h, warp, lane);
             }
             return;
         }
@@ -385,71 +436,106 @@ template <typename R, typename H, int S> struct wide {
 #pragma unroll
             for (int i = 0; i < G; i++) {
                 y[i] = scan_token(h, k[t / G % 2][i]);
-                if (KEEP && (t + i) % FM_KEPT_ROWS == border) keep(tile, t + i, h, warp, lane);
+                keep(tile, t + i, h, warp, lane);
             }
 #pragma unroll
             for (int i = 0; i < G; i++) to[(t + i) * LANES] = y[i];
         }
     }
 
-    template <bool KEEP> __device__ void scan_all(half h[2], int warp, int lane) const
+    __device__ void scan_all(half h[2], int warp, int lane) const
     {
         __syncthreads();
-        for (size_t k = 0; k < n_tiles; k++) {
-            scan_tile<KEEP>(k, h, warp, lane);
+        for (unsigned k = 0; k < n_tiles; k++) {
+            scan_tile(k, h, warp, lane);
             __syncthreads();
         }
     }
 };
 
-template <typename R, typename H, int S, bool KEEP>
-__global__ void __launch_bounds__(wide<R, H, S>::THREADS, 2) scan_wide(scan<R> a)
+template <typename R, typename H, int S, bool KEEP> __device__ void scan_sequence(const scan<R> &a, float *shared, size_t seq)
 {
-    typedef wide<R, H, S> walk;
-    extern __shared__ __align__(16) float shared[];
-    fm_begin();
-    const size_t first = a.begin[blockIdx.y], n_tokens = a.begin[blockIdx.y + 1] - first;
-    if (n_tokens == 0) return;
-    const walk w = {a, shared, first, n_tokens, (n_tokens + walk::TILE - 1) / walk::TILE, (size_t)blockIdx.x * walk::CHANNELS};
+    typedef wide<R, H, S, KEEP> walk;
+    const unsigned first = (unsigned)a.begin[seq], end = (unsigned)a.begin[seq + 1];
+    if (first == end) return;
+    const unsigned from = KEEP ? first / walk::TILE * walk::TILE : first, rows = end - from;
+    const walk w = {a, shared, from, rows, first - from, (rows + walk::TILE - 1) / walk::TILE, blockIdx.x * walk::CHANNELS};
     const int warp = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
     if (warp >= walk::WARPS) {
-        w.help((int)threadIdx.x - walk::HELPERS);
+        w.help(threadIdx.x - walk::HELPERS);
         return;
     }
     const size_t at = (size_t)warp * S * a.d_inner + w.c + 2 * lane;
-    H *state = fm_cuda_state_of<H>(a.h, blockIdx.y) + at;
+    H *state = fm_cuda_state_of<H>(a.h, seq) + at;
     states<S, true, H> h[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         h[i].read_decays(a.A + at + i, a.d_inner, S);
         h[i].read(state + i, a.d_inner, S);
-        h[i].begin(a.seen, blockIdx.y, w.c + 2 * lane + i, warp * S);
+        h[i].begin(a.seen, seq, w.c + 2 * lane + i, warp * S);
     }
-    w.template scan_all<KEEP>(h, warp, lane);
+    w.scan_all(h, warp, lane);
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (!a.hold) h[i].write(state + i, a.d_inner, S);
 }
 
-// ---- Launches ----
-
-template <typename R, typename K>
-void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, unsigned blocks, unsigned threads, size_t bytes)
+// With KEEP a block walks sequences one after the other: helpers are done with one before they come to the first meeting of the next.
+template <typename R, typename H, int S, bool KEEP>
+__global__ void __launch_bounds__(wide<R, H, S, KEEP>::THREADS, 2) scan_wide(scan<R> a)
 {
-    if (bytes > 48 << 10) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    fm_queue_shared(s, "scan", kernel, dim3(blocks, (unsigned)a.n_seq), threads, bytes, a);
+    extern __shared__ __align__(16) float shared[];
+    fm_begin();
+    if (!KEEP) {
+        scan_sequence<R, H, S, KEEP>(a, shared, blockIdx.y);
+        return;
+    }
+    const fm_walk w = fm_walk_of(a.begin, a.n_seq, a.walk_rows, blockIdx.y, gridDim.y);
+    for (size_t seq = w.first; seq < w.end; seq += w.step) scan_sequence<R, H, S, KEEP>(a, shared, seq);
 }
 
-template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R> &a, bool one_each, bool aligned)
+// ---- Launches ----
+
+bool is_one_each(const fm_ragged *r)
+{
+    return r->longest == 1 && r->n_tokens == r->n_seq;
+}
+
+template <typename R, typename K>
+void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, dim3 blocks, unsigned threads, size_t bytes)
+{
+    if (bytes > 48 << 10) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    fm_queue_shared(s, "scan", kernel, blocks, threads, bytes, a);
+}
+
+// `seqs`: of blocks.
+template <typename R, typename H, int S, bool KEEP> void launch_wide(fm_stream *s, const scan<R> &a, unsigned seqs)
+{
+    typedef wide<R, H, S, KEEP> w;
+    launch_tiles(s, a, scan_wide<R, H, S, KEEP>, dim3((unsigned)(a.d_inner / w::CHANNELS), seqs), w::THREADS,
+                 2 * w::BUFFER * sizeof(float));
+}
+
+// Many documents are walked by no more blocks than run at once, two to a multiprocessor.
+template <typename R, int S> void launch_keep(fm_stream *s, scan<R> a, const fm_ragged *r)
+{
+    enum { WAVE = 264 };
+    a.walk_rows = fm_walk_rows(r, a.d_inner / wide<R, float, S, true>::CHANNELS, WAVE);
+    launch_wide<R, float, S, true>(s, a, (unsigned)fm_walks(r, a.walk_rows));
+}
+
+template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R> &a, const fm_ragged *r, bool aligned)
 {
     enum { WIDE = S <= 4 ? S : 1 };
-    typedef wide<R, H, WIDE> w;
-    const unsigned blocks = fm_blocks(a.d_inner, LANES), warps = fm_blocks((size_t)a.d_state, S);
-    if (one_each)
+    const bool whole = WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % wide<R, H, WIDE, false>::CHANNELS == 0;
+    const unsigned seqs = (unsigned)a.n_seq, warps = fm_blocks((size_t)a.d_state, S);
+    const dim3 blocks(fm_blocks(a.d_inner, LANES), seqs);
+    if (is_one_each(r))
         launch_one<H, S>(s, a);
-    else if (WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % w::CHANNELS == 0)
-        launch_tiles(s, a, a.kept ? scan_wide<R, float, WIDE, true> : scan_wide<R, H, WIDE, false>,
-                     fm_blocks(a.d_inner, w::CHANNELS), w::THREADS, 2 * w::BUFFER * sizeof(float));
+    else if (whole && a.kept)
+        launch_keep<R, WIDE>(s, a, r);
+    else if (whole)
+        launch_wide<R, H, WIDE, false>(s, a, seqs);
     else if (a.kept)
         fm_cuda_note(s, cudaErrorInvalidValue, "scan: states are kept of whole vectors in aligned places only");
     else
@@ -457,10 +543,16 @@ template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R>
                      layout<S>((int)warps).bytes());
 }
 
+// Rows and strides are 32 bits in the kernel of whole vectors.
+bool fits_wide(const fm_scan_args *g)
+{
+    return (g->u_stride | g->dt_stride | g->z_stride | g->bc_stride | g->ragged->n_tokens) < (size_t)1 << 30;
+}
+
 // Whole vectors of everything, with a gate.
 bool all_aligned(const fm_scan_args *g)
 {
-    return (g->y || g->packed) && g->z && fm_aligned(g->y, g->y_stride) && fm_aligned(g->z, g->z_stride) &&
+    return fits_wide(g) && (g->y || g->packed) && g->z && fm_aligned(g->y, g->y_stride) && fm_aligned(g->z, g->z_stride) &&
            fm_aligned(g->u, g->u_stride) && fm_aligned(g->dt, g->dt_stride) && fm_aligned(g->dt_bias, 0) &&
            fm_aligned(g->skip, 0);
 }
@@ -489,6 +581,7 @@ template <typename R> scan<R> args_of(const fm_scan_args *g)
             r->seen,
             r->n_seq,
             g->d_inner,
+            0,
             (int)g->d_state,
             g->hold,
             bc_aligned,
@@ -498,22 +591,17 @@ template <typename R> scan<R> args_of(const fm_scan_args *g)
             g->kept};
 }
 
-bool is_one_each(const fm_ragged *r)
-{
-    return r->longest == 1 && r->n_tokens == r->n_seq;
-}
-
 // States a warp: fixed by d_state, as the order of sums is.
 template <typename R, typename H> void launch_any(fm_stream *s, const fm_scan_args *g)
 {
     const scan<R> a = args_of<R>(g);
-    const bool one_each = is_one_each(g->ragged), aligned = a.bc_aligned && all_aligned(g);
+    const bool aligned = a.bc_aligned && all_aligned(g);
     if (g->d_state <= 8)
-        launch<H, 2>(s, a, one_each, aligned);
+        launch<H, 2>(s, a, g->ragged, aligned);
     else if (g->d_state <= 64)
-        launch<H, 4>(s, a, one_each, aligned);
+        launch<H, 4>(s, a, g->ragged, aligned);
     else
-        launch<H, 16>(s, a, one_each, aligned);
+        launch<H, 16>(s, a, g->ragged, aligned);
 }
 
 template <typename R> void launch_rows(fm_stream *s, const fm_scan_args *g)

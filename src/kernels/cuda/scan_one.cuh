@@ -24,6 +24,7 @@ template <typename R> struct scan {
     const size_t *begin;
     const uint32_t *seen;
     size_t n_seq, d_inner;
+    size_t walk_rows; // walks.cuh, where states are kept
     int d_state;
     bool hold, bc_aligned, out;
     __nv_bfloat16 *packed; // (n_tokens, d_inner) without a gap, or NULL
