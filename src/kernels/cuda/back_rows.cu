@@ -491,7 +491,7 @@ static void xent(const fm_run *run, const fm_xent_args *a)
 // ---- Embedding: each block owns the ids of one remainder and some columns, and adds rows in the order of the tokens ----
 
 enum {
-    EMBED_AHEAD = 8 /* rows asked for together */,
+    EMBED_AHEAD = 32 /* rows asked for together */,
     EMBED_BLOCKS = 512,
     EMBED_THREADS = 256,
     EMBED_EACH = 16,
