@@ -13,7 +13,6 @@ namespace
 enum { WIDE = 4 /* channels of a thread, and the d_conv that has a kernel of its own */, THREADS = 64, TILE_MOST = 16 };
 enum { GRID_MOST = 65535 };  // blocks across
 enum { AHEAD = 8 };          // rows that a thread reads at once
-enum { RECORDS_MOST = 32 };  // tokens whose records come with the rows: 64 are slower so, by 1 % of a step in Q4_K, 2 % in Q8_0
 enum { BLOCKS_PER_SM = 16 }; // what tiles are made small for
 
 // R: float or __nv_bfloat16.
@@ -288,7 +287,7 @@ void launch_records(fm_stream *s, const fm_conv_args *a)
 {
     fm_conv_args rows = *a;
     rows.packed = NULL;
-    const bool fits = a->ragged->n_tokens <= RECORDS_MOST && a->d_conv == WIDE && a->d_inner % FM_CHUNK == 0 && all_aligned(a);
+    const bool fits = a->d_conv == WIDE && a->d_inner % FM_CHUNK == 0 && all_aligned(a);
     if (fits && a->form == FM_X_Q8_256) return launch<float, FM_X_Q8_256>(s, a);
     if (fits) return launch<float, FM_X_Q8_32>(s, a);
     launch<float, FM_X_BF16>(s, &rows);
