@@ -136,8 +136,7 @@ static fm_mix_args args_of(const layer *l, const fm_ragged *r, const result *o)
                          .norms = l->s.norms,
                          .eps = 1e-6f,
                          .out_form = l->s.out,
-                         .packed = o->packed,
-                         .always = true};
+                         .packed = o->packed};
 }
 
 static void pack(const fm_kernels *k, void *out, fm_xform form, const float *x, size_t stride, size_t n, size_t cols)
@@ -175,7 +174,7 @@ static void one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, f
     k->scan(run, &m.scan);
     pack(k, m.packed, m.out_form, y, I, n, I);
     /* The pack of one token of floats is put off until somebody multiplies with it. */
-    if (n == 1) {
+    if (n == 1 && m.out_form < FM_X_Q8_32) {
         float *two = room(2 * I * sizeof *two);
         fm_stream_copy(kc_device(), two, y, I * sizeof *y);
         pack(k, m.packed, m.out_form, two, I, 2, I);
@@ -219,7 +218,8 @@ static void check_case(kc *t, const shape *s)
     }
     kc_same(t, host_copy(t, a.states, floats * sizeof(float)), host_copy(t, b.states, floats * sizeof(float)),
             floats * sizeof(float), where);
-    const size_t bytes = s->n == 1 ? a.packed_bytes / 2 : a.packed_bytes; /* room for two rows */
+    const bool two = s->n == 1 && s->out < FM_X_Q8_32; /* rows, of which there is one */
+    const size_t bytes = two ? a.packed_bytes / 2 : a.packed_bytes;
     kc_same(t, host_copy(t, a.packed, bytes), host_copy(t, b.packed, bytes), bytes, where);
     void *all[] = {a.states, a.packed, b.states, b.packed};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
@@ -245,21 +245,29 @@ static void check(kc *t)
     static const struct {
         fm_dtype type;
         fm_xform out;
-    } types[] = {{FM_BF16, FM_X_BF16}, {FM_F16, FM_X_F32}, {FM_F16, FM_X_BF16}};
-    static const size_t sizes[][2] = {{256, 256}, {1536, 48}, {2048, 256}, {8192, 256}}, columns[] = {1, 2, 3, 7, 8, 9, 16};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        for (size_t k = 0; k < sizeof sizes / sizeof *sizes - (kc_is_quick() ? 2 : 0); k++)
-            for (size_t c = 0; c < sizeof columns / sizeof *columns; c += kc_is_quick() ? 3 : 1) {
-                const shape s = {types[i].type, types[i].out,     sizes[k][0],         sizes[k][1],
-                                 columns[c],    (c + i) % 4 != 0, (c + k + i) % 5 == 0};
+    } types[] = {{FM_BF16, FM_X_BF16},   {FM_F16, FM_X_F32},     {FM_F16, FM_X_BF16},
+                 {FM_Q8_0, FM_X_Q8_32},  {FM_Q4_0, FM_X_Q8_256}, {FM_IQ4_NL, FM_X_BF16},
+                 {FM_Q4_K, FM_X_Q8_256}, {FM_Q6_K, FM_X_Q8_32},  {FM_INT4_G128, FM_X_Q8_256}};
+    static const size_t floats[][2] = {{8192, 256}, {256, 256}, {1536, 48}, {2048, 256}},
+                        quants[][2] = {{8192, 256}, {4096, 256}};
+    for (size_t i = 0; i < FM_COUNT(types); i++) {
+        const bool quant = fm_xform_of(types[i].type) >= FM_X_Q8_32;
+        const size_t n_sizes = kc_is_quick() ? 1 : quant ? FM_COUNT(quants) : FM_COUNT(floats);
+        for (size_t k = 0; k < n_sizes; k++)
+            for (size_t n = 1; n <= 2; n++) {
+                const size_t *size = quant ? quants[k] : floats[k];
+                const shape s = {types[i].type, types[i].out, size[0], size[1], n, (n + i + k) % 4 != 0, (n + k + i) % 5 == 0};
                 if (kc_device_options().f32)
                     check_refused(t, s);
                 else
                     check_case(t, &s);
             }
-    check_refused(t, (shape){FM_BF16, FM_X_BF16, 256, 48, 17, true, false});
+    }
+    check_refused(t, (shape){FM_BF16, FM_X_BF16, 256, 48, 3, true, false});
     check_refused(t, (shape){FM_BF16, FM_X_BF16, 128, 48, 1, true, false});
     check_refused(t, (shape){FM_BF16, FM_X_Q8_32, 256, 48, 1, true, false});
+    check_refused(t, (shape){FM_Q8_0, FM_X_Q8_32, 768, 64, 1, true, false});
+    check_refused(t, (shape){FM_Q5_K, FM_X_Q8_256, 8192, 256, 1, true, false});
 }
 
 const kc_op kc_op_mix = {"mix", check, NULL};

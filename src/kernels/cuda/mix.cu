@@ -9,16 +9,17 @@ static bool fits(const fm_mix_args *m)
     const fm_conv_args *v = &m->conv;
     const fm_ragged *r = v->ragged;
     const size_t rank = m->dt_proj->cols;
-    return r->n_seq <= (m->always ? MIX_TOKENS : MIX_FASTER) && r->longest == 1 && r->n_tokens == r->n_seq && r->n_seq > 0 &&
-           !v->half && !g->half_h && g->z && v->d_conv == MIX_TAPS && g->d_state == MIX_STATES && v->d_inner % MIX_WAY == 0 &&
-           rank % 4 == 0 && m->x_proj->rows == rank + 2 * MIX_STATES && m->x_proj->rows <= MIX_ROWS;
+    return r->n_seq <= MIX_TOKENS && r->longest == 1 && r->n_tokens == r->n_seq && r->n_seq > 0 && !v->half && !g->half_h &&
+           g->z && v->d_conv == MIX_TAPS && g->d_state == MIX_STATES && rank % 4 == 0 &&
+           m->x_proj->rows == rank + 2 * MIX_STATES && m->x_proj->rows <= MIX_ROWS;
 }
 
+// Records of out_proj are 256 columns in a row, which only a cluster of quantised x_proj has.
 static mix_fn *kernel_of(const fm_mix_args *m)
 {
-    const fm_dtype type = m->x_proj->type;
-    if (m->dt_proj->type != type || !fm_cuda_is_floats(m->out_form)) return NULL;
-    return type == FM_BF16 ? mix_of<few_float<FM_BF16>> : type == FM_F16 ? mix_of<few_float<FM_F16>> : NULL;
+    const bool floats = fm_is_float(m->x_proj->type);
+    if (floats && !fm_cuda_is_floats(m->out_form)) return NULL;
+    return (floats ? fm_cuda_mix_float : fm_cuda_mix_quant)(m->x_proj->type, m->dt_proj->type);
 }
 
 static few_args product(const fm_tensor *W, size_t n)
@@ -32,21 +33,31 @@ static few_args product(const fm_tensor *W, size_t n)
     return p;
 }
 
-static unsigned ways(const few_args &p)
+static unsigned ways(const few_args &p, const fm_tensor *W)
 {
-    const few_cut cut = few_cut_of(p.rows, p.chunks, few_float<FM_BF16>::GROUP);
+    const few_cut cut = few_cut_of(p.rows, p.chunks, fm_is_float(W->type) ? 4 : 1);
     return cut.split * cut.cluster;
 }
 
-// Meetings, then sums of x_proj's ways, then its normed rows.
+static void place_out(mix_args *p, const fm_mix_args *m)
+{
+    const size_t n = m->conv.ragged->n_seq;
+    p->out = (uint8_t *)m->packed;
+    p->out_form = m->out_form;
+    p->out_tokens = (unsigned)fm_record_tokens(n);
+    p->out_stride = fm_cuda_is_floats(m->out_form) ? (unsigned)fm_cuda_x_stride(m->conv.d_inner) * 2
+                                                   : (unsigned)fm_record_bytes(m->out_form == FM_X_Q8_256, p->out_tokens);
+}
+
+// Launches, then the parts of x_proj's rows: those of one token and of two have places of their own, so that what a launch leaves
+// is soon overwritten.
 static bool place_scratch(mix_args *p, const fm_stream *s)
 {
-    enum { MEETINGS = 256 };
-    const size_t rows = (size_t)p->n * p->x.rows * sizeof(float);
-    if (MEETINGS + rows * (p->ways + 1) > FM_CUDA_MIX_BYTES) return false;
-    p->met = (unsigned *)s->mix;
-    p->parts = (float *)((char *)s->mix + MEETINGS);
-    p->normed = p->parts + (size_t)p->ways * p->n * p->x.rows;
+    enum { LAUNCHES = 256 };
+    const size_t one = (size_t)p->ways * p->x.rows * sizeof(uint64_t);
+    if (LAUNCHES + 3 * one > FM_CUDA_MIX_BYTES) return false;
+    p->launch = (unsigned *)s->mix;
+    p->parts = (uint64_t *)((char *)s->mix + LAUNCHES + (p->x.n > 1 ? one : 0));
     return true;
 }
 
@@ -58,10 +69,10 @@ static bool mix(const fm_run *run, const fm_mix_args *m)
     const fm_conv_args *v = &m->conv;
     const fm_scan_args *g = &m->scan;
     mix_args p = {};
-    p.n = (unsigned)v->ragged->n_seq;
-    p.x = product(m->x_proj, p.n), p.dt = product(m->dt_proj, p.n);
-    p.ways = ways(p.x), p.dt_ways = ways(p.dt);
-    if (p.ways != v->d_inner / MIX_WAY || !place_scratch(&p, s)) return false;
+    p.x = product(m->x_proj, v->ragged->n_seq), p.dt = product(m->dt_proj, v->ragged->n_seq);
+    p.ways = ways(p.x, m->x_proj), p.dt_ways = ways(p.dt, m->dt_proj);
+    const size_t channels = fm_is_float(m->x_proj->type) ? 4 * 64 : 2 * FM_CHUNK; // of a way
+    if (p.ways * channels != v->d_inner || !place_scratch(&p, s)) return false;
     p.in = v->x, p.in_stride = v->x_stride;
     p.taps = v->w, p.bias = v->bias, p.window = v->state;
     p.z = g->z, p.z_stride = g->z_stride;
@@ -69,7 +80,7 @@ static bool mix(const fm_run *run, const fm_mix_args *m)
     p.d_inner = v->d_inner;
     p.rank = (unsigned)m->dt_proj->cols;
     p.eps = m->eps, p.norms = m->norms, p.hold = v->hold;
-    p.out = (__nv_bfloat16 *)m->packed, p.out_stride = fm_cuda_x_stride(v->d_inner);
+    place_out(&p, m);
     if (!kernel(s, &p)) return false;
     fm_cuda_pack_forget(s, m->packed);
     return true;
