@@ -222,9 +222,64 @@ static void check_all_packs(kc *t)
     check_packs(t, &(pack_case){FM_X_Q8_32, begin, 3, 4128, 16});
 }
 
+/* ---- A product of rows that are to be normed, whose blocks may do that: the bits of the norm, the pack and the product ---- */
+
+static fm_tensor stored_matrix(kc *t, fm_dtype type, size_t rows, size_t cols)
+{
+    size_t bytes = 0;
+    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
+    float *row = kc_floats(t, cols);
+    unsigned char *raw = kc_bytes(t, rows * bytes);
+    for (size_t r = 0; r < rows; r++) {
+        kc_fill(t, row, cols, KC_NORMAL);
+        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
+    }
+    const size_t stored = fm_cuda_row_bytes(type, cols);
+    void *places = kc_bytes(t, (rows * stored + 255) / 256 * 256);
+    fm_cuda_store(kc_device(), places, raw, type, rows, cols);
+    return (fm_tensor){places, type, rows, cols, stored};
+}
+
+static void check_norm_product(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n)
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_xform form = fm_xform_of(type);
+    const char *why = NULL;
+    if (!t->k.packs || !t->k.packs(&run, form, false, NULL, n, cols)) return;
+    const fm_tensor W = stored_matrix(t, type, rows, cols);
+    const float *x = kc_input(t, n * cols, KC_NORMAL), *w = kc_input(t, cols, KC_NORMAL);
+    float *normed = kc_floats(t, n * cols), *y[2] = {kc_floats(t, n * rows), kc_floats(t, n * rows)};
+    void *packed[2] = {kc_bytes(t, t->k.pack_x_bytes(form, n, cols)), kc_bytes(t, t->k.pack_x_bytes(form, n, cols))};
+    t->k.rmsnorm_pack(&run, form, packed[0], x, cols, w, n, cols, 1e-5f);
+    t->k.rmsnorm(&run, normed, cols, x, cols, w, n, cols, 1e-5f);
+    t->k.pack_x[form](&(fm_pack_args){.out = packed[1],
+                                      .x = normed,
+                                      .x_stride = cols,
+                                      .n = n,
+                                      .cols = cols,
+                                      .row_end = n,
+                                      .col_end = cols,
+                                      .stream = kc_device()});
+    for (int i = 0; i < 2; i++)
+        t->k.linear[type](&run, &(fm_linear_args){.y = y[i], .y_stride = rows, .x = packed[i], .W = &W, .n = n});
+    kc_true(t, fm_stream_wait(kc_device(), &why), "a product");
+    kc_same(t, y[0], y[1], n * rows * sizeof *y[0], "a product of rows that its blocks norm");
+    kc_release(t);
+}
+
+static void check_norm_products(kc *t)
+{
+    static const fm_dtype types[] = {FM_F32, FM_F16, FM_BF16, FM_Q8_0, FM_Q4_K, FM_Q6_K, FM_INT4_G128};
+    static const size_t shapes[][2] = {{1024, 4096}, {5000, 2048}, {144, 1280}, {512, 4352}, {16, 1536}};
+    for (size_t i = 0; i < FM_COUNT(types); i++)
+        for (size_t k = 0; k < FM_COUNT(shapes); k++)
+            for (size_t n = 1; n <= 3; n++) check_norm_product(t, types[i], shapes[k][0], shapes[k][1], n);
+}
+
 static void check(kc *t)
 {
     check_all_packs(t);
+    check_norm_products(t);
     for (size_t i = 0; i < kc_n_sizes; i++) check_gather(t, kc_sizes[i]);
     check_decays(t, 1);
     check_decays(t, 5000);

@@ -563,13 +563,15 @@ static void chain_product(chain *c, size_t i, const char *data, int mode)
     fm_pack_args a = {};
     if (mode & WITH_SMALL) {
         a.out = c->small_y, a.x = c->small_x, a.x_stride = 8192, a.n = c->n, a.cols = 8192, a.stream = &S;
-        fm_cuda_pack_now(&a, FM_X_F32);
+        const fm_lazy_pack small = {a};
+        fm_cuda_pack_now(&small, FM_X_F32);
     }
     a.out = q->d_pack, a.x = (float *)q->d_x, a.x_stride = q->cols, a.n = c->n, a.cols = q->cols, a.stream = &S;
+    const fm_lazy_pack rows = {a};
     if (mode & WITH_LAZY)
         K.pack_x[fm_xform_of(q->type)](&a);
     else
-        fm_cuda_pack_now(&a, fm_xform_of(q->type));
+        fm_cuda_pack_now(&rows, fm_xform_of(q->type));
     fm_linear_args l = {};
     l.y = (float *)q->d_y, l.y_stride = q->rows, l.x = q->d_pack, l.W = &W, l.n = c->n;
     K.linear[q->type](&run, &l);

@@ -10,9 +10,16 @@ extern "C" { // and what it includes: C
 #include "kernels/cuda/stream.h"
 }
 
-// Packs of one column for weights of floats are made by the products that read them (few.cu): which pack is of which rows.  Those
-// least recently used make room: a step has two packs at a time (ops.h).
+// Packs of one column for weights of floats, and of normed rows of one or two tokens, are made by the products that read them
+// (few.cu): which pack is of which rows.  Those least recently used make room: a step has two packs at a time (ops.h).
 enum { FM_CUDA_LAZY = 8 };
+
+struct fm_lazy_pack {
+    fm_pack_args rows; // n 0: none
+    bool normed;       // the rows are to be normed first, with weights w
+    const float *w;
+    float eps;
+};
 
 enum { FM_CUDA_MIX_BYTES = 4 << 20 };
 
@@ -26,7 +33,7 @@ struct fm_stream {
     size_t work_bytes;
     void *mix;                       // scratch of mix.cu: FM_CUDA_MIX_BYTES, its meetings first
     void *blas;                      // cublasLtHandle_t, opened at the first large product
-    fm_pack_args lazy[FM_CUDA_LAZY]; // the latest first
+    fm_lazy_pack lazy[FM_CUDA_LAZY]; // the latest first
     bool recording;
     cudaError_t error;                  // the first one
     char message[256];                  // which call met it

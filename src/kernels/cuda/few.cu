@@ -130,19 +130,35 @@ few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group)
     return p;
 }
 
-// Has the blocks pack for themselves where that was put off and the row is short enough; else packs now.
+// Warps of a block of such a product.
+static unsigned few_warps(const fm_stream *s, const few_args *p, fm_dtype type)
+{
+    const unsigned group = !fm_is_float(type) ? 1 : type == FM_F32 ? FM_CHUNK / 32 : FM_CHUNK / 64;
+    const few_cut cut = few_cut_of(p->rows, p->chunks, group);
+    return cut.split * few_tiles(p->rows, cut, (unsigned)s->n_sm);
+}
+
+// Has the blocks pack for themselves where that was put off, if they have the room, and for a norm the threads; else packs now.
 static void few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
 {
     enum { ROOM = 32 * 1024 };
-    const fm_pack_args *from = fm_cuda_pack_source(s, a->x);
-    if (!from) return;
-    if (p->x_stride > ROOM || from->n != a->n) {
-        fm_cuda_pack_now(from, fm_xform_of(a->W->type));
+    const fm_lazy_pack *lazy = fm_cuda_pack_source(s, a->x);
+    if (!lazy) return;
+    const fm_xform form = fm_xform_of(a->W->type);
+    const fm_pack_args *from = &lazy->rows;
+    const bool floats = fm_cuda_is_floats(form);
+    const size_t record = FM_CHUNK + (form == FM_X_Q8_256 ? FM_X256_SIDE : FM_X32_SIDE), // of one token
+        bytes = floats ? a->n * p->x_stride : p->chunks * record;
+    const bool threads = !lazy->normed || few_warps(s, p, a->W->type) == LONG_THREADS / 32;
+    if (bytes > ROOM || from->n != a->n || !threads) {
+        fm_cuda_pack_now(lazy, form);
         return;
     }
-    p->x32 = from->x;
+    p->x32 = from->x, p->x32_stride = from->x_stride;
     p->x32_aligned = (size_t)from->x % 16 == 0;
-    p->x_shared = p->x_stride;
+    p->x_shared = (unsigned)bytes;
+    p->normed = lazy->normed, p->norm_w = lazy->w, p->eps = lazy->eps;
+    if (!floats) p->x_stride = (unsigned)record, p->x_tokens = 1;
 }
 
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
@@ -160,8 +176,8 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
                                        : fm_cuda_few_float(type);
     size_t group;
     few_args p = fm_cuda_few_args(a, &group);
-    few_pack_source(s, &p, a);
     const size_t columns = p.x_tokens;
+    few_pack_source(s, &p, a);
     for (size_t t = 0; t < a->n; t += columns) {
         p.n = (unsigned)(a->n - t < columns ? a->n - t : columns);
         fn(s, &p, a->n < columns ? a->n : columns);

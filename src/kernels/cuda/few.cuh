@@ -13,6 +13,7 @@
 
 #include <cooperative_groups.h>
 
+#include "kernels/cuda/few_input.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/pack.cuh"
 
@@ -22,9 +23,13 @@ struct few_args {
     const uint8_t *x;  // records, or rows of bf16
     unsigned x_stride; // bytes of a record, or of a row
     unsigned x_tokens; // room in a record
-    const float *x32;  // (cols), one row to be packed by each block for itself; else NULL
+    const float *x32;  // rows to be packed by each block for itself, in place of x; else NULL
+    size_t x32_stride;
     bool x32_aligned;  // to 16 bytes
     unsigned x_shared; // bytes of that pack
+    bool normed;       // they are to be normed first
+    const float *norm_w;
+    float eps;
     const uint8_t *w;
     size_t w_stride; // bytes
     const float *bias;
@@ -105,7 +110,7 @@ __device__ static inline float magic_float(int i)
 //   F::ask(...)         copies lane t's part of chunk `c` of a row there
 //   F::RESIDENT         blocks of 8 warps and 8 columns to have registers for: two run, a third may be the next kernel's, filling
 //                       its ring; two where three would spill
-//   F::PACKS            whether blocks may pack for themselves; pack(...)
+//   F::pack(...)        packs a row of floats, where inputs are no records
 //   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
 //   F::SIDE             bytes beside those of 8 columns in a record
 //   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory; calls what can be done meanwhile
@@ -178,6 +183,24 @@ __device__ static inline void few_meet(unsigned cluster)
         __syncthreads();
 }
 
+// The block's own pack; w: the weights of the norm.
+template <class F> __device__ static inline void few_take_input(uint8_t *to, const few_args &p, const few_piece &w)
+{
+    if constexpr (!F::RECORDS)
+        if (!p.normed) F::pack(to, p);
+    for (unsigned t = 0; p.normed && t < p.n; t++) {
+        few_piece v;
+        few_read(v, p.x32 + t * p.x32_stride, (ptrdiff_t)p.cols);
+        few_norm_piece(v, w, (double)p.cols, p.eps);
+        if constexpr (F::RECORDS)
+            few_put_records<F::SIDE == FM_X256_SIDE>(to, p.x_stride, p.chunks, v);
+        else
+            few_put_row((__nv_bfloat16 *)(to + t * p.x_stride), v, p.x_stride / 2);
+        if (t + 1 < p.n) __syncthreads(); // nobody's sums are overwritten
+    }
+    __syncthreads();
+}
+
 template <class F, int NT> __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_kernel(const few_args p)
 {
     using R = few_ring<F, NT>;
@@ -205,15 +228,15 @@ template <class F, int NT> __global__ __launch_bounds__(256, NT == 1 ? F::RESIDE
     };
 #pragma unroll
     for (int i = 0; i < R::STAGES; i++) ask_next(i);
+    few_piece norm_w;
+    if (NT == 1 && p.normed) few_read(norm_w, p.norm_w, (ptrdiff_t)p.cols); // which nobody writes just before
     fm_pdl_wait();
     fm_pdl_trigger();
     const uint8_t *x = p.x;
-    if constexpr (F::PACKS && NT == 1)
-        if (p.x32) {
-            F::pack(shared, p);
-            __syncthreads();
-            x = shared;
-        }
+    if (NT == 1 && p.x32) {
+        few_take_input<F>(shared, p, norm_w);
+        x = shared;
+    }
 
     unsigned stage = 0;
     for (unsigned group = blockIdx.x / p.cluster; group < groups; group += group_step) {
@@ -269,6 +292,14 @@ static inline few_cut few_cut_of(size_t rows, unsigned chunks, unsigned group)
     return c;
 }
 
+// Tiles of 16 rows that a block has at once.
+static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
+{
+    unsigned tiles = cut.cluster > 1 ? 1 : 8 / cut.split;
+    while (tiles > 1 && (rows + 15) / 16 / tiles < 2 * n_sm) tiles /= 2;
+    return tiles;
+}
+
 template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
 {
     using R = few_ring<F, NT>;
@@ -277,8 +308,7 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
     p.cluster = cut.cluster;
     p.split = cut.split;
     const unsigned tiles = (p.rows + R::ROWS - 1) / R::ROWS, sm = (unsigned)s->n_sm;
-    p.tiles = cut.cluster > 1 ? 1 : 8 / cut.split;
-    while (p.tiles > 1 && tiles / p.tiles < 2 * sm) p.tiles /= 2;
+    p.tiles = few_tiles(p.rows, cut, sm);
     const unsigned warps = p.split * p.tiles, groups = (tiles + p.tiles - 1) / p.tiles;
     const size_t shared = R::shared(warps) + p.x_shared;
     unsigned fit = (unsigned)(SHARED / (shared + BLOCK_OWN));
@@ -288,7 +318,8 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
 #endif
     const unsigned blocks = cut.cluster > 1 ? groups * cut.cluster : min(groups, max(fit, 1u) * sm);
     static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(few_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
+    if (!ready)
+        FM_CUDA(s, cudaFuncSetAttribute(few_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED - BLOCK_OWN));
     ready = true;
     const fm_launch l = {s, blocks, 32 * warps, shared, cut.cluster};
     fm_cuda_launch(&l, "linear", few_kernel<F, NT>, p);

@@ -8,7 +8,7 @@
 template <int T> struct few_128 {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
-    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr bool RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
     static constexpr bool turns(int) { return false; }
 

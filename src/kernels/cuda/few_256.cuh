@@ -9,7 +9,7 @@ template <int T> struct few_256 {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
-    static constexpr bool PACKS = false, RECORDS = true;
+    static constexpr bool RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
     static constexpr bool turns(int columns8) { return F.sc == FM_SC_K && columns8 == 4; }
 
@@ -137,12 +137,53 @@ template <int T> struct few_256 {
         }
     }
 
+    // One column.  Of the eight that an operand has room for each gets one block of the chunk, zeros stand in place of the others: so the
+    // sums of all blocks come out beside each other, and a lane scales those of two instead of all.
+    template <int STAGES>
+    __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const uint8_t *record, const uint8_t *side,
+                                               const few_lane &l)
+    {
+        const uint2 own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8); // of block g
+        const uint2 sums = *(const uint2 *)(side + l.t * 8);
+        const float d = *(const float *)(side + FM_X256_SUMS);
+        copy_wait<STAGES - 1>();
+        few_codes<T> r[2];
+        r[0].read(stage, l);
+        r[1].read(stage + SLOT, l);
+        int c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
+            mma_s8_32_add(c, a, l.g == b ? own.x : 0, l.g == b ? own.y : 0);
+        }
+        uint32_t m[2][2] = {};
+        minima_of(m[0], r[0], l);
+        minima_of(m[1], r[1], l);
+        float k[4] = {};
+        if constexpr (MIN) {
+            const uint32_t a[4] = {m[0][0], m[1][0], m[0][1], m[1][1]};
+            mma_f16(k, a, sums.x, sums.y);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const scales s = scales_of(r[i]);
+            const uint32_t two = (l.t < 2 ? s.byte[0] : s.byte[1]) >> l.t % 2 * 16; // those of blocks 2 t and 2 t + 1
+            const int f0 = SIGNED ? (int)(int8_t)two : (int)(two & 255),
+                      f1 = SIGNED ? (int)(int8_t)(two >> 8) : (int)(two >> 8 & 255);
+            float v = s.d * (float)lanes4(f0 * c[2 * i] + f1 * c[2 * i + 1]);
+            if constexpr (MIN) v = fmaf(-s.m, k[2 * i], v);
+            y[2 * i] = fmaf(v, d, y[2 * i]);
+        }
+    }
+
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
     template <int NT, int STAGES>
     __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
                                            const few_args &p, const few_lane &l)
     {
         const uint8_t *record = x + chunk * p.x_stride;
+        if constexpr (NT == 1 && !HALVES)
+            if (p.n == 1) return multiply_one<STAGES>(y[0], stage, record, record + p.x_tokens * FM_CHUNK, l);
         uint32_t q[4][NT][4];
         beside<NT> side;
         side.read(record + p.x_tokens * FM_CHUNK, l);

@@ -37,8 +37,10 @@ static inline size_t fm_cuda_x_stride(size_t cols)
 }
 
 // The rows of which `pack` is to be a pack, or NULL: it is one.  And making it one after all.
-const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack);
-void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form);
+const fm_lazy_pack *fm_cuda_pack_source(const fm_stream *s, const void *pack);
+void fm_cuda_pack_later(fm_stream *s, const fm_lazy_pack *a);
+void fm_cuda_pack_now(const fm_lazy_pack *a, fm_xform form);
+void fm_cuda_norm_pack(fm_stream *s, const fm_lazy_pack *a, fm_xform form); // norm.cu
 void fm_cuda_pack_forget(fm_stream *s, const void *pack); // whoever writes one himself
 // The pack of n rows by a launch of its own, behind a kernel that makes them and has no way to pack them itself.
 void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x, size_t x_stride, size_t n, size_t cols);

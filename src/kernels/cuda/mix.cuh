@@ -253,6 +253,7 @@ template <class FX, class FD, int N> struct mix_block {
     {
         if (tile() >= room::tiles(a)) return;
         few_args p = a.x;
+        p.n = N;
         if constexpr (!FX::RECORDS) p.x_stride = room::ROW;
         const uint8_t *w = shared + warp * W::CHUNKS * 2 * FX::SLOT;
         float y[1][4] = {};
@@ -374,6 +375,7 @@ template <class FX, class FD, int N> struct mix_block {
     __device__ void multiply_dt() const
     {
         few_args p = a.dt;
+        p.n = N;
         if constexpr (!FD::RECORDS) p.x_stride = room::dt_row(a);
         const unsigned per = room::chunks_of_way(a);
         copy_wait<0>();

@@ -1,6 +1,7 @@
 // norm.cu - rmsnorm: squares summed in double, as everywhere, so that every table's scale agrees to one ulp of float.
 //
 // Limited by memory: a row is read once, 16 bytes a thread, and kept in registers until it is scaled.
+#include "kernels/cuda/few_input.cuh"
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/norm.cuh"
@@ -9,10 +10,8 @@
 namespace
 {
 
-enum { KEPT = 4 };              // vectors of a row that a thread keeps; of longer rows the rest is read again
 enum { WARP_ROWS = 4 };         // short rows of a block, one a warp
 enum { SHORT = FM_CUDA_SHORT }; // floats of a short row, which a warp keeps whole
-enum { LONG_THREADS = 256 };    // of a block for one long row
 
 struct norm {
     float *out;
@@ -21,58 +20,6 @@ struct norm {
     float eps;
     __nv_bfloat16 *packed; // (n, d) without a gap, or NULL; out may be NULL then
     fm_records records;    // in its place where FORM is one of integers; p NULL: of no run but the first
-};
-
-// Over the block: warps first, then their sums in order.  Every thread gets it.
-__device__ double block_sum(double v)
-{
-    __shared__ double sums[LONG_THREADS / 32];
-    v = fm_warp_sum(v);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
-    __syncthreads();
-    double all = 0.0;
-#pragma unroll
-    for (int i = 0; i < LONG_THREADS / 32; i++) all += sums[i];
-    return all;
-}
-
-// Four weights from column i on, of which `left` exist; ones where there are none.
-__device__ float4 weights_at(const float *w, ptrdiff_t i, ptrdiff_t left)
-{
-    if (!w) return {1.0f, 1.0f, 1.0f, 1.0f};
-    return fm_is_aligned(w) ? fm_load4<true>(w + i, left) : fm_load4<false>(w + i, left);
-}
-
-__device__ float4 scaled(float4 v, float scale, float4 w)
-{
-    return {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w};
-}
-
-// A piece of a row is what its threads keep: thread t of THREADS has vectors t, t + THREADS, ...  An order fixed by d, whatever the
-// alignment.
-template <int THREADS, int N = KEPT> struct piece {
-    enum { COLS = 4 * N * THREADS };
-    float4 v[N];
-
-    __device__ static ptrdiff_t column(unsigned t, int j) { return 4 * (ptrdiff_t)(t + j * THREADS); }
-
-    template <bool ALIGNED> __device__ void read(const float *x, unsigned t, ptrdiff_t left)
-    {
-#pragma unroll
-        for (int j = 0; j < N; j++) v[j] = fm_load4<ALIGNED>(x + column(t, j), left - column(t, j));
-    }
-    __device__ void read_weights(const float *w, unsigned t, ptrdiff_t left)
-    {
-#pragma unroll
-        for (int j = 0; j < N; j++) v[j] = weights_at(w, column(t, j), left - column(t, j));
-    }
-    __device__ double sum_squares() const
-    {
-        double sum = 0.0;
-#pragma unroll
-        for (int j = 0; j < N; j++) sum += squares(v[j]);
-        return sum;
-    }
 };
 
 // Where a piece of numbers waits for the warps that round it.
@@ -229,10 +176,17 @@ void rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x, s
     launch(run->stream, norm{out, x, w, out_stride, x_stride, n, d, eps}, FM_X_BF16, NULL);
 }
 
+// Left to the product that reads the pack where it can do that: rows of a block of LONG_THREADS that it keeps whole.
 void rmsnorm_pack(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w, size_t n,
                   size_t d, float eps)
 {
-    launch(run->stream, norm{NULL, x, w, 0, x_stride, n, d, eps}, form, packed);
+    const fm_lazy_pack a = {{packed, x, x_stride, false, n, d, 0, n, 0, d, run->stream}, true, w, eps};
+    const size_t most = fm_cuda_is_floats(form) ? FEW_NORMED_ROWS : FEW_NORMED_RECORDS;
+    if (n > 0 && n <= most && !run->stream->o.f32 && d > MIDDLE && d <= FEW_NORMED_COLS && d % 4 == 0 &&
+        fm_aligned(x, x_stride) && w && fm_aligned(w, 0))
+        fm_cuda_pack_later(run->stream, &a);
+    else
+        fm_cuda_norm_pack(run->stream, &a, form);
 }
 
 // ---- Three runs of a row: a warp each ----
@@ -353,7 +307,18 @@ bool half_rows(const fm_run *run, fm_xform form, size_t n, size_t d)
     return !run->stream->o.f32 && !fm_cuda_is_few(run->stream, form, n) && fm_cuda_x_stride(d) == d;
 }
 
+void norm_rows_packed(fm_stream *s, const fm_pack_args *r, const float *w, float eps, fm_xform form)
+{
+    launch(s, norm{NULL, r->x, w, 0, r->x_stride, r->n, r->cols, eps}, form, r->out);
+}
+
 } // namespace
+
+void fm_cuda_norm_pack(fm_stream *s, const fm_lazy_pack *a, fm_xform form)
+{
+    const fm_pack_args *r = &a->rows;
+    norm_rows_packed(s, r, a->w, a->eps, form);
+}
 
 void fm_cuda_norm_pieces(fm_stream *s, const fm_linear_three_args *a, const float *sums, size_t first, size_t n)
 {

@@ -4,6 +4,9 @@
 
 #include "kernels/cuda/forward.cuh"
 
+enum { KEPT = 4 };           // vectors of a row that a thread keeps; of longer rows the rest is read again
+enum { LONG_THREADS = 256 }; // of a block for one long row
+
 __device__ static inline double fm_warp_sum(double v)
 {
 #pragma unroll
@@ -20,7 +23,59 @@ __device__ static inline double squares(float4 v)
 // 1 / rms of d numbers whose squares come to `sum`.
 __device__ static inline float norm_scale(double sum, double d, float eps)
 {
-    return (float)(1.0 / sqrt(sum / d + (double)eps));
+    return (float)rsqrt(sum / d + (double)eps);
 }
+
+// Over the block: warps first, then their sums in order.  Every thread gets it.
+__device__ static inline double block_sum(double v)
+{
+    __shared__ double sums[LONG_THREADS / 32];
+    v = fm_warp_sum(v);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
+    __syncthreads();
+    double all = 0.0;
+#pragma unroll
+    for (int i = 0; i < LONG_THREADS / 32; i++) all += sums[i];
+    return all;
+}
+
+// Four weights from column i on, of which `left` exist; ones where there are none.
+__device__ static inline float4 weights_at(const float *w, ptrdiff_t i, ptrdiff_t left)
+{
+    if (!w) return {1.0f, 1.0f, 1.0f, 1.0f};
+    return fm_is_aligned(w) ? fm_load4<true>(w + i, left) : fm_load4<false>(w + i, left);
+}
+
+__device__ static inline float4 scaled(float4 v, float scale, float4 w)
+{
+    return {v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w};
+}
+
+// A piece of a row is what its threads keep: thread t of THREADS has vectors t, t + THREADS, ...  An order fixed by d, whatever the
+// alignment.
+template <int THREADS, int N = KEPT> struct piece {
+    enum { COLS = 4 * N * THREADS };
+    float4 v[N];
+
+    __device__ static ptrdiff_t column(unsigned t, int j) { return 4 * (ptrdiff_t)(t + j * THREADS); }
+
+    template <bool ALIGNED> __device__ void read(const float *x, unsigned t, ptrdiff_t left)
+    {
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = fm_load4<ALIGNED>(x + column(t, j), left - column(t, j));
+    }
+    __device__ void read_weights(const float *w, unsigned t, ptrdiff_t left)
+    {
+#pragma unroll
+        for (int j = 0; j < N; j++) v[j] = weights_at(w, column(t, j), left - column(t, j));
+    }
+    __device__ double sum_squares() const
+    {
+        double sum = 0.0;
+#pragma unroll
+        for (int j = 0; j < N; j++) sum += squares(v[j]);
+        return sum;
+    }
+};
 
 #endif

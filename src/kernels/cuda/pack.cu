@@ -75,33 +75,37 @@ template <bool WIDE> static void records_now(const fm_pack_args *p)
 
 // ---- Now, or by the product ----
 
-const fm_pack_args *fm_cuda_pack_source(const fm_stream *s, const void *pack)
+const fm_lazy_pack *fm_cuda_pack_source(const fm_stream *s, const void *pack)
 {
     for (int i = 0; i < FM_CUDA_LAZY; i++)
-        if (s->lazy[i].out == pack && s->lazy[i].n) return &s->lazy[i];
+        if (s->lazy[i].rows.out == pack && s->lazy[i].rows.n) return &s->lazy[i];
     return NULL;
 }
 
-// Puts `a` first in the list, in place of what was said of its memory before; n = 0 only removes that.
-static void remember(fm_stream *s, fm_pack_args a)
+// Puts `a` first in the list, in place of what was said of its memory before.
+void fm_cuda_pack_later(fm_stream *s, const fm_lazy_pack *a)
 {
+    const fm_lazy_pack copy = *a;
     int i = 0;
-    while (i < FM_CUDA_LAZY - 1 && s->lazy[i].out != a.out) i++;
+    while (i < FM_CUDA_LAZY - 1 && s->lazy[i].rows.out != copy.rows.out) i++;
     for (; i > 0; i--) s->lazy[i] = s->lazy[i - 1];
-    s->lazy[0] = a;
+    s->lazy[0] = copy;
 }
 
 void fm_cuda_pack_forget(fm_stream *s, const void *pack)
 {
     for (int i = 0; i < FM_CUDA_LAZY; i++)
-        if (s->lazy[i].out == pack) s->lazy[i].n = 0;
+        if (s->lazy[i].rows.out == pack) s->lazy[i].rows.n = 0;
 }
 
-void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
+void fm_cuda_pack_now(const fm_lazy_pack *a, fm_xform form)
 {
-    const fm_pack_args p = *a; // it may be the one to be forgotten
+    const fm_lazy_pack lazy = *a; // it may be the one to be forgotten
+    const fm_pack_args p = lazy.rows;
     fm_cuda_pack_forget(p.stream, p.out);
-    if (!fm_cuda_is_records(p.stream, form, p.n))
+    if (lazy.normed)
+        fm_cuda_norm_pack(p.stream, &lazy, form);
+    else if (!fm_cuda_is_records(p.stream, form, p.n))
         rows_now(&p);
     else if (form == FM_X_Q8_256)
         records_now<true>(&p);
@@ -111,7 +115,7 @@ void fm_cuda_pack_now(const fm_pack_args *a, fm_xform form)
 
 void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x, size_t x_stride, size_t n, size_t cols)
 {
-    const fm_pack_args a = {pack, x, x_stride, false, n, cols, 0, n, 0, cols, s};
+    const fm_lazy_pack a = {{pack, x, x_stride, false, n, cols, 0, n, 0, cols, s}};
     fm_cuda_pack_now(&a, form);
 }
 
@@ -120,10 +124,11 @@ void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x,
 template <int FORM> static void pack(const fm_pack_args *a)
 {
     const bool floats = fm_cuda_is_floats((fm_xform)FORM);
+    const fm_lazy_pack lazy = {*a};
     if (floats && a->n == 1 && !a->stream->o.f32)
-        remember(a->stream, *a);
+        fm_cuda_pack_later(a->stream, &lazy);
     else
-        fm_cuda_pack_now(a, (fm_xform)FORM);
+        fm_cuda_pack_now(&lazy, (fm_xform)FORM);
 }
 
 // ---- The table ----

@@ -54,23 +54,42 @@ struct rounded {
     float d;
 };
 
+// What numbers of which the largest has these bits are multiplied with, and *d, what makes them of bytes again.  0: all are zeros, or too
+// small to be told from them, or not all are finite.
+__device__ static inline float round_scale(uint32_t top, float *d)
+{
+    *d = __uint_as_float(0x7fc00000u);
+    if (top >= 0x7f800000u) return 0.0f;
+    *d = __fdiv_rn(__uint_as_float(top), 127.0f);
+    const float inverse = __fdiv_rn(1.0f, *d);
+    if (inverse <= 3.0e38f) return inverse;
+    *d = 0.0f;
+    return 0.0f;
+}
+
+__device__ static inline uint32_t round_quad(const float v[4], float inverse, int *sum)
+{
+    uint32_t quad = 0;
+    for (int i = 0; i < 4; i++) {
+        const int q = inverse == 0.0f ? 0 : __float2int_rn(__fmul_rn(v[i], inverse));
+        quad |= ((uint32_t)q & 255u) << 8 * i;
+        *sum += q;
+    }
+    return quad;
+}
+
+__device__ static inline uint32_t magnitude(float v)
+{
+    return __float_as_uint(v) & 0x7fffffffu;
+}
+
 __device__ static inline rounded round_block(const float v[8], bool wide)
 {
     uint32_t top = 0;
-    for (int i = 0; i < 8; i++) top = max(top, __float_as_uint(v[i]) & 0x7fffffffu);
-    top = block_max(top, wide);
-    rounded o = {{0, 0}, {0, 0}, __uint_as_float(0x7fc00000u)};
-    float inverse = 0.0f;
-    if (top < 0x7f800000u) {
-        o.d = __fdiv_rn(__uint_as_float(top), 127.0f);
-        inverse = __fdiv_rn(1.0f, o.d);
-        if (inverse > 3.0e38f) o.d = inverse = 0.0f; // all zeros, or too small to be told from them
-    }
-    for (int i = 0; i < 8; i++) {
-        const int q = inverse == 0.0f ? 0 : __float2int_rn(__fmul_rn(v[i], inverse));
-        o.quad[i / 4] |= ((uint32_t)q & 255u) << 8 * (i % 4);
-        o.sum[i / 4] += q;
-    }
+    for (int i = 0; i < 8; i++) top = max(top, magnitude(v[i]));
+    rounded o = {{0, 0}, {0, 0}, 0.0f};
+    const float inverse = round_scale(block_max(top, wide), &o.d);
+    for (int h = 0; h < 2; h++) o.quad[h] = round_quad(v + 4 * h, inverse, &o.sum[h]);
     return o;
 }
 
