@@ -173,7 +173,6 @@ typedef struct fm_mix_args {
     float eps;
     fm_xform out_form;
     void *packed; /* out: the pack of the gated output (n, d_inner) for a product of out_form */
-    bool always;  /* also in steps in which the entries one by one are faster */
 } fm_mix_args;
 
 /* ---- Backward (spec falcon-mamba.md 8): g_v is the gradient of the loss with respect to v.  Gradients of weights are added to
@@ -390,7 +389,8 @@ typedef struct fm_kernels {
     /* Whether rows of d channels around products of this form are to be bf16 in a step of n tokens (`half` above).
      * NULL: never. */
     bool (*half)(const fm_run *run, fm_xform form, size_t n, size_t d);
-    /* rmsnorm of rows of which only the pack, of this form, is wanted; where the table packs. */
+    /* rmsnorm of rows of which only the pack, of this form, is wanted; where the table packs.  A device may leave it to the
+     * product that reads the pack: x stays as it is until that was called. */
     void (*rmsnorm_pack)(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w,
                          size_t n, size_t d, float eps);
     /* rmsnorm without weights of three runs of columns that follow one another, d[0], d[1] and d[2] wide, at once: the bits of

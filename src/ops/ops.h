@@ -109,7 +109,7 @@ void fm_op_conv_silu(const fm_ctx *c, const fm_conv_args *a);
 void fm_op_scan(const fm_ctx *c, const fm_scan_args *a);
 
 /* Each as the op and the packing that follows it.  A device packs rows of a large step as it writes them; those of the norm, and
- * of the scan unless `keep`, are then written nowhere else. */
+ * of the scan unless `keep`, are then written nowhere else; x of the norm stays as it is until the product was called. */
 fm_packed fm_op_rmsnorm_pack(const fm_ctx *c, fm_rows out, fm_rows x, const float *w, float eps, const fm_tensor *W);
 /* y = x W^T, then the norm without weights for each of three runs of y's columns that follow one another, d[0], d[1] and d[2]
  * wide; `next` takes the first.  Rows; y is whole only when `keep`. */
