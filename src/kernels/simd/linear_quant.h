@@ -180,18 +180,18 @@ typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blo
     }
 
 /* groups, mins, run, full, shift */
-#define FORM_q4_k   8, MIN_FLOAT, 8, false, 0
-#define FORM_q5_k   8, MIN_FLOAT, 4, false, 0
-#define FORM_q2_k   16, MIN_FLOAT, 4, false, 0
-#define FORM_q3_k   16, MIN_OFFSET, 4, false, 0
-#define FORM_q6_k   16, MIN_OFFSET, 2, false, 0
-#define FORM_iq4_xs 8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 0
-#define FORM_q8_0   8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 7
-#define FORM_iq4_nl FORM_q8_0
-#define FORM_q4_0   8, MIN_OFFSET, 8, false, 3
-#define FORM_q5_0   8, MIN_OFFSET, 4, false, 4
-#define FORM_q4_1   8, MIN_FLOAT, 8, false, 0
-#define FORM_q5_1   8, MIN_FLOAT, 4, false, 0
+#define FORM_q4_k      8, MIN_FLOAT, 8, false, 0
+#define FORM_q5_k      8, MIN_FLOAT, 4, false, 0
+#define FORM_q2_k      16, MIN_FLOAT, 4, false, 0
+#define FORM_q3_k      16, MIN_OFFSET, 4, false, 0
+#define FORM_q6_k      16, MIN_OFFSET, 2, false, 0
+#define FORM_iq4_xs    8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 0
+#define FORM_q8_0      8, FULL_OFFSET ? MIN_OFFSET : MIN_NONE, 1, true, 7
+#define FORM_iq4_nl    FORM_q8_0
+#define FORM_q4_0      8, MIN_OFFSET, 8, false, 3
+#define FORM_q5_0      8, MIN_OFFSET, 4, false, 4
+#define FORM_q4_1      8, MIN_FLOAT, 8, false, 0
+#define FORM_q5_1      8, MIN_FLOAT, 4, false, 0
 #define FORM_int4_g128 2, MIN_OFFSET, 8, false, 3
 
 UNPACK_256(int4_g128, 2) /* not among the unpackers, for AMX has no use for it */
@@ -222,39 +222,60 @@ typedef struct few_block {
 /* Adds 256 columns to the sums of a few tokens: y[t][LANES]. */
 typedef void few_fn(float *y, few_block w, const void *const *x);
 
-/* Asks for part `step` of `steps` of a panel's block, so that requests are spread over the work on the block before. */
-FM_INLINE void prefetch_part(const uint8_t *next, size_t bytes, int step, int steps)
+/* Where in a block's work the next memory is asked for: step `step` of `steps`, each of 64 / steps slots. */
+typedef struct few_place {
+    int step, steps;
+    size_t bytes; /* of 256 columns */
+} few_place;
+
+/* The lines that belong to a slot of a step: those of the next panel into the second level, in the order in which they lie, and
+ * those of the same rows' next block into the first.  The empty statement keeps them between the work on two vectors of codes:
+ * in a bunch, where the compiler would put them, they hold up the loads behind them.  A prefetch cannot fault. */
+FM_INLINE void few_fetch(const few_block *w, few_place p, int slot)
 {
-    const size_t part = (bytes / (size_t)steps + 63) / 64 * 64;
-    UNROLL for (size_t i = 0; i < part; i += 64) __builtin_prefetch(next + (size_t)step * part + i, 0, 2);
+    const int slots = 64 / p.steps, rows = LANES / p.steps, lines = (int)(p.bytes + 63) / 64;
+    const int far = (int)(rows * p.bytes + 63) / 64, near = rows * lines;
+    const uint8_t *next = w->next + (size_t)p.step * rows * p.bytes;
+    __asm__ volatile("");
+    UNROLL for (int i = slot * far / slots; i < (slot + 1) * far / slots; i++) __builtin_prefetch(next + 64 * i, 0, 2);
+    UNROLL for (int i = slot * near / slots; i < (slot + 1) * near / slots; i++)
+        __builtin_prefetch(w->row[rows * p.step + i / lines] + w->off + p.bytes + 64 * (i % lines), 0, 3);
 }
 
 /* sum[t] += the products of `count` codes with words [at, at + count) of every token, times a scale. */
-FM_INLINE void few_run(iv *sum, const iv *q, const int8_t *const *x, int T, const int at[2], iv scale, tile_form f)
+FM_INLINE void few_run(iv *sum, const iv *q, const int8_t *const *x, int T, const int at[2], iv scale, tile_form f,
+                       const few_block *w, few_place place, int slot)
 {
     const int step = f.run < at[1] && !DOT_CHAIN ? f.run : at[1];
     UNROLL for (int from = 0; from < at[1]; from += step)
     {
         iv s[FEW_TOKENS];
         UNROLL for (int t = 0; t < T; t++) s[t] = iv_set1(0);
-        UNROLL for (int k = from; k < from + step; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
-            dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * (at[0] + k))), k == from, f.full);
+        UNROLL for (int k = from; k < from + step; k++)
+        {
+            few_fetch(w, place, slot + k);
+            UNROLL for (int t = 0; t < T; t++) s[t] =
+                dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * (at[0] + k))), k == from, f.full);
+        }
         UNROLL for (int t = 0; t < T; t++) sum[t] = dot_end_scaled(sum[t], s[t], scale);
     }
 }
 
-FM_INLINE void few_step_256(iv *sum, const iv q[16], const panel *p, const int8_t *const *x, int T, int step, tile_form f)
+FM_INLINE void few_step_256(iv *sum, const iv q[16], const panel *p, const int8_t *const *x, int T, const few_block *w,
+                            few_place place, tile_form f)
 {
     const int words = 64 / f.groups;
     UNROLL for (int i = 0; i < 16; i += words)
     {
-        const int at = step_word(step, i, f.groups);
-        few_run(sum, q + i, x, T, (const int[2]){at, words}, p->scale[at / words], f);
+        const int at = step_word(place.step, i, f.groups);
+        few_run(sum, q + i, x, T, (const int[2]){at, words}, p->scale[at / words], f, w, place, i);
     }
 }
 
-FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 *const *x, int T, size_t b, tile_form f)
+FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 *const *x, int T, const few_block *w,
+                           few_place place, tile_form f)
 {
+    const size_t b = (size_t)place.step;
     const int step = f.run < 8 && !DOT_CHAIN ? f.run : 8;
     iv sum[FEW_TOKENS];
     UNROLL for (int t = 0; t < T; t++) sum[t] = f.min == MIN_OFFSET ? iv_set1((uint32_t)x[t]->nsum[b]) << f.shift : iv_set1(0);
@@ -262,8 +283,12 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
     {
         iv s[FEW_TOKENS];
         UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
-        UNROLL for (int k = from; k < from + step; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
-            dot_step(s[t], q[k], iv_set1(word_at(x[t]->q + 32 * b + 4 * (size_t)k)), k == from, f.full);
+        UNROLL for (int k = from; k < from + step; k++)
+        {
+            few_fetch(w, place, k);
+            UNROLL for (int t = 0; t < T; t++) s[t] =
+                dot_step(s[t], q[k], iv_set1(word_at(x[t]->q + 32 * b + 4 * (size_t)k)), k == from, f.full);
+        }
         UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
     }
     UNROLL for (int t = 0; t < T; t++)
@@ -286,23 +311,27 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
         ROLLED for (int step = 0; step < 4; step++)                                                                            \
         {                                                                                                                      \
             iv q[16];                                                                                                          \
-            prefetch_part(w.next, LANES * (bytes), step, 4);                                                                   \
             codes_##type(q, &p, w.row, w.off, step);                                                                           \
-            few_step_256(sum, q, &p, xq, T, step, f);                                                                          \
+            few_step_256(sum, q, &p, xq, T, &w, (few_place){step, 4, bytes}, f);                                               \
         }                                                                                                                      \
         UNROLL for (int t = 0; t < T; t++) add_block(y + t * LANES, sum[t], &p, x[t], f);                                      \
     }
 
 /* sum[t] += the products of the codes of a step, half of 128 columns. */
-FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int T, int step, tile_form f)
+FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int T, const few_block *w, few_place place,
+                            tile_form f)
 {
     const int run = DOT_CHAIN ? 16 : f.run;
     UNROLL for (int from = 0; from < 16; from += run)
     {
         iv s[FEW_TOKENS];
         UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
-        UNROLL for (int k = from; k < from + run; k++) UNROLL for (int t = 0; t < T; t++) s[t] =
-            dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * step_word(step, k, f.groups))), k == from, f.full);
+        UNROLL for (int k = from; k < from + run; k++)
+        {
+            const int at = step_word(place.step, k, f.groups);
+            few_fetch(w, place, k);
+            UNROLL for (int t = 0; t < T; t++) s[t] = dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * at)), k == from, f.full);
+        }
         UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
     }
 }
@@ -322,10 +351,9 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
         ROLLED for (int step = 0; step < 4; step++)                                                                            \
         {                                                                                                                      \
             iv q[16];                                                                                                          \
-            prefetch_part(w.next, LANES * (bytes), step, 4);                                                                   \
             codes_##type(q, &p, w.row, w.off, step);                                                                           \
             if (step % 2 == 0) UNROLL for (int t = 0; t < T; t++) sum[t] = start_128(xs[t], step / 2, f);                      \
-            few_step_128(sum, q, xq, T, step, f);                                                                              \
+            few_step_128(sum, q, xq, T, &w, (few_place){step, 4, bytes}, f);                                                   \
             if (step % 2 == 0) continue;                                                                                       \
             UNROLL for (int t = 0; t < T; t++) v[t] = fv_fma(p.d[step / 2], fv_from_int(sum[t]), v[t]);                        \
         }                                                                                                                      \
@@ -342,9 +370,8 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
         ROLLED for (size_t b = 0; b < w.blocks; b++)                                                                           \
         {                                                                                                                      \
             iv q[8];                                                                                                           \
-            prefetch_part(w.next, 8 * LANES * (bytes), (int)b, 8);                                                             \
             codes_##type(q, &p, w.row, w.off + (bytes)*b, 0);                                                                  \
-            few_step_32(acc, q, &p, (const fm_x32 *const *)x, T, b, f);                                                        \
+            few_step_32(acc, q, &p, (const fm_x32 *const *)x, T, &w, (few_place){(int)b, 8, 8 * (bytes)}, f);                  \
         }                                                                                                                      \
         UNROLL for (int t = 0; t < T; t++) fv_store(y + t * LANES, acc[t]);                                                    \
     }
@@ -377,13 +404,16 @@ typedef struct quant_kind {
     size_t record; /* of a token's 256 packed columns */
 } quant_kind;
 
-#define FEW(type) {few2_##type, few3_##type, few4_##type, few6_##type, few8_##type}
+#define FEW(type)                                                                                                              \
+    {                                                                                                                          \
+        few2_##type, few3_##type, few4_##type, few6_##type, few8_##type                                                        \
+    }
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), bytes, sizeof(fm_x256)},
     KINDS_256(X) KINDS_128(X)
 #undef X
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), 8 * (bytes), sizeof(fm_x32)},
-    KINDS_32(X)
+        KINDS_32(X)
 #undef X
 };
 
