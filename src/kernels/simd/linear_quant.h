@@ -219,8 +219,9 @@ typedef struct few_block {
     const uint8_t *next;
 } few_block;
 
-/* Adds 256 columns to the sums of a few tokens: y[t][LANES]. */
-typedef void few_fn(float *y, few_block w, const void *const *x);
+/* Adds 256 columns to the sums of T tokens, y[t][LANES], of which n are there: all, or all but the last, which then repeats the
+ * one before. */
+typedef void few_fn(float *y, few_block w, const void *x, size_t n, size_t cols);
 
 /* Where in a block's work the next memory is asked for: step `step` of `steps`, each of 64 / steps slots. */
 typedef struct few_place {
@@ -233,13 +234,14 @@ typedef struct few_place {
  * in a bunch, where the compiler would put them, they hold up the loads behind them.  A prefetch cannot fault. */
 FM_INLINE void few_fetch(const few_block *w, few_place p, int slot)
 {
-    const int slots = 64 / p.steps, rows = LANES / p.steps, lines = (int)(p.bytes + 63) / 64;
-    const int far = (int)(rows * p.bytes + 63) / 64, near = rows * lines;
-    const uint8_t *next = w->next + (size_t)p.step * rows * p.bytes;
+    const int slots = 64 / p.steps, rows = LANES < p.steps ? 1 : LANES / p.steps, lines = (int)(p.bytes + 63) / 64;
+    const size_t part = LANES * p.bytes / (size_t)p.steps;
+    const int far = (int)(part + 63) / 64, near = rows * lines;
+    const uint8_t *next = w->next + (size_t)p.step * part;
     __asm__ volatile("");
     UNROLL for (int i = slot * far / slots; i < (slot + 1) * far / slots; i++) __builtin_prefetch(next + 64 * i, 0, 2);
     UNROLL for (int i = slot * near / slots; i < (slot + 1) * near / slots; i++)
-        __builtin_prefetch(w->row[rows * p.step + i / lines] + w->off + p.bytes + 64 * (i % lines), 0, 3);
+        __builtin_prefetch(w->row[(rows * p.step + i / lines) % LANES] + w->off + p.bytes + 64 * (i % lines), 0, 3);
 }
 
 /* sum[t] += the products of `count` codes with words [at, at + count) of every token, times a scale. */
@@ -298,15 +300,29 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
     }
 }
 
+/* The function of a type and a number of tokens walks the whole row: where it was called block by block Q4_K lost a quarter. */
+#define FEW_ROWS(name, bytes, record)                                                                                          \
+    static void name(float *y, few_block w, const void *x, size_t n, size_t cols)                                              \
+    {                                                                                                                          \
+        for (size_t c = 0; c < cols; c += FM_X_COLS, w.off += (bytes), w.next += LANES * (bytes)) {                            \
+            w.blocks = cols - c < FM_X_COLS ? (cols - c) / 32 : 8;                                                             \
+            name##_block(y, w, (const record *)x + c / FM_X_COLS * n, n);                                                      \
+        }                                                                                                                      \
+    }
+
+/* Tokens lie one after the other, so an address is a constant away from another's, but for the last. */
+#define FEW_TOKEN(t, T, n) ((t) < (T)-1 ? (size_t)(t) : (n)-1)
+
 #define FEW_256(name, type, bytes, T)                                                                                          \
-    static void name(float *y, few_block w, const void *const *x)                                                              \
+    FM_INLINE void name##_block(float *y, few_block w, const void *x, size_t n)                                                \
     {                                                                                                                          \
         const tile_form f = {FORM_##type};                                                                                     \
+        const fm_x256 *xs[T];                                                                                                  \
         const int8_t *xq[T];                                                                                                   \
         panel p;                                                                                                               \
         iv sum[T];                                                                                                             \
-        UNROLL for (int t = 0; t < T; t++) xq[t] = ((const fm_x256 *)x[t])->q;                                                 \
-        UNROLL for (int t = 0; t < T; t++) sum[t] = iv_set1(0);                                                                \
+        UNROLL for (int t = 0; t < T; t++) xs[t] = (const fm_x256 *)x + FEW_TOKEN(t, T, n);                                    \
+        UNROLL for (int t = 0; t < T; t++) xq[t] = xs[t]->q, sum[t] = iv_set1(0);                                              \
         head_##type(&p, w.row, w.off);                                                                                         \
         ROLLED for (int step = 0; step < 4; step++)                                                                            \
         {                                                                                                                      \
@@ -314,8 +330,9 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
             codes_##type(q, &p, w.row, w.off, step);                                                                           \
             few_step_256(sum, q, &p, xq, T, &w, (few_place){step, 4, bytes}, f);                                               \
         }                                                                                                                      \
-        UNROLL for (int t = 0; t < T; t++) add_block(y + t * LANES, sum[t], &p, x[t], f);                                      \
-    }
+        UNROLL for (int t = 0; t < T; t++) add_block(y + t * LANES, sum[t], &p, xs[t], f);                                     \
+    }                                                                                                                          \
+    FEW_ROWS(name, bytes, fm_x256)
 
 /* sum[t] += the products of the codes of a step, half of 128 columns. */
 FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int T, const few_block *w, few_place place,
@@ -337,16 +354,16 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
 }
 
 #define FEW_128(name, type, bytes, T)                                                                                          \
-    static void name(float *y, few_block w, const void *const *x)                                                              \
+    FM_INLINE void name##_block(float *y, few_block w, const void *x, size_t n)                                                \
     {                                                                                                                          \
         const tile_form f = {FORM_##type};                                                                                     \
-        const fm_x256 *const *xs = (const fm_x256 *const *)x;                                                                  \
+        const fm_x256 *xs[T];                                                                                                  \
         const int8_t *xq[T];                                                                                                   \
         panel p;                                                                                                               \
         iv sum[T];                                                                                                             \
         fv v[T];                                                                                                               \
-        UNROLL for (int t = 0; t < T; t++) xq[t] = xs[t]->q;                                                                   \
-        UNROLL for (int t = 0; t < T; t++) sum[t] = iv_set1(0), v[t] = fv_set1(0.0f);                                          \
+        UNROLL for (int t = 0; t < T; t++) xs[t] = (const fm_x256 *)x + FEW_TOKEN(t, T, n);                                    \
+        UNROLL for (int t = 0; t < T; t++) xq[t] = xs[t]->q, sum[t] = iv_set1(0), v[t] = fv_set1(0.0f);                        \
         head_##type(&p, w.row, w.off);                                                                                         \
         ROLLED for (int step = 0; step < 4; step++)                                                                            \
         {                                                                                                                      \
@@ -358,23 +375,27 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
             UNROLL for (int t = 0; t < T; t++) v[t] = fv_fma(p.d[step / 2], fv_from_int(sum[t]), v[t]);                        \
         }                                                                                                                      \
         UNROLL for (int t = 0; t < T; t++) fv_store(y + t * LANES, fv_fma(v[t], fv_set1(xs[t]->d), fv_load(y + t * LANES)));   \
-    }
+    }                                                                                                                          \
+    FEW_ROWS(name, bytes, fm_x256)
 
 #define FEW_32(name, type, bytes, T)                                                                                           \
-    static void name(float *y, few_block w, const void *const *x)                                                              \
+    FM_INLINE void name##_block(float *y, few_block w, const void *x, size_t n)                                                \
     {                                                                                                                          \
         const tile_form f = {FORM_##type};                                                                                     \
         panel p;                                                                                                               \
+        const fm_x32 *xs[T];                                                                                                   \
         fv acc[T];                                                                                                             \
+        UNROLL for (int t = 0; t < T; t++) xs[t] = (const fm_x32 *)x + FEW_TOKEN(t, T, n);                                     \
         UNROLL for (int t = 0; t < T; t++) acc[t] = fv_load(y + t * LANES);                                                    \
         ROLLED for (size_t b = 0; b < w.blocks; b++)                                                                           \
         {                                                                                                                      \
             iv q[8];                                                                                                           \
             codes_##type(q, &p, w.row, w.off + (bytes)*b, 0);                                                                  \
-            few_step_32(acc, q, &p, (const fm_x32 *const *)x, T, &w, (few_place){(int)b, 8, 8 * (bytes)}, f);                  \
+            few_step_32(acc, q, &p, xs, T, &w, (few_place){(int)b, 8, 8 * (bytes)}, f);                                        \
         }                                                                                                                      \
         UNROLL for (int t = 0; t < T; t++) fv_store(y + t * LANES, acc[t]);                                                    \
-    }
+    }                                                                                                                          \
+    FEW_ROWS(name, 8 * (bytes), fm_x32)
 
 /* For 5 and 7 tokens the next larger one works on copies. */
 enum { FEW_KINDS = 5 };
@@ -449,18 +470,13 @@ static void rows_quant(const fm_linear_args *a, size_t r, size_t rows, size_t t0
 static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t f)
 {
     const quant_kind *kind = &quant_kinds[a->W->type];
-    const size_t cols = a->W->cols, n = few_tokens[f];
+    const size_t n = few_tokens[f];
     const uint8_t *row[LANES];
-    const void *x[FEW_TOKENS];
     float y[FEW_TOKENS * LANES];
     for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     const uint8_t *next = (const uint8_t *)((uintptr_t)a->W->data + (r + LANES) * a->W->stride);
     memset(y, 0, n * LANES * sizeof *y);
-    for (size_t b = 0; b * FM_X_COLS < cols; b++) {
-        const size_t left = (cols - b * FM_X_COLS) / 32;
-        for (size_t t = 0; t < n; t++) x[t] = (const uint8_t *)a->x + (b * a->n + (t < a->n ? t : a->n - 1)) * kind->record;
-        kind->few[f](y, (few_block){row, b * kind->bytes, left < 8 ? left : 8, next + b * LANES * kind->bytes}, x);
-    }
+    kind->few[f](y, (few_block){.row = row, .next = next}, a->x, a->n, a->W->cols);
     for (size_t t = 0; t < a->n; t++) finish_rows(a, r, rows, t, y + t * LANES);
 }
 
