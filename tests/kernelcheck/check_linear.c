@@ -32,8 +32,10 @@ static void pack(void *ctx, const fm_run *run)
     fm_pack_args a = {.out = p->packed, .x = p->x, .x_stride = p->W.cols, .n = p->a.n, .cols = p->W.cols};
     a.row_end = a.n;
     a.col_end = a.cols;
-    if (run->n_parts % 2) fm_run_range(run, a.n, 1, &a.row, &a.row_end);
-    else fm_run_range(run, a.cols, FM_PACK_COLS, &a.col, &a.col_end);
+    if (run->n_parts % 2)
+        fm_run_range(run, a.n, 1, &a.row, &a.row_end);
+    else
+        fm_run_range(run, a.cols, FM_PACK_COLS, &a.col, &a.col_end);
     p->k->pack_x[form_of(p)](&a);
 }
 
@@ -80,7 +82,7 @@ static void check_splits(kc *t, const product *input, const product *whole)
 /* Each token alone: the bits of decoding are those of prefill. */
 static void check_tokens(kc *t, const product *input, const product *whole)
 {
-    for (size_t i = 0; i < input->a.n; i += input->a.n > 5 && i < input->a.n - 3 ? 7 : 1) {
+    for (size_t i = 0; i<input->a.n; i += input->a.n> 5 && i < input->a.n - 3 ? 7 : 1) {
         product one = *input;
         one.a.n = 1;
         one.x += i * input->W.cols;
@@ -156,13 +158,38 @@ static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n,
     kc_release(t);
 }
 
+/* Codes and inputs at their ends, where the integer sums of a group are largest: rows of ones with a minus one in every 32, and
+ * the reverse, times ones and times minus ones. */
+static void check_ends(kc *t, fm_dtype type, size_t n)
+{
+    const size_t cols = 2 * fm_dtype_get(type)->block, rows = 17;
+    product input = draw(t, type, rows, cols, n, KC_NORMAL);
+    float *row = kc_floats(t, cols), *x = kc_floats(t, n * cols);
+    unsigned char *W = kc_bytes(t, rows * input.W.stride);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < cols; c++) row[c] = (c % 32 == 0) == (r % 2 == 0) ? -1.0f : 1.0f;
+        fm_dtype_get(type)->encode(W + r * input.W.stride, row, NULL, cols);
+    }
+    for (size_t i = 0; i < n * cols; i++) x[i] = i / cols % 2 ? -1.0f : 1.0f;
+    input.k = &t->k;
+    input.W.data = W;
+    input.x = x;
+    product ref = fresh(t, &input, &t->ref), got = fresh(t, &input, &t->k);
+    run(&ref, 1);
+    run(&got, 1);
+    compare(t, &got, &ref);
+    kc_release(t);
+}
+
 static void check(kc *t)
 {
-    static const size_t rows[] = {1, 2, 15, 16, 17, ROWS_MAX}, tokens[] = {1, 2, 3, 4, 5, 8, 33};
+    static const size_t rows[] = {1, 2, 15, 16, 17, ROWS_MAX}, tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 33};
     static const size_t cols[] = {1, 3, 16, 33, 100, 257};
     for (int type = 0; type < FM_DTYPE_COUNT; type++) {
         const fm_dtype_traits *traits = fm_dtype_get((fm_dtype)type);
         check_case(t, (fm_dtype)type, ROWS_MAX, traits->block * 2, TOKENS_MAX, KC_NORMAL);
+        for (size_t n = 1; n <= 8; n++) check_ends(t, (fm_dtype)type, n);
+        check_ends(t, (fm_dtype)type, TOKENS_MAX);
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
                 for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
