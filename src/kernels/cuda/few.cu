@@ -139,11 +139,11 @@ static unsigned few_warps(const fm_stream *s, const few_args *p, fm_dtype type)
 }
 
 // Has the blocks pack for themselves where that was put off, if they have the room, and for a norm the threads; else packs now.
-static void few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
+static few_source few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
 {
     enum { ROOM = 32 * 1024 };
     const fm_lazy_pack *lazy = fm_cuda_pack_source(s, a->x);
-    if (!lazy) return;
+    if (!lazy) return {};
     const fm_xform form = fm_xform_of(a->W->type);
     const fm_pack_args *from = &lazy->rows;
     const bool floats = fm_cuda_is_floats(form);
@@ -152,13 +152,11 @@ static void few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
     const bool threads = !lazy->normed || few_warps(s, p, a->W->type) == LONG_THREADS / 32;
     if (bytes > ROOM || from->n != a->n || !threads) {
         fm_cuda_pack_now(lazy, form);
-        return;
+        return {};
     }
-    p->x32 = from->x, p->x32_stride = from->x_stride;
-    p->x32_aligned = (size_t)from->x % 16 == 0;
     p->x_shared = (unsigned)bytes;
-    p->normed = lazy->normed, p->norm_w = lazy->w, p->eps = lazy->eps;
     if (!floats) p->x_stride = (unsigned)record, p->x_tokens = 1;
+    return {from->x, from->x_stride, (size_t)from->x % 16 == 0, lazy->normed, lazy->w, lazy->eps};
 }
 
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
@@ -177,10 +175,10 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
     size_t group;
     few_args p = fm_cuda_few_args(a, &group);
     const size_t columns = p.x_tokens;
-    few_pack_source(s, &p, a);
+    const few_source from = few_pack_source(s, &p, a);
     for (size_t t = 0; t < a->n; t += columns) {
         p.n = (unsigned)(a->n - t < columns ? a->n - t : columns);
-        fn(s, &p, a->n < columns ? a->n : columns);
+        fn(s, &p, &from, a->n < columns ? a->n : columns);
         p.x += group;
         p.y += columns * p.y_stride;
     }

@@ -23,13 +23,7 @@ struct few_args {
     const uint8_t *x;  // records, or rows of bf16
     unsigned x_stride; // bytes of a record, or of a row
     unsigned x_tokens; // room in a record
-    const float *x32;  // rows to be packed by each block for itself, in place of x; else NULL
-    size_t x32_stride;
-    bool x32_aligned;  // to 16 bytes
-    unsigned x_shared; // bytes of that pack
-    bool normed;       // they are to be normed first
-    const float *norm_w;
-    float eps;
+    unsigned x_shared; // bytes of the pack that a block makes for itself (few_source), or 0
     const uint8_t *w;
     size_t w_stride; // bytes
     const float *bias;
@@ -39,6 +33,16 @@ struct few_args {
     unsigned split, tiles; // warps that share a row; tiles of rows a block has at once
     unsigned cluster;
     bool add;
+};
+
+// Rows that each block packs for itself, in place of few_args.x.  A parameter of its own: kernels of 16 columns, which do not look at
+// it, spill registers when few_args holds it.
+struct few_source {
+    const float *x; // NULL: none
+    size_t stride;
+    bool aligned, normed; // to 16 bytes; they are to be normed first, with weights norm_w
+    const float *norm_w;
+    float eps;
 };
 
 // ---- Instructions ----
@@ -184,14 +188,15 @@ __device__ static inline void few_meet(unsigned cluster)
 }
 
 // The block's own pack; w: the weights of the norm.
-template <class F> __device__ static inline void few_take_input(uint8_t *to, const few_args &p, const few_piece &w)
+template <class F>
+__device__ static inline void few_take_input(uint8_t *to, const few_args &p, const few_source &from, const few_piece &w)
 {
     if constexpr (!F::RECORDS)
-        if (!p.normed) F::pack(to, p);
-    for (unsigned t = 0; p.normed && t < p.n; t++) {
+        if (!from.normed) F::pack(to, p, from);
+    for (unsigned t = 0; from.normed && t < p.n; t++) {
         few_piece v;
-        few_read(v, p.x32 + t * p.x32_stride, (ptrdiff_t)p.cols);
-        few_norm_piece(v, w, (double)p.cols, p.eps);
+        few_read(v, from.x + t * from.stride, (ptrdiff_t)p.cols);
+        few_norm_piece(v, w, (double)p.cols, from.eps);
         if constexpr (F::RECORDS)
             few_put_records<F::SIDE == FM_X256_SIDE>(to, p.x_stride, p.chunks, v);
         else
@@ -201,7 +206,8 @@ template <class F> __device__ static inline void few_take_input(uint8_t *to, con
     __syncthreads();
 }
 
-template <class F, int NT> __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_kernel(const few_args p)
+template <class F, int NT>
+__global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_kernel(const few_args p, const few_source from)
 {
     using R = few_ring<F, NT>;
     extern __shared__ uint8_t shared[];
@@ -229,12 +235,12 @@ template <class F, int NT> __global__ __launch_bounds__(256, NT == 1 ? F::RESIDE
 #pragma unroll
     for (int i = 0; i < R::STAGES; i++) ask_next(i);
     few_piece norm_w;
-    if (NT == 1 && p.normed) few_read(norm_w, p.norm_w, (ptrdiff_t)p.cols); // which nobody writes just before
+    if (NT == 1 && from.normed) few_read(norm_w, from.norm_w, (ptrdiff_t)p.cols); // which nobody writes just before
     fm_pdl_wait();
     fm_pdl_trigger();
     const uint8_t *x = p.x;
-    if (NT == 1 && p.x32) {
-        few_take_input<F>(shared, p, norm_w);
+    if (NT == 1 && from.x) {
+        few_take_input<F>(shared, p, from, norm_w);
         x = shared;
     }
 
@@ -300,7 +306,7 @@ static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
     return tiles;
 }
 
-template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
+template <class F, int NT> static void few_launch(fm_stream *s, few_args p, const few_source &from)
 {
     using R = few_ring<F, NT>;
     enum { SHARED = 227 * 1024, BLOCK_OWN = 1024 }; // of a multiprocessor; what the system keeps per block
@@ -322,22 +328,22 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p)
         FM_CUDA(s, cudaFuncSetAttribute(few_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED - BLOCK_OWN));
     ready = true;
     const fm_launch l = {s, blocks, 32 * warps, shared, cut.cluster};
-    fm_cuda_launch(&l, "linear", few_kernel<F, NT>, p);
+    fm_cuda_launch(&l, "linear", few_kernel<F, NT>, p, from);
 }
 
 // y += x W^T of as many columns as a group has: up to 8, 16, and of records also 32 or 64.
-typedef void few_fn(fm_stream *s, const few_args *p, size_t columns);
+typedef void few_fn(fm_stream *s, const few_args *p, const few_source *from, size_t columns);
 template <class F, int NT> static void wide_launch(fm_stream *s, const few_args &p); // few_wide.cuh
-template <class F> static void few_of(fm_stream *s, const few_args *p, size_t columns)
+template <class F> static void few_of(fm_stream *s, const few_args *p, const few_source *from, size_t columns)
 {
     if constexpr (F::RECORDS) {
         if (columns > 32) return wide_launch<F, 8>(s, *p);
         if (columns > 16) return wide_launch<F, 4>(s, *p);
     }
     if (columns > 8)
-        few_launch<F, 2>(s, *p);
+        few_launch<F, 2>(s, *p, *from);
     else
-        few_launch<F, 1>(s, *p);
+        few_launch<F, 1>(s, *p, *from);
 }
 
 // The arguments of a product's first group of columns; *group: bytes of the pack from one group to the next.

@@ -22,7 +22,7 @@ template <int T> struct few_float {
     }
 
     // Four columns to a thread, eight times before the first is stored.
-    __device__ static inline void pack(uint8_t *to, const few_args &p)
+    __device__ static inline void pack(uint8_t *to, const few_args &p, const few_source &from)
     {
         enum { BATCH = 8 };
         const unsigned width = p.x_stride / 2, step = blockDim.x * 4; // columns, zeros beyond those that exist
@@ -31,11 +31,11 @@ template <int T> struct few_float {
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
                 const unsigned c = begin + k * step;
-                if (p.x32_aligned && c + 4 <= p.cols)
-                    *(float4 *)v[k] = *(const float4 *)(p.x32 + c);
+                if (from.aligned && c + 4 <= p.cols)
+                    *(float4 *)v[k] = *(const float4 *)(from.x + c);
                 else
 #pragma unroll
-                    for (int i = 0; i < 4; i++) v[k][i] = c + i < p.cols ? p.x32[c + i] : 0.0f;
+                    for (int i = 0; i < 4; i++) v[k][i] = c + i < p.cols ? from.x[c + i] : 0.0f;
             }
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
