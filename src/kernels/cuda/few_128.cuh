@@ -5,17 +5,9 @@
 
 #include "kernels/cuda/few_quant.cuh"
 
-template <int T> struct few_128 {
-    static constexpr fm_format F = fm_format_of(T);
-    static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
-    static constexpr bool RECORDS = true;
+template <int T> struct few_128 : few_quantised<T> {
+    using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr int SIDE = FM_X256_SIDE;
-    static constexpr bool turns(int) { return false; }
-
-    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
-    {
-        few_ask_codes<T>(to, row, p.chunks, chunk, l);
-    }
 
     __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)
     {

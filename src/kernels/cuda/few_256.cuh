@@ -5,18 +5,11 @@
 
 #include "kernels/cuda/few_quant.cuh"
 
-template <int T> struct few_256 {
-    static constexpr fm_format F = fm_format_of(T);
+template <int T> struct few_256 : few_quantised<T> {
+    using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
-    static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
-    static constexpr bool RECORDS = true;
     static constexpr int SIDE = FM_X256_SIDE;
     static constexpr bool turns(int columns8) { return F.sc == FM_SC_K && columns8 == 4; }
-
-    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
-    {
-        few_ask_codes<T>(to, row, p.chunks, chunk, l);
-    }
 
     // What goes with the input of a chunk.
     template <int NT> struct beside {

@@ -4,18 +4,10 @@
 
 #include "kernels/cuda/few_quant.cuh"
 
-template <int T> struct few_32 {
-    static constexpr fm_format F = fm_format_of(T);
+template <int T> struct few_32 : few_quantised<T> {
+    using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_PAIR;
-    static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
-    static constexpr bool RECORDS = true;
     static constexpr int SIDE = FM_X32_SIDE;
-    static constexpr bool turns(int) { return false; }
-
-    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
-    {
-        few_ask_codes<T>(to, row, p.chunks, chunk, l);
-    }
 
     // Of blocks 2 i and 2 i + 1: bytes; d and d * sum, words 2 (b % 2) and 2 (b % 2) + 1 for tokens 2 t and 2 t + 1.
     template <int NT> struct input {

@@ -28,6 +28,19 @@ __device__ static inline void few_ask_codes(unsigned to, const uint8_t *row, siz
     if constexpr (P::D != 0) copy_async<4>(to + S::D + l.lane * 4, row + P::d(n) + chunk * 4);
 }
 
+// What the formats of quantised weights have in common for few.cuh.
+template <int T> struct few_quantised {
+    static constexpr fm_format F = fm_format_of(T);
+    static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
+    static constexpr bool RECORDS = true;
+    static constexpr bool turns(int) { return false; }
+
+    __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
+    {
+        few_ask_codes<T>(to, row, p.chunks, chunk, l);
+    }
+};
+
 // What a lane holds of one row's chunk.
 template <int T> struct few_codes {
     using P = fm_planes<T>;
