@@ -5,7 +5,7 @@
 #            recorded steps against the same launched kernel by kernel
 #   race     compute-sanitizer: racecheck of every kernel, memcheck of generate, gradients and every kernel
 #   start    a 7B file in bf16, in the page cache: the time from start to the end of one token, and of sending the weights
-#   decode   one sequence, token by token: bf16, Q8_0, Q4_K          (beside the card's measured limits)
+#   decode   one sequence, token by token: bf16, Q8_0, Q4_K, INT4_G128 (beside the card's measured limits)
 #   batch    16, 64 and 256 sequences, token by token: bf16, Q4_K
 #   prefill  512, 2048 and 8192 tokens: bf16, Q4_K
 #   kernels  every kernel alone: time, GB/s or TFLOP/s
@@ -145,7 +145,7 @@ part_start() {
 }
 
 part_decode() {
-    for type in ${TYPES:-bf16 q8_0 q4_k}; do
+    for type in ${TYPES:-bf16 q8_0 q4_k int4_g128}; do
         model $type && bench "decode $type" -p 0 -n 64
     done
 }
