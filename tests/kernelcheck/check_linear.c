@@ -32,10 +32,8 @@ static void pack(void *ctx, const fm_run *run)
     fm_pack_args a = {.out = p->packed, .x = p->x, .x_stride = p->W.cols, .n = p->a.n, .cols = p->W.cols};
     a.row_end = a.n;
     a.col_end = a.cols;
-    if (run->n_parts % 2)
-        fm_run_range(run, a.n, 1, &a.row, &a.row_end);
-    else
-        fm_run_range(run, a.cols, FM_PACK_COLS, &a.col, &a.col_end);
+    if (run->n_parts % 2) fm_run_range(run, a.n, 1, &a.row, &a.row_end);
+    else fm_run_range(run, a.cols, FM_PACK_COLS, &a.col, &a.col_end);
     p->k->pack_x[form_of(p)](&a);
 }
 
@@ -82,7 +80,7 @@ static void check_splits(kc *t, const product *input, const product *whole)
 /* Each token alone: the bits of decoding are those of prefill. */
 static void check_tokens(kc *t, const product *input, const product *whole)
 {
-    for (size_t i = 0; i<input->a.n; i += input->a.n> 5 && i < input->a.n - 3 ? 7 : 1) {
+    for (size_t i = 0; i < input->a.n; i += input->a.n > 5 && i < input->a.n - 3 ? 7 : 1) {
         product one = *input;
         one.a.n = 1;
         one.x += i * input->W.cols;

@@ -425,16 +425,13 @@ typedef struct quant_kind {
     size_t record; /* of a token's 256 packed columns */
 } quant_kind;
 
-#define FEW(type)                                                                                                              \
-    {                                                                                                                          \
-        few2_##type, few3_##type, few4_##type, few6_##type, few8_##type                                                        \
-    }
+#define FEW(type) {few2_##type, few3_##type, few4_##type, few6_##type, few8_##type}
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), bytes, sizeof(fm_x256)},
     KINDS_256(X) KINDS_128(X)
 #undef X
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), 8 * (bytes), sizeof(fm_x32)},
-        KINDS_32(X)
+    KINDS_32(X)
 #undef X
 };
 
