@@ -109,6 +109,13 @@ FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, int
     for (size_t t = 0; t < (size_t)T; t++) finish_rows(a, r, rows, t, y + t * LANES);
 }
 
+/* Rows [r, end) of 2 to 8 tokens. */
+#ifdef FM_ROLLED
+static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
+{
+    for (; r < end; r += LANES) rows_few_q4_k(a, r, end - r < LANES ? end - r : LANES, (int)a->n);
+}
+#else
 #define FEW_Q4_K(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #define X(T)                                                                                                                   \
     static void few_q4_k_##T(const fm_linear_args *a, size_t r, size_t end)                                                    \
@@ -118,7 +125,6 @@ FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, int
 FEW_Q4_K(X)
 #undef X
 
-/* Rows [r, end) of 2 to 8 tokens. */
 static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
 {
 #define X(T) few_q4_k_##T,
@@ -126,5 +132,6 @@ static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
 #undef X
     few[a->n - 2](a, r, end);
 }
+#endif
 
 #endif
