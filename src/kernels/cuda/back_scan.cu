@@ -359,20 +359,6 @@ struct token_sums {
     float2 y[EACH], by_B[EACH], by_A[EACH];
 };
 
-// One state of one channel, back through a token: gives lambda.
-__device__ static inline float back_state(float &carry, float &g_A, float &y, float &by_B, float &by_A, float A, float B,
-                                          float C, float decay, float before, float after, float delta, float g_y)
-{
-    const float lambda = g_y * C + carry;
-    carry = decay * lambda;
-    const float past = carry * before;
-    y += C * after;
-    by_B += lambda * B;
-    by_A += past * A;
-    g_A += past * delta;
-    return lambda;
-}
-
 // Goes back through a token, the j-th of four; the warp's share of g_B | g_C goes to g_bc.
 template <int PAIRS_ARE>
 __device__ static inline void back_token(float *g_bc, channels &k, token_sums &sums, int j, const float2 *before,

@@ -40,6 +40,20 @@ __device__ static inline float exp2_fast(float x)
     return y;
 }
 
+// One state of one channel, back through a token: gives lambda.
+__device__ static inline float back_state(float &carry, float &g_A, float &y, float &by_B, float &by_A, float A, float B,
+                                          float C, float decay, float before, float after, float delta, float g_y)
+{
+    const float lambda = g_y * C + carry;
+    carry = decay * lambda;
+    const float past = carry * before;
+    y += C * after;
+    by_B += lambda * B;
+    by_A += past * A;
+    g_A += past * delta;
+    return lambda;
+}
+
 // One pair of bf16 as floats.
 __device__ static inline float2 widened(unsigned bits)
 {

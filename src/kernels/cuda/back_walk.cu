@@ -67,11 +67,6 @@ __device__ static inline void fetch(unsigned to, const void *from, bool in)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-__device__ static inline unsigned shared_at(const void *p)
-{
-    return (unsigned)__cvta_generic_to_shared(p);
-}
-
 __device__ static inline void fetched()
 {
     asm volatile("cp.async.wait_all;" ::: "memory");
@@ -107,9 +102,9 @@ __device__ static void place_feed(room &m, const scan_back &v, const place &p)
                                    (size_t)(second ? v.a.z : v.a.g) + at(t, y, channel));
     m.f.parts[me] = make_ulonglong2((size_t)bc + at(of_bc, v.bc_stride, 0), (size_t)kept);
     m.f.steps[me] = make_uint2(CHUNK * x, CHUNK * y);
-    m.f.to[me] = make_uint4(shared_at(&m.rows[0][p.warp][second][t][lane % 2 * 4]), shared_at(&m.bc[0][of_bc][lane % 8 * 4]),
-                            shared_at(kept_place(m, p, lane / 4, lane % 4 * 2)),
-                            shared_at(kept_place(m, p, lane / 4 + 8, lane % 4 * 2)));
+    m.f.to[me] = make_uint4(
+        shared_address(&m.rows[0][p.warp][second][t][lane % 2 * 4]), shared_address(&m.bc[0][of_bc][lane % 8 * 4]),
+        shared_address(kept_place(m, p, lane / 4, lane % 4 * 2)), shared_address(kept_place(m, p, lane / 4 + 8, lane % 4 * 2)));
     m.f.sums[me] =
         (char *)(v.a.g_bc_parts + ((size_t)blockIdx.x * v.n_tokens + of.row) * (2 * STATES) + of.is_c * STATES + of.state);
 }
@@ -339,20 +334,6 @@ __device__ static inline void replay(room &m, const place &p, const channels &k,
 struct token_sums {
     float2 y, by_B, by_A;
 };
-
-// One state of one channel, back through a token: gives lambda.
-__device__ static inline float back_state(float &carry, float &g_A, float &y, float &by_B, float &by_A, float A, float B,
-                                          float C, float decay, float before, float after, float delta, float g_y)
-{
-    const float lambda = g_y * C + carry;
-    carry = decay * lambda;
-    const float past = carry * before;
-    y += C * after;
-    by_B += lambda * B;
-    by_A += past * A;
-    g_A += past * delta;
-    return lambda;
-}
 
 // Goes back through token t, and adds up g_B.
 __device__ static inline token_sums back_token(const room &m, const place &p, channels &k, products &g_B, right_side own,
