@@ -96,20 +96,12 @@ static void check_case(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n,
     many m = {.x = kc_input(t, n * cols, KC_NORMAL), .y = kc_input(t, n * rows, KC_NORMAL), .n = n};
     m.f32 = kc_device_options().f32;
     m.half = half;
-    size_t bytes = 0;
-    float *row = kc_floats(t, cols);
-    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
-    unsigned char *raw = kc_bytes(t, rows * bytes);
-    for (size_t r = 0; r < rows; r++) {
-        kc_fill(t, row, cols, KC_NORMAL);
-        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
-    }
+    m.raw = kc_matrix(t, type, rows, cols);
     if (rows % 2) m.bias = kc_input(t, rows, KC_NORMAL);
-    m.raw = (fm_tensor){raw, type, rows, cols, bytes};
     const size_t stored = fm_cuda_row_bytes(type, cols);
     void *W = fm_stream_alloc(s, rows * stored);
     m.W = (fm_tensor){W, type, rows, cols, stored};
-    void *there = to_device(raw, rows * bytes);
+    void *there = to_device(m.raw.data, rows * m.raw.stride);
     fm_cuda_store(s, W, there, type, rows, cols);
     float *got = product(t, &m, n);
     compare(t, &m, got);

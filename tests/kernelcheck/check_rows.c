@@ -77,31 +77,31 @@ static void check_decays(kc *t, size_t n)
     kc_release(t);
 }
 
+/* The same rows as the device stores them. */
+static fm_tensor stored_matrix(kc *t, const fm_tensor *raw)
+{
+    const size_t stored = fm_cuda_row_bytes(raw->type, raw->cols);
+    void *places = kc_bytes(t, (raw->rows * stored + 255) / 256 * 256); /* ends at a page: begins at 256 bytes */
+    fm_cuda_store(kc_device(), places, raw->data, raw->type, raw->rows, raw->cols);
+    return (fm_tensor){places, raw->type, raw->rows, raw->cols, stored};
+}
+
 /* A table as the device stores it, by ids; every value decodes exactly. */
 static void check_embed(kc *t, fm_dtype type, size_t cols)
 {
     enum { ROWS = 9, N = 5 };
     static const int32_t ids[N] = {8, 0, 3, 3, 7};
-    size_t bytes = 0;
-    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
     float *row = kc_floats(t, cols);
-    unsigned char *raw = kc_bytes(t, ROWS * bytes);
-    for (size_t r = 0; r < ROWS; r++) {
-        kc_fill(t, row, cols, KC_NORMAL);
-        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
-    }
-    const size_t stored = fm_cuda_row_bytes(type, cols);
+    const fm_tensor raw = kc_matrix(t, type, ROWS, cols), table = stored_matrix(t, &raw);
     rows_case c = {.k = &t->k, .out_stride = cols + 1, .n = N};
-    void *places = kc_bytes(t, (ROWS * stored + 255) / 256 * 256); /* ends at a page: begins at 256 bytes */
     int32_t *ours = kc_bytes(t, sizeof ids);
     memcpy(ours, ids, sizeof ids);
     c.ids = ours;
     c.out = kc_floats(t, N * c.out_stride);
-    c.table = (fm_tensor){places, type, ROWS, cols, stored};
-    fm_cuda_store(kc_device(), places, raw, type, ROWS, cols);
+    c.table = table;
     kc_parts(embed, &c, 1);
     for (size_t i = 0; i < N; i++) {
-        fm_dtype_get(type)->decode(row, raw + (size_t)ids[i] * bytes, cols);
+        fm_dtype_get(type)->decode(row, fm_tensor_row(&raw, (size_t)ids[i]), cols);
         for (size_t j = 0; j < cols; j++)
             kc_near(t, (double)c.out[i * c.out_stride + j], (double)row[j], 0.0, "a decoded value");
     }
@@ -224,29 +224,13 @@ static void check_all_packs(kc *t)
 
 /* ---- A product of rows that are to be normed, whose blocks may do that: the bits of the norm, the pack and the product ---- */
 
-static fm_tensor stored_matrix(kc *t, fm_dtype type, size_t rows, size_t cols)
-{
-    size_t bytes = 0;
-    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
-    float *row = kc_floats(t, cols);
-    unsigned char *raw = kc_bytes(t, rows * bytes);
-    for (size_t r = 0; r < rows; r++) {
-        kc_fill(t, row, cols, KC_NORMAL);
-        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
-    }
-    const size_t stored = fm_cuda_row_bytes(type, cols);
-    void *places = kc_bytes(t, (rows * stored + 255) / 256 * 256);
-    fm_cuda_store(kc_device(), places, raw, type, rows, cols);
-    return (fm_tensor){places, type, rows, cols, stored};
-}
-
 static void check_norm_product(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n)
 {
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
     const fm_xform form = fm_xform_of(type);
     const char *why = NULL;
     if (!t->k.packs || !t->k.packs(&run, form, false, NULL, n, cols)) return;
-    const fm_tensor W = stored_matrix(t, type, rows, cols);
+    const fm_tensor raw = kc_matrix(t, type, rows, cols), W = stored_matrix(t, &raw);
     const float *x = kc_input(t, n * cols, KC_NORMAL), *w = kc_input(t, cols, KC_NORMAL);
     float *normed = kc_floats(t, n * cols), *y[2] = {kc_floats(t, n * rows), kc_floats(t, n * rows)};
     void *packed[2] = {kc_bytes(t, t->k.pack_x_bytes(form, n, cols)), kc_bytes(t, t->k.pack_x_bytes(form, n, cols))};

@@ -56,6 +56,7 @@ void kc_release(kc *t);
 /* Inputs.  NORMAL: sd 1; LARGE: sd 100; TINY: denormals; ZERO; SPECIAL: normal with a NaN, an infinity of each sign and a -0. */
 typedef enum kc_kind { KC_NORMAL, KC_LARGE, KC_TINY, KC_ZERO, KC_SPECIAL, KC_KIND_COUNT } kc_kind;
 void kc_fill(kc *t, float *p, size_t n, kc_kind kind);
+fm_tensor kc_matrix(kc *t, fm_dtype type, size_t rows, size_t cols); /* normal numbers, as rows lie in a file */
 float *kc_input(kc *t, size_t n, kc_kind kind);
 float *kc_copy(kc *t, const float *from, size_t n);
 

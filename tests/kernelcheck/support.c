@@ -110,6 +110,19 @@ void kc_fill(kc *t, float *p, size_t n, kc_kind kind)
     p[kc_below(t, n)] = -0.0f;
 }
 
+fm_tensor kc_matrix(kc *t, fm_dtype type, size_t rows, size_t cols)
+{
+    size_t bytes = 0;
+    float *row = kc_floats(t, cols);
+    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
+    unsigned char *raw = kc_bytes(t, rows * bytes);
+    for (size_t r = 0; r < rows; r++) {
+        kc_fill(t, row, cols, KC_NORMAL);
+        fm_dtype_get(type)->encode(raw + r * bytes, row, NULL, cols);
+    }
+    return (fm_tensor){raw, type, rows, cols, bytes};
+}
+
 float *kc_input(kc *t, size_t n, kc_kind kind)
 {
     float *p = kc_floats(t, n);
