@@ -21,6 +21,7 @@
 
 #include "kernels/cuda/few.cuh"
 #include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/ring.cuh"
 #include "kernels/cuda/scan.cuh"
 
 enum { MIX_CHANNELS = 64, MIX_WARPS = 8, MIX_THREADS = 32 * MIX_WARPS };
@@ -115,7 +116,7 @@ template <class FX, class FD, int N> struct mix_block {
     __device__ void init_barrier(barrier b, unsigned floats) const
     {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_at(b)) : "memory");
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier_at(b)), "r"(4 * floats) : "memory");
+        ring_expect(barrier_at(b), 4 * floats);
     }
     __device__ void init_barriers() const
     {
@@ -133,12 +134,7 @@ template <class FX, class FD, int N> struct mix_block {
                      "r"(__float_as_uint(v)), "r"(counted)
                      : "memory");
     }
-    __device__ void await(barrier b) const
-    {
-        asm volatile(
-            "{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @!p bra again;}" ::"r"(barrier_at(b))
-            : "memory");
-    }
+    __device__ void await(barrier b) const { ring_await(barrier_at(b), 0); }
     // Blocks may send when all of the cluster have come here and done what is before it.
     __device__ static void arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
     __device__ static void await_cluster() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
