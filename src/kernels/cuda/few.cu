@@ -138,12 +138,16 @@ static unsigned few_warps(const fm_stream *s, const few_args *p, fm_dtype type)
     return cut.split * few_tiles(p->rows, cut, (unsigned)s->n_sm);
 }
 
-// Has the blocks pack for themselves where that was put off, if they have the room, and for a norm the threads; else packs now.
+// Has the blocks pack for themselves where that was put off, if they have the room, and for a norm the threads; else packs now.  A row
+// of floats that is packed already they copy.
 static few_source few_pack_source(fm_stream *s, few_args *p, const fm_linear_args *a)
 {
     enum { ROOM = 32 * 1024 };
     const fm_lazy_pack *lazy = fm_cuda_pack_source(s, a->x);
-    if (!lazy) return {};
+    if (!lazy) {
+        if (fm_is_float(a->W->type) && a->n == 1 && p->x_stride <= ROOM) p->x_shared = p->x_stride;
+        return {};
+    }
     const fm_xform form = fm_xform_of(a->W->type);
     const fm_pack_args *from = &lazy->rows;
     const bool floats = fm_cuda_is_floats(form);

@@ -23,7 +23,7 @@ struct few_args {
     const uint8_t *x;  // records, or rows of bf16
     unsigned x_stride; // bytes of a record, or of a row
     unsigned x_tokens; // room in a record
-    unsigned x_shared; // bytes of the pack that a block makes for itself (few_source), or 0
+    unsigned x_shared; // bytes of the input that a block makes for itself (few_source) or copies; 0: it reads x
     const uint8_t *w;
     size_t w_stride; // bytes
     const float *bias;
@@ -50,14 +50,14 @@ struct few_source {
 template <int BYTES> __device__ static inline void copy_async(unsigned to, const void *from)
 {
     if constexpr (BYTES == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES) : "memory");
 }
 // 16 bytes, or zeros.
 __device__ static inline void copy_async_if(unsigned to, const void *from, bool exists)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
 }
 __device__ static inline void copy_commit()
 {
@@ -187,15 +187,17 @@ __device__ static inline void few_meet(unsigned cluster)
         __syncthreads();
 }
 
-// The block's own pack; w: the weights of the norm.
-template <class F>
-__device__ static inline void few_take_input(uint8_t *to, const few_args &p, const few_source &from, const few_piece &w)
+// The block's own pack; w: the weights of the norm.  meanwhile(): what is to be asked for behind the first row.
+template <class F, class MEANWHILE>
+__device__ static inline void few_take_input(uint8_t *to, const few_args &p, const few_source &from, const few_piece &w,
+                                             MEANWHILE meanwhile)
 {
     if constexpr (!F::RECORDS)
         if (!from.normed) F::pack(to, p, from);
     for (unsigned t = 0; from.normed && t < p.n; t++) {
         few_piece v;
         few_read(v, from.x + t * from.stride, (ptrdiff_t)p.cols);
+        if (t == 0) meanwhile();
         few_norm_piece(v, w, (double)p.cols, from.eps);
         if constexpr (F::RECORDS)
             few_put_records<F::SIDE == FM_X256_SIDE>(to, p.x_stride, p.chunks, v);
@@ -203,6 +205,14 @@ __device__ static inline void few_take_input(uint8_t *to, const few_args &p, con
             few_put_row((__nv_bfloat16 *)(to + t * p.x_stride), v, p.x_stride / 2);
         if (t + 1 < p.n) __syncthreads(); // nobody's sums are overwritten
     }
+    __syncthreads();
+}
+
+// A row of floats that was packed before: who reads it there waits for L2 at every chunk, behind weights on their way.
+__device__ static inline void few_copy_input(uint8_t *to, const few_args &p)
+{
+#pragma unroll 4
+    for (unsigned i = 16 * threadIdx.x; i < p.x_shared; i += 16 * blockDim.x) *(uint4 *)(to + i) = *(const uint4 *)(p.x + i);
     __syncthreads();
 }
 
@@ -232,15 +242,27 @@ __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_ker
         }
         copy_commit();
     };
+    // A row that is to be normed is asked for behind half of the ring only: whatever is asked for waits for all that was before.
+    constexpr int BEFORE = R::STAGES / 2;
+    const bool normed = NT == 1 && from.normed;
+    const auto ask_rest = [&] {
 #pragma unroll
-    for (int i = 0; i < R::STAGES; i++) ask_next(i);
-    few_piece norm_w;
-    if (NT == 1 && from.normed) few_read(norm_w, from.norm_w, (ptrdiff_t)p.cols); // which nobody writes just before
+        for (int i = BEFORE; i < R::STAGES; i++) ask_next(i);
+    };
+    few_piece norm_w; // which nobody writes just before; with floats there are no registers for it any earlier
+    if (F::RECORDS && normed) few_read(norm_w, from.norm_w, (ptrdiff_t)p.cols);
+#pragma unroll
+    for (int i = 0; i < BEFORE; i++) ask_next(i);
+    if (!F::RECORDS && normed) few_read(norm_w, from.norm_w, (ptrdiff_t)p.cols);
+    if (!normed) ask_rest();
     fm_pdl_wait();
     fm_pdl_trigger();
     const uint8_t *x = p.x;
-    if (NT == 1 && from.x) {
-        few_take_input<F>(shared, p, from, norm_w);
+    if (NT == 1 && p.x_shared) {
+        if (F::RECORDS || from.x)
+            few_take_input<F>(shared, p, from, norm_w, ask_rest);
+        else
+            few_copy_input(shared, p);
         x = shared;
     }
 

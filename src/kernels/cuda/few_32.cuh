@@ -102,7 +102,7 @@ template <int T> struct few_32 : few_quantised<T> {
         wgmma_commit();
     }
 
-    // One product is under way while the sums of the one before are scaled.
+    // One product is under way while the sums of the one before are scaled.  With 64 columns there is nothing left to be done meanwhile.
     template <int NT, bool TURNS, class MEANWHILE>
     __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
                                        MEANWHILE meanwhile)
@@ -112,11 +112,12 @@ template <int T> struct few_32 : few_quantised<T> {
         r1.read(stage + SLOT, l);
         int even[NT][4], odd[NT][4]; // not one array: the compiler has to see that nobody touches the one that is under way
         uint32_t a[4], o[4];
+        if (NT == 8) meanwhile();
         product<NT>(even, a, r0, r1, x, 0);
 #pragma unroll
         for (int b = 0; b < 8; b += 2) {
             product<NT>(odd, o, r0, r1, x, b + 1);
-            if (b == 0) meanwhile();
+            if (NT < 8 && b == 0) meanwhile();
             wgmma_wait<1, NT>(even);
             scale<NT>(y, even, r0, r1, side, l, b);
             if (b + 2 < 8) {
