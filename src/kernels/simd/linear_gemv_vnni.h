@@ -202,10 +202,10 @@ FM_INLINE __m512i spread_16(__m512i scales, const int first[4], int next, bool i
     __m512i index = _mm512_setzero_si512();
     UNROLL for (int i = 0; i < 4; i++)
     {
-        const long long a = 0x0001000100010001ll * (first[i] << shift | none);
-        const long long b = 0x0001000100010001ll * ((first[i] + next) << shift | none);
-        index = _mm512_mask_set1_epi64(index, (__mmask8)(1 << 2 * i), a);
-        index = _mm512_mask_set1_epi64(index, (__mmask8)(2 << 2 * i), b);
+        const uint64_t a = 0x0001000100010001u * (uint64_t)(first[i] << shift | none);
+        const uint64_t b = 0x0001000100010001u * (uint64_t)((first[i] + next) << shift | none);
+        index = _mm512_mask_set1_epi64(index, (__mmask8)(1 << 2 * i), (long long)a);
+        index = _mm512_mask_set1_epi64(index, (__mmask8)(2 << 2 * i), (long long)b);
     }
     const __m512i words = _mm512_shuffle_epi8(scales, index);
     return is_signed ? _mm512_srai_epi16(words, 8) : words;
