@@ -128,15 +128,7 @@ static void compare(kc *t, const product *got, const product *ref)
 static product draw(kc *t, fm_dtype type, size_t rows, size_t cols, size_t n, kc_kind kind)
 {
     product p = {.x = kc_input(t, n * cols, kind)};
-    size_t bytes = 0;
-    float *row = kc_floats(t, cols);
-    kc_true(t, fm_dtype_bytes(type, 1, cols, &bytes), "whole blocks");
-    unsigned char *W = kc_bytes(t, rows * bytes);
-    for (size_t r = 0; r < rows; r++) {
-        kc_fill(t, row, cols, KC_NORMAL);
-        fm_dtype_get(type)->encode(W + r * bytes, row, NULL, cols);
-    }
-    p.W = (fm_tensor){W, type, rows, cols, bytes};
+    p.W = kc_matrix(t, type, rows, cols);
     p.a = (fm_linear_args){.y = kc_input(t, n * (rows + 3), KC_NORMAL), .y_stride = rows + 3, .n = n};
     return p;
 }
