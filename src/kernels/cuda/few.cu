@@ -105,11 +105,7 @@ static void few_f32(fm_stream *s, const fm_linear_args *a)
 few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group)
 {
     const bool floats = fm_is_float(a->W->type);
-    const size_t cols = a->W->cols,
-                 width = !floats                ? FM_CHUNK
-                         : a->W->type == FM_F32 ? 32
-                                                : 64,
-                 chunks = (cols + width - 1) / width;
+    const size_t cols = a->W->cols, width = few_width(a->W->type), chunks = (cols + width - 1) / width;
     few_args p = {};
     p.y = a->y, p.y_stride = a->y_stride;
     p.x = (const uint8_t *)a->x;
@@ -133,8 +129,7 @@ few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group)
 // Warps of a block of such a product.
 static unsigned few_warps(const fm_stream *s, const few_args *p, fm_dtype type)
 {
-    const unsigned group = !fm_is_float(type) ? 1 : type == FM_F32 ? FM_CHUNK / 32 : FM_CHUNK / 64;
-    const few_cut cut = few_cut_of(p->rows, p->chunks, group);
+    const few_cut cut = few_cut_of(p->rows, p->chunks, FM_CHUNK / few_width(type));
     return cut.split * few_tiles(p->rows, cut, (unsigned)s->n_sm);
 }
 

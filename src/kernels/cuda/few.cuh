@@ -368,6 +368,12 @@ template <class F> static void few_of(fm_stream *s, const few_args *p, const few
         few_launch<F, 1>(s, *p, *from);
 }
 
+// Columns of a chunk; FM_CHUNK of them are F::GROUP chunks.
+static inline unsigned few_width(fm_dtype type)
+{
+    return !fm_is_float(type) ? FM_CHUNK : type == FM_F32 ? 32 : 64;
+}
+
 // The arguments of a product's first group of columns; *group: bytes of the pack from one group to the next.
 few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group);
 

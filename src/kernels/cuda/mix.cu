@@ -35,7 +35,7 @@ static few_args product(const fm_tensor *W, size_t n)
 
 static unsigned ways(const few_args &p, const fm_tensor *W)
 {
-    const few_cut cut = few_cut_of(p.rows, p.chunks, fm_is_float(W->type) ? 4 : 1);
+    const few_cut cut = few_cut_of(p.rows, p.chunks, FM_CHUNK / few_width(W->type));
     return cut.split * cut.cluster;
 }
 
