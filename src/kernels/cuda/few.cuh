@@ -57,7 +57,8 @@ template <int BYTES> __device__ static inline void copy_async(unsigned to, const
 // 16 bytes, or zeros.
 __device__ static inline void copy_async_if(unsigned to, const void *from, bool exists)
 {
-    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0)
+                 : "memory");
 }
 __device__ static inline void copy_commit()
 {
@@ -87,6 +88,13 @@ __device__ static inline void mma_s8_32(int c[4], const uint32_t a[4], uint32_t 
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(begin));
+}
+// Of rows that are unsigned.
+__device__ static inline void mma_u8_32(int c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
 }
 __device__ static inline void mma_s8_32_add(int c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
@@ -119,7 +127,10 @@ __device__ static inline float magic_float(int i)
 //   F::SIDE             bytes beside those of 8 columns in a record
 //   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory; calls what can be done meanwhile
 //   F::turns(...)       whether groups of four warps take turns at that, with so many times 8 columns
-//   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input ----
+//   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input
+//   F::ONE              one column has an arithmetic of its own, to the same bits: then
+//   F::column           what a lane multiplies of a chunk of it; read(...) fetches that
+//   F::multiply_one(...)  y += the chunk of the tile's rows times that; all stages that it reads are there ----
 
 // Where a lane stands: row g of eight, part t of four.
 struct few_lane {
@@ -216,7 +227,40 @@ __device__ static inline void few_copy_input(uint8_t *to, const few_args &p)
     __syncthreads();
 }
 
-template <class F, int NT>
+// The lane's copies but the last N have come, and those of the other lanes, some of which it reads.
+template <int N> __device__ static inline void few_await()
+{
+    copy_wait<N>();
+    __syncwarp();
+}
+
+// The chunk of the input that is multiplied next, on its way while the one before is: in L2 it may be far away.
+struct few_nothing {
+    __device__ inline void read(const uint8_t *, const few_args &, unsigned, const few_lane &) {}
+};
+template <class F, bool ONE> struct few_ahead {
+    typedef few_nothing column;
+};
+template <class F> struct few_ahead<F, true> {
+    typedef typename F::column column;
+};
+
+// F::multiply of up to eight columns; ONE: of one, by F::multiply_one where there is one.
+template <class F, int STAGES, bool ONE>
+__device__ static inline void few_multiply(float y[1][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
+                                           const few_args &p, const few_lane &l)
+{
+    if constexpr (ONE && F::ONE) {
+        typename F::column column;
+        column.read(x, p, chunk, l);
+        few_await<STAGES - 1>();
+        F::multiply_one(y[0], stage, column, l);
+    } else
+        F::template multiply<1, STAGES>(y, stage, x, chunk, p, l);
+}
+
+// ONE: by F::multiply_one.
+template <class F, int NT, bool ONE>
 __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_kernel(const few_args p, const few_source from)
 {
     using R = few_ring<F, NT>;
@@ -266,11 +310,20 @@ __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_ker
         x = shared;
     }
 
+    typename few_ahead<F, ONE>::column ahead;
+    ahead.read(x, p, first, l);
     unsigned stage = 0;
     for (unsigned group = blockIdx.x / p.cluster; group < groups; group += group_step) {
         float y[NT][4] = {};
         for (unsigned chunk = first; chunk < p.chunks; chunk += step) {
-            F::template multiply<NT, R::STAGES>(y, ring + stage * R::STAGE, x, chunk, p, l);
+            if constexpr (ONE) {
+                const auto here = ahead;
+                ahead.read(x, p, chunk + step < p.chunks ? chunk + step : first, l);
+                few_await<R::STAGES - 1>();
+                F::multiply_one(y[0], ring + stage * R::STAGE, here, l);
+            } else
+                F::template multiply<NT, R::STAGES>(y, ring + stage * R::STAGE, x, chunk, p, l);
+            if (F::RECORDS) __syncwarp(); // lanes read what others copied
             ask_next(stage);
             if (++stage == R::STAGES) stage = 0;
         }
@@ -328,7 +381,7 @@ static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
     return tiles;
 }
 
-template <class F, int NT> static void few_launch(fm_stream *s, few_args p, const few_source &from)
+template <class F, int NT, bool ONE> static void few_launch(fm_stream *s, few_args p, const few_source &from)
 {
     using R = few_ring<F, NT>;
     enum { SHARED = 227 * 1024, BLOCK_OWN = 1024 }; // of a multiprocessor; what the system keeps per block
@@ -347,10 +400,11 @@ template <class F, int NT> static void few_launch(fm_stream *s, few_args p, cons
     const unsigned blocks = cut.cluster > 1 ? groups * cut.cluster : min(groups, max(fit, 1u) * sm);
     static bool ready; // one device per process
     if (!ready)
-        FM_CUDA(s, cudaFuncSetAttribute(few_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED - BLOCK_OWN));
+        FM_CUDA(s,
+                cudaFuncSetAttribute(few_kernel<F, NT, ONE>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED - BLOCK_OWN));
     ready = true;
     const fm_launch l = {s, blocks, 32 * warps, shared, cut.cluster};
-    fm_cuda_launch(&l, "linear", few_kernel<F, NT>, p, from);
+    fm_cuda_launch(&l, "linear", few_kernel<F, NT, ONE>, p, from);
 }
 
 // y += x W^T of as many columns as a group has: up to 8, 16, and of records also 32 or 64.
@@ -362,10 +416,12 @@ template <class F> static void few_of(fm_stream *s, const few_args *p, const few
         if (columns > 32) return wide_launch<F, 8>(s, *p);
         if (columns > 16) return wide_launch<F, 4>(s, *p);
     }
+    if constexpr (F::ONE)
+        if (columns == 1) return few_launch<F, 1, true>(s, *p, *from);
     if (columns > 8)
-        few_launch<F, 2>(s, *p, *from);
+        few_launch<F, 2, false>(s, *p, *from);
     else
-        few_launch<F, 1>(s, *p, *from);
+        few_launch<F, 1, false>(s, *p, *from);
 }
 
 // Columns of a chunk; FM_CHUNK of them are F::GROUP chunks.

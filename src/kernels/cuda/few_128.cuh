@@ -7,6 +7,7 @@
 
 template <int T> struct few_128 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
+    static constexpr bool ONE = true;
     static constexpr int SIDE = FM_X256_SIDE;
 
     __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)
@@ -56,6 +57,41 @@ template <int T> struct few_128 : few_quantised<T> {
         }
     }
 
+    // One column, as in few_256.cuh: the instruction's eight columns are the eight blocks of the chunk, two of which a lane adds.
+    struct column {
+        uint2 own;
+        float d;
+        __device__ inline void read(const uint8_t *x, const few_args &p, unsigned chunk, const few_lane &l)
+        {
+            const uint8_t *record = x + chunk * p.x_stride;
+            own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8);
+            d = *(const float *)(record + p.x_tokens * FM_CHUNK + FM_X256_SUMS);
+        }
+    };
+    __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const column &x, const few_lane &l)
+    {
+        few_codes<T> r[2];
+        r[0].read(stage, l);
+        r[1].read(stage + SLOT, l);
+        int c[8][4];
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            uint32_t a[4];
+            rows_of(a, r[0], r[1], b);
+            mma_s8_32(c[b], a, x.own.x, x.own.y, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int half = few_pick(c[0][2 * i], c[2][2 * i], c[4][2 * i], c[6][2 * i], l.t) +
+                       few_pick(c[1][2 * i + 1], c[3][2 * i + 1], c[5][2 * i + 1], c[7][2 * i + 1], l.t);
+            half += __shfl_xor_sync(0xffffffffu, half, 1); // of the lane's 128 columns
+            const int other = __shfl_xor_sync(0xffffffffu, half, 2);
+            float v = few_half(r[i].sc, 0) * F.unit * (float)(l.t < 2 ? half : other);
+            v = fmaf(few_half(r[i].sc, 1) * F.unit, (float)(l.t < 2 ? other : half), v);
+            y[2 * i] = fmaf(v, x.d, y[2 * i]);
+        }
+    }
+
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
     template <int NT, int STAGES>
     __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
@@ -67,7 +103,7 @@ template <int T> struct few_128 : few_quantised<T> {
         if constexpr (NT == 1)
 #pragma unroll
             for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
-        copy_wait<STAGES - 1>();
+        few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);

@@ -130,24 +130,36 @@ template <int T> struct few_256 : few_quantised<T> {
         }
     }
 
-    // One column.  Of the eight that an operand has room for each gets one block of the chunk, zeros stand in place of the others: so the
-    // sums of all blocks come out beside each other, and a lane scales those of two instead of all.
-    template <int STAGES>
-    __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const uint8_t *record, const uint8_t *side,
-                                               const few_lane &l)
+    // One column.  The instruction's eight columns are the eight blocks of the chunk: of product b the sums of column b are wanted, which
+    // is two of them to a lane, and a lane scales the sums of two blocks instead of all.
+    static constexpr bool ONE = !HALVES;
+    struct column {
+        uint2 own, sums; // block g; what minima are multiplied with
+        float d;
+        __device__ inline void read(const uint8_t *x, const few_args &p, unsigned chunk, const few_lane &l)
+        {
+            const uint8_t *record = x + chunk * p.x_stride, *side = record + p.x_tokens * FM_CHUNK;
+            own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8);
+            if constexpr (MIN) sums = *(const uint2 *)(side + l.t * 8);
+            d = *(const float *)(side + FM_X256_SUMS);
+        }
+    };
+    __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const column &x, const few_lane &l)
     {
-        const uint2 own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8); // of block g
-        const uint2 sums = *(const uint2 *)(side + l.t * 8);
-        const float d = *(const float *)(side + FM_X256_SUMS);
-        copy_wait<STAGES - 1>();
         few_codes<T> r[2];
         r[0].read(stage, l);
         r[1].read(stage + SLOT, l);
-        int c[4] = {0, 0, 0, 0};
+        int c[8][4];
 #pragma unroll
         for (int b = 0; b < 8; b++) {
-            const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
-            mma_s8_32_add(c, a, l.g == b ? own.x : 0, l.g == b ? own.y : 0);
+            if constexpr (fm_is_paired(T)) {
+                const uint32_t a[4] = {r[0].quad_there(b, 0), r[1].quad_there(b, 0), r[0].quad_there(b, 1),
+                                       r[1].quad_there(b, 1)};
+                mma_u8_32(c[b], a, x.own.x, x.own.y);
+            } else {
+                const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
+                mma_s8_32(c[b], a, x.own.x, x.own.y, 0);
+            }
         }
         uint32_t m[2][2] = {};
         minima_of(m[0], r[0], l);
@@ -155,7 +167,7 @@ template <int T> struct few_256 : few_quantised<T> {
         float k[4] = {};
         if constexpr (MIN) {
             const uint32_t a[4] = {m[0][0], m[1][0], m[0][1], m[1][1]};
-            mma_f16(k, a, sums.x, sums.y);
+            mma_f16(k, a, x.sums.x, x.sums.y);
         }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -163,9 +175,11 @@ template <int T> struct few_256 : few_quantised<T> {
             const uint32_t two = (l.t < 2 ? s.byte[0] : s.byte[1]) >> l.t % 2 * 16; // those of blocks 2 t and 2 t + 1
             const int f0 = SIGNED ? (int)(int8_t)two : (int)(two & 255),
                       f1 = SIGNED ? (int)(int8_t)(two >> 8) : (int)(two >> 8 & 255);
-            float v = s.d * (float)lanes4(f0 * c[2 * i] + f1 * c[2 * i + 1]);
+            const int c0 = few_pick(c[0][2 * i], c[2][2 * i], c[4][2 * i], c[6][2 * i], l.t),
+                      c1 = few_pick(c[1][2 * i + 1], c[3][2 * i + 1], c[5][2 * i + 1], c[7][2 * i + 1], l.t);
+            float v = s.d * (float)lanes4(f0 * c0 + f1 * (fm_is_paired(T) ? c1 >> 4 : c1));
             if constexpr (MIN) v = fmaf(-s.m, k[2 * i], v);
-            y[2 * i] = fmaf(v, d, y[2 * i]);
+            y[2 * i] = fmaf(v, x.d, y[2 * i]);
         }
     }
 
@@ -175,15 +189,13 @@ template <int T> struct few_256 : few_quantised<T> {
                                            const few_args &p, const few_lane &l)
     {
         const uint8_t *record = x + chunk * p.x_stride;
-        if constexpr (NT == 1 && !HALVES)
-            if (p.n == 1) return multiply_one<STAGES>(y[0], stage, record, record + p.x_tokens * FM_CHUNK, l);
         uint32_t q[4][NT][4];
         beside<NT> side;
         side.read(record + p.x_tokens * FM_CHUNK, l);
         if constexpr (NT == 1)
 #pragma unroll
             for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
-        copy_wait<STAGES - 1>();
+        few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);

@@ -7,6 +7,7 @@
 template <int T> struct few_32 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_PAIR;
+    static constexpr bool ONE = !MIN;
     static constexpr int SIDE = FM_X32_SIDE;
 
     // Of blocks 2 i and 2 i + 1: bytes; d and d * sum, words 2 (b % 2) and 2 (b % 2) + 1 for tokens 2 t and 2 t + 1.
@@ -47,6 +48,39 @@ template <int T> struct few_32 : few_quantised<T> {
         }
     }
 
+    // One column: what every lane multiplies is its part t.
+    struct column {
+        uint4 q[4];
+        float d[8];
+        __device__ inline void read(const uint8_t *x, const few_args &p, unsigned chunk, const few_lane &l)
+        {
+            const uint8_t *record = x + chunk * p.x_stride;
+            const float4 *side = (const float4 *)(record + p.x_tokens * FM_CHUNK);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                q[i] = *(const uint4 *)(record + 64 * i + l.t * 16);
+                const float4 two = side[i]; // of the first token and the second
+                d[2 * i] = two.x, d[2 * i + 1] = two.z;
+            }
+        }
+    };
+    __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const column &x, const few_lane &l)
+    {
+        few_codes<T> r[2];
+        r[0].read(stage, l);
+        r[1].read(stage + SLOT, l);
+#pragma unroll
+        for (int b = 0; b < 8; b++) {
+            const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
+            const uint4 q = x.q[b / 2];
+            int c[4];
+            mma_s8_32(c, a, b % 2 ? q.z : q.x, b % 2 ? q.w : q.y, FM_MAGIC);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                y[2 * i] = fmaf(few_half(r[i].sc, b) * F.unit * x.d[b], magic_float(c[2 * i]), y[2 * i]);
+        }
+    }
+
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
     template <int NT, int STAGES>
     __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
@@ -57,7 +91,7 @@ template <int T> struct few_32 : few_quantised<T> {
         if constexpr (NT == 1)
 #pragma unroll
             for (int i = 0; i < 4; i++) in[i].read(record, p, l, i);
-        copy_wait<STAGES - 1>();
+        few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);

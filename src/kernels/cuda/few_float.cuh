@@ -9,7 +9,7 @@
 template <int T> struct few_float {
     static constexpr int BYTES = 128, COLS = BYTES / (T == FM_F32 ? 4 : 2), LOADS = BYTES / 64, SLOT = LOADS * 512,
                          GROUP = FM_CHUNK / COLS, RESIDENT = 3;
-    static constexpr bool RECORDS = false;
+    static constexpr bool RECORDS = false, ONE = false;
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {

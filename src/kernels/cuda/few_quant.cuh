@@ -5,11 +5,13 @@
 #include "kernels/cuda/few.cuh"
 #include "kernels/cuda/few_wide.cuh"
 
-// Where the parts of a chunk lie in a slot of the ring, each for 32 lanes.
+// Where the parts of a chunk of eight rows lie in a slot of the ring: codes by loads of 32 lanes; what goes with them row by row, once for
+// the four lanes that read it, copied in pieces by the first of them.
 template <int T> struct few_slot {
     using P = fm_planes<T>;
-    static constexpr int LO = 0, LO_LOADS = P::LO / 64, HI = LO + LO_LOADS * 512, SC = HI + P::HI * 8;
-    static constexpr int SC_LOADS = P::SC / 16, D = SC + (P::SC < 16 ? P::SC * 32 : SC_LOADS * 512), BYTES = D + P::D * 32;
+    static constexpr int LO = 0, LO_LOADS = P::LO / 64, HI = LO + LO_LOADS * 512, SC = HI + P::HI * 8, D = SC + P::SC * 8,
+                         BYTES = (D + P::D * 8 + 15) / 16 * 16;
+    static constexpr int PIECE = P::SC < 16 ? P::SC : 16, PIECES = P::SC / PIECE;
 };
 
 template <int T>
@@ -21,11 +23,10 @@ __device__ static inline void few_ask_codes(unsigned to, const uint8_t *row, siz
     for (int i = 0; i < S::LO_LOADS; i++) copy_async<16>(to + i * 512 + l.lane * 16, row + chunk * P::LO + i * 64 + l.t * 16);
     if constexpr (P::HI == 64) copy_async<16>(to + S::HI + l.lane * 16, row + P::hi(n) + chunk * 64 + l.t * 16);
     if constexpr (P::HI == 32) copy_async<8>(to + S::HI + l.lane * 8, row + P::hi(n) + chunk * 32 + l.t * 8);
-#pragma unroll
-    for (int i = 0; i < S::SC_LOADS; i++)
-        copy_async<16>(to + S::SC + i * 512 + l.lane * 16, row + P::sc(n) + chunk * P::SC + i * 16);
-    if constexpr (P::SC < 16) copy_async<P::SC>(to + S::SC + l.lane * P::SC, row + P::sc(n) + chunk * P::SC);
-    if constexpr (P::D != 0) copy_async<4>(to + S::D + l.lane * 4, row + P::d(n) + chunk * 4);
+    if (l.t < S::PIECES)
+        copy_async<S::PIECE>(to + S::SC + l.g * P::SC + l.t * S::PIECE, row + P::sc(n) + chunk * P::SC + l.t * S::PIECE);
+    if constexpr (P::D != 0)
+        if (l.t == 0) copy_async<4>(to + S::D + l.g * 4, row + P::d(n) + chunk * 4);
 }
 
 // What the formats of quantised weights have in common for few.cuh.
@@ -57,11 +58,12 @@ template <int T> struct few_codes {
             *(uint2 *)hi = *(const uint2 *)(slot + S::HI + l.lane * 8);
         else
             hi[0] = 0;
+        const uint8_t *own = slot + S::SC + l.g * P::SC;
 #pragma unroll
-        for (int i = 0; i < S::SC_LOADS; i++) *(uint4 *)(sc + 4 * i) = *(const uint4 *)(slot + S::SC + i * 512 + l.lane * 16);
-        if constexpr (P::SC == 8) *(uint2 *)sc = *(const uint2 *)(slot + S::SC + l.lane * 8);
-        if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)(slot + S::SC + l.lane * 4);
-        if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.lane * 4);
+        for (int i = 0; i < P::SC / 16; i++) *(uint4 *)(sc + 4 * i) = *(const uint4 *)(own + 16 * i);
+        if constexpr (P::SC == 8) *(uint2 *)sc = *(const uint2 *)own;
+        if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)own;
+        if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.g * 4);
     }
     // Reads load i of the codes again, here: what is unpacked from it cannot move to before this point.
     __device__ inline void read_again(const uint8_t *slot, const few_lane &l, int i)
@@ -70,6 +72,11 @@ template <int T> struct few_codes {
                      : "=r"(lo[4 * i]), "=r"(lo[4 * i + 1]), "=r"(lo[4 * i + 2]), "=r"(lo[4 * i + 3])
                      : "r"(shared_address(slot + i * 512 + l.lane * 16))
                      : "memory");
+    }
+    // The same where words are paired, as it lies there: unsigned, and 16 times as large for an odd block.
+    __device__ inline uint32_t quad_there(int b, int h) const
+    {
+        return lo[fm_lo_word<T>(b, h)] & (b % 2 ? 0xf0f0f0f0u : 0x0f0f0f0fu);
     }
     __device__ inline uint32_t quad(int b, int h) const
     {
@@ -87,6 +94,13 @@ __device__ static inline void few_read_bytes(uint32_t q[NT][4], const few_args &
         const uint8_t *token = record + min(8 * nt + l.g, (int)p.n - 1) * FM_CHUNK + l.t * 16;
         *(uint4 *)q[nt] = *(const uint4 *)(token + 64 * i);
     }
+}
+
+// v[t]
+__device__ static inline int few_pick(int v0, int v1, int v2, int v3, int t)
+{
+    const int low = t & 1 ? v1 : v0, high = t & 1 ? v3 : v2;
+    return t & 2 ? high : low;
 }
 
 // A half of a word, as a float.

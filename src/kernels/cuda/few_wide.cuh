@@ -278,6 +278,7 @@ template <class F, int NT, int FOURS> struct wide_warp {
             float y[NT][4] = {};
             while (at.group == group && at.chain == chain) {
                 copy_wait<R::STAGES - 2>();
+                __syncwarp(); // lanes read what others copied
                 const uint8_t *here = ring + stage * R::STAGE;
                 ring_await(full + 8 * stage, turn);
                 F::template wide<NT, TURNS>(y, here + R::INPUT + warp * R::CODES, shared_address(here),

@@ -76,6 +76,13 @@ __host__ __device__ constexpr bool fm_is_float(int type)
     return type == FM_F32 || type == FM_F16 || type == FM_BF16;
 }
 
+// Whether a word has the quads h of blocks b and b + 1, in the low and in the high halves of its bytes, instead of both quads of a block.
+// Then the instruction of block b + 1 takes the high halves as they lie, and its sums are 16 times what they are to be.
+__host__ __device__ constexpr bool fm_is_paired(int type)
+{
+    return type == FM_Q4_K;
+}
+
 // IQ4_values[] of four indices each, in bytes: the tables of two permutations of bytes, and a choice between them.
 __device__ static inline uint32_t fm_iq4_quad(uint32_t nibbles)
 {
@@ -110,6 +117,8 @@ template <int T> __device__ static inline uint32_t fm_quad(uint32_t lo, uint32_t
         return (s2 < 3 ? lo << (5 - 2 * s2) : lo >> 1) & 0x60606060u | fm_top_bits<1>(hi, s1);
     else if constexpr (T == FM_Q2_K)
         return lo >> 2 * s2 & 0x03030303u;
+    else if constexpr (fm_is_paired(T))
+        return (b % 2 ? lo >> 4 : lo) & 0x0f0f0f0fu;
     else {
         const uint32_t low = (h ? lo >> 4 : lo) & 0x0f0f0f0fu;
         return F.hi ? low | (s1 < 4 ? hi << (4 - s1) : hi >> (s1 - 4)) & 0x10101010u : low;
@@ -119,7 +128,7 @@ template <int T> __device__ static inline uint32_t fm_quad(uint32_t lo, uint32_t
 // Which word of a lane's own codes block b is in, and of its further bits.
 template <int T> __host__ __device__ constexpr int fm_lo_word(int b, int h)
 {
-    return fm_format_of(T).lo == 8 ? 2 * b + h : fm_format_of(T).lo == 4 ? b : b / 2;
+    return fm_format_of(T).lo == 8 ? 2 * b + h : fm_is_paired(T) ? b / 2 * 2 + h : fm_format_of(T).lo == 4 ? b : b / 2;
 }
 template <int T> __host__ __device__ constexpr int fm_hi_word(int b)
 {

@@ -255,7 +255,7 @@ template <class FX, class FD, int N> struct mix_block {
         float y[1][4] = {};
 #pragma unroll
         for (unsigned k = 0; k < W::CHUNKS; k++)
-            FX::template multiply<1, 2>(y, w + k * 2 * FX::SLOT, shared + at.pack, k, p, l);
+            few_multiply<FX, 2, N == 1>(y, w + k * 2 * FX::SLOT, shared + at.pack, k, p, l);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const unsigned t = 2 * l.t + i % 2, row = 16 * tile() + i / 2 * 8 + l.g;
@@ -378,7 +378,7 @@ template <class FX, class FD, int N> struct mix_block {
         for (unsigned item = warp; item < room::items(a); item += MIX_WARPS) {
             float y[1][4] = {};
             for (unsigned k = 0, chunk = item / 4; chunk < a.dt.chunks; k++, chunk += a.dt_ways)
-                FD::template multiply<1, 1>(y, shared + at.dt + (item * per + k) * 2 * FD::SLOT, shared + at.pack, chunk, p, l);
+                few_multiply<FD, 1, N == 1>(y, shared + at.dt + (item * per + k) * 2 * FD::SLOT, shared + at.pack, chunk, p, l);
             few_leave<1>((float *)(shared + item * room::SUMS), y, l);
         }
     }

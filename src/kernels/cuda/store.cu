@@ -62,6 +62,8 @@ template <int T> __device__ static void store_codes(uint8_t *row, size_t n, size
         const int quad = i / 4, at = i % 4;
         if (low == 8)
             lo[quad] |= u << 8 * at;
+        else if (fm_is_paired(T))
+            lo[quad] |= u << 8 * at;
         else if (low == 4)
             lo[0] |= u << (P::F.table ? 4 * i : 8 * at + 4 * quad);
         else
@@ -70,6 +72,10 @@ template <int T> __device__ static void store_codes(uint8_t *row, size_t n, size
         if (high == 1) hi |= v << (8 * at + b % 4 * 2 + quad);
     }
     if (low == 2) lo[0] = shared_word(lo[0], 2);
+    if (fm_is_paired(T)) { // each of two blocks has one of their words
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, b % 2 ? lo[0] : lo[1], 4);
+        lo[0] = b % 2 ? other | lo[1] << 4 : lo[0] | other << 4;
+    }
     if (high) hi = shared_word(hi, high == 2 ? 2 : 4);
     uint32_t *l = (uint32_t *)(row + chunk * P::LO), *h = (uint32_t *)(row + P::hi(n) + chunk * P::HI);
     if (low == 8) {
