@@ -130,7 +130,8 @@ __device__ static inline float magic_float(int i)
 //   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input
 //   F::ONE              one column has an arithmetic of its own, to the same bits: then
 //   F::column           what a lane multiplies of a chunk of it; read(...) fetches that
-//   F::multiply_one(...)  y += the chunk of the tile's rows times that; all stages that it reads are there ----
+//   F::multiply_one(...)  y += the chunk of the tile's rows times that; all stages that it reads are there
+//   F::WHOLE            few_whole.cuh takes it ----
 
 // Where a lane stands: row g of eight, part t of four.
 struct few_lane {
@@ -381,6 +382,9 @@ static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
     return tiles;
 }
 
+template <class F>
+static bool whole_launch(fm_stream *s, const few_args &p, unsigned groups); // few_whole.cuh: whether it takes that
+
 template <class F, int NT, bool ONE> static void few_launch(fm_stream *s, few_args p, const few_source &from)
 {
     using R = few_ring<F, NT>;
@@ -391,6 +395,8 @@ template <class F, int NT, bool ONE> static void few_launch(fm_stream *s, few_ar
     const unsigned tiles = (p.rows + R::ROWS - 1) / R::ROWS, sm = (unsigned)s->n_sm;
     p.tiles = few_tiles(p.rows, cut, sm);
     const unsigned warps = p.split * p.tiles, groups = (tiles + p.tiles - 1) / p.tiles;
+    if constexpr (ONE)
+        if (whole_launch<F>(s, p, groups)) return;
     const size_t shared = R::shared(warps) + p.x_shared;
     unsigned fit = (unsigned)(SHARED / (shared + BLOCK_OWN));
     fit = min(fit, 16 / warps);

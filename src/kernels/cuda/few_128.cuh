@@ -7,7 +7,7 @@
 
 template <int T> struct few_128 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
-    static constexpr bool ONE = true;
+    static constexpr bool ONE = true, WHOLE = true;
     static constexpr int SIDE = FM_X256_SIDE;
 
     __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)

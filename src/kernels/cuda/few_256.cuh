@@ -132,7 +132,7 @@ template <int T> struct few_256 : few_quantised<T> {
 
     // One column.  The instruction's eight columns are the eight blocks of the chunk: of product b the sums of column b are wanted, which
     // is two of them to a lane, and a lane scales the sums of two blocks instead of all.
-    static constexpr bool ONE = !HALVES;
+    static constexpr bool ONE = !HALVES, WHOLE = F.lo == 4 && F.hi == 0;
     struct column {
         uint2 own, sums; // block g; what minima are multiplied with
         float d;

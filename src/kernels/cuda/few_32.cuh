@@ -7,7 +7,7 @@
 template <int T> struct few_32 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_PAIR;
-    static constexpr bool ONE = !MIN;
+    static constexpr bool ONE = !MIN, WHOLE = false; // for a whole product the registers do not suffice
     static constexpr int SIDE = FM_X32_SIDE;
 
     // Of blocks 2 i and 2 i + 1: bytes; d and d * sum, words 2 (b % 2) and 2 (b % 2) + 1 for tokens 2 t and 2 t + 1.

@@ -3,6 +3,7 @@
 #define FM_KERNELS_CUDA_FEW_QUANT_CUH
 
 #include "kernels/cuda/few.cuh"
+#include "kernels/cuda/few_whole.cuh"
 #include "kernels/cuda/few_wide.cuh"
 
 // Where the parts of a chunk of eight rows lie in a slot of the ring: codes by loads of 32 lanes; what goes with them row by row, once for
