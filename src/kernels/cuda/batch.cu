@@ -5,16 +5,15 @@
 // kernelcheck holds both to.  Two blocks of a cluster have different rows and the same tokens: each copies half of them to both.
 // Weights that the kernel in front did not write are asked for before it has ended.
 #include "kernels/cuda/blas.cuh"
+#include "kernels/cuda/boxes.cuh"
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/ring.cuh"
 
-#include <cudaTypedefs.h>
-
 namespace
 {
 
-enum { COLS = 64, LINE = 128, CLUSTER = 2, MOST = 64 }; // columns of a stage, and bytes of a row of it; tokens that are taken
+enum { COLS = FM_BOX_COLS, LINE = FM_BOX_LINE, CLUSTER = 2, MOST = 64 }; // columns of a stage; tokens that are taken
 
 // FOURS: groups of four warps, each with 64 rows.  A warp of its own asks for what they multiply.
 template <int FOURS_, int TOKENS_> struct ring_of {
@@ -48,22 +47,6 @@ template <class R> __device__ tile tile_of(const batch_args &a)
 
 // ---- What comes in: one thread ----
 
-__device__ void ask_weights(unsigned to, unsigned full, const batch_args &a, unsigned column, unsigned row)
-{
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-            to),
-        "l"(&a.weights), "r"(column), "r"(row), "r"(full)
-        : "memory");
-}
-__device__ void ask_tokens(unsigned to, unsigned full, const batch_args &a, unsigned column, unsigned token)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
-                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-                 "l"(&a.tokens), "r"(column), "r"(token), "r"(full), "h"((uint16_t)((1 << CLUSTER) - 1))
-                 : "memory");
-}
-
 template <class R> struct copier {
     const batch_args &a;
     const tile &t;
@@ -72,12 +55,12 @@ template <class R> struct copier {
     __device__ unsigned column(unsigned i) const { return (t.piece * a.stages + i) * COLS; }
     __device__ void weights(unsigned i, unsigned stage) const
     {
-        ask_weights(ring + stage * R::STAGE, full + 8 * stage, a, column(i), t.row);
+        fm_copy_box(ring + stage * R::STAGE, full + 8 * stage, &a.weights, column(i), t.row);
     }
     __device__ void tokens(unsigned i, unsigned stage) const
     {
-        ask_tokens(ring + stage * R::STAGE + R::WEIGHTS + t.of * R::HALF, full + 8 * stage, a, column(i),
-                   t.token + t.of * (R::TOKENS / CLUSTER));
+        fm_share_box<CLUSTER>(ring + stage * R::STAGE + R::WEIGHTS + t.of * R::HALF, full + 8 * stage, &a.tokens, column(i),
+                              t.token + t.of * (R::TOKENS / CLUSTER));
     }
     __device__ void all() const
     {
@@ -231,22 +214,11 @@ template <class R> __global__ __launch_bounds__(R::COPIES + 32, 1) void batch_ke
 
 // ---- Launches ----
 
-// Rows of `ld` elements as the copy engine takes them: `box` rows of 64 columns at a time, zeros beyond the last of both.
+// Rows of `ld` elements, so many of them to a box.
 bool map_rows(fm_stream *s, CUtensorMap *map, const void *from, size_t rows, size_t cols, size_t ld, unsigned box)
 {
-    static PFN_cuTensorMapEncodeTiled_v12000 encode;
-    cudaDriverEntryPointQueryResult found;
-    if (!encode)
-        FM_CUDA(s,
-                cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&encode, 12000, cudaEnableDefault, &found));
-    if (!encode) return false;
-    const cuuint64_t size[] = {cols, rows}, stride[] = {ld * sizeof(__nv_bfloat16)};
-    const cuuint32_t of[] = {COLS, box}, step[] = {1, 1};
-    const CUresult r =
-        encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)from, size, stride, of, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (r != CUDA_SUCCESS) fm_cuda_note(s, cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
-    return r == CUDA_SUCCESS;
+    const fm_boxes b = {2, {cols, rows}, {ld * sizeof(__nv_bfloat16)}, {COLS, box}};
+    return fm_cuda_map(s, map, from, &b);
 }
 
 template <class R> static void launch(fm_stream *s, const fm_gemm *g, batch_args a)
@@ -282,17 +254,12 @@ const struct {
              {128, 32, launch<ring_of<2, 32>>},
              {64, 32, launch<ring_of<1, 32>>}};
 
-bool lies_on_16(const void *p, size_t ld)
-{
-    return (uintptr_t)p % 16 == 0 && ld * sizeof(__nv_bfloat16) % 16 == 0;
-}
-
 } // namespace
 
 bool fm_cuda_batch_takes(const fm_gemm *g)
 {
     return g->m <= MOST && g->b_t && !g->a_t && !g->f32 && !g->bias && !(g->half && g->add) && g->k > 0 &&
-           lies_on_16(g->a, g->lda) && lies_on_16(g->b, g->ldb);
+           fm_cuda_has_boxes(g->a, g->lda * sizeof(__nv_bfloat16)) && fm_cuda_has_boxes(g->b, g->ldb * sizeof(__nv_bfloat16));
 }
 
 void fm_cuda_batch(fm_stream *s, const fm_gemm *g, bool fresh)
