@@ -1,10 +1,11 @@
 // cuda_few.cu - products of few columns on a GPU against the reference table, and against the memory of the card.
 //
-// usage: cuda_few [check | small | limit | speed | tune | chain | profile]...
+// usage: cuda_few [check | small | bulk | limit | speed | tune | chain | profile]...
 //
-// check: every type, odd shapes, 1 to 16 columns, and 64 of quantised weights.  Expanded weights are the decoder's to the bit; outputs lie within the error of a
-// float sum of what the reference sums exactly; a column's bits are those it has alone.  The others print times: medians over
-// replayed graphs, weights in turn so that no cache holds them, beside a plain reading kernel.
+// check: every type, odd shapes, 1 to 16 columns, and 64 of quantised weights; bulk: what few_bulk.cu takes, which is part of it.
+// Expanded weights are the decoder's to the bit; outputs lie within the error of a float sum of what the reference sums exactly; a
+// column's bits are those it has alone.  The others print times: medians over replayed graphs, weights in turn so that no cache holds
+// them, beside a plain reading kernel.
 // It is compiled with the kernels themselves, all with FM_CUDA_TUNE, which lets it choose what few.cuh otherwise decides.
 #include <float.h>
 #include <math.h>
@@ -283,6 +284,21 @@ static void check_alone(product *p, const float *together)
     free(alone);
 }
 
+// The first columns of as many, in groups of every size that few_bulk.cu takes.
+static void check_groups(product *p, const float *together)
+{
+    const size_t row = p->rows + 3;
+    for (size_t n = 2; n < p->n; n++) {
+        FM_CUDA(&S, cudaMemcpyAsync(p->d_y, p->y, p->n * row * 4, cudaMemcpyHostToDevice, S.stream));
+        multiply(p, 0, n);
+        float *group = fetch(p);
+        n_checks++;
+        if (memcmp(group, together, n * row * 4)) fail("group", p->type, p->rows, p->cols, n, 0, 0, 0);
+        if (memcmp(group + n * row, p->y + n * row, (p->n - n) * row * 4)) fail("beyond", p->type, p->rows, p->cols, n, 0, 0, 0);
+        free(group);
+    }
+}
+
 static void check_case(fm_dtype type, size_t rows, size_t cols, size_t n, int kind)
 {
     product p = draw(type, rows, cols, n, kind);
@@ -291,8 +307,26 @@ static void check_case(fm_dtype type, size_t rows, size_t cols, size_t n, int ki
     float *together = fetch(&p);
     compare(&p, together);
     check_alone(&p, together);
+    if (type == FM_BF16 && n == 16) check_groups(&p, together);
     free(together);
     release(&p);
+}
+
+// Matrices that few_bulk.cu takes, by how their rows are cut: rows that do not fill the last block, chunks that leave the last stage
+// part, and more blocks than run at once.
+static void check_bulk(void)
+{
+    const struct {
+        size_t rows, cols;
+    } large[] = {{3333, 1088},  {4097, 2048}, {6401, 1152}, {12801, 448}, {17001, 320}, {33001, 192}, {64101, 128}, {64101, 64},
+                 {288, 8192},   {77, 1536},   {160, 4096},  {193, 5120},  {290, 16384}}; // the latter of few rows
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) check_case(FM_BF16, large[i].rows, large[i].cols, 16, 0);
+    check_case(FM_BF16, 3333, 1088, 16, 3); // one that is not finite
+    check_case(FM_BF16, 3333, 1096, 16, 0); // rows that are no whole number of chunks: not taken
+    check_case(FM_BF16, 8200, 256, 16, 0);  // short ones, neither
+    S.o.invariant = true;
+    check_case(FM_BF16, 3500, 1024, 41, 0);
+    S.o.invariant = false;
 }
 
 static void check_type(fm_dtype type, bool small)
@@ -309,6 +343,7 @@ static void check_type(fm_dtype type, bool small)
     check_case(type, 80, 2048, 16, 0);
     check_case(type, 1100, 768, 9, 0);
     check_case(type, 288, 8192, 3, 0);
+    if (type == FM_BF16 && !S.o.f32) check_bulk();
     if (block == 1) return;
     const size_t wide[] = {17, 24, 32, 33, 57, 64};
     for (size_t i = 0; i < 6; i++) check_case(type, 1 + 67 * i, unit * (i + 1), wide[i], (int)(i % 4));
@@ -343,6 +378,13 @@ static int check(bool small)
     }
     S.o.f32 = false;
     printf("(largest error / bound)\n%zu checks, %zu failed\n", n_checks, n_failed);
+    return n_failed || S.error != cudaSuccess;
+}
+
+static int bulk(void)
+{
+    check_bulk();
+    printf("%zu checks, %zu failed\n", n_checks, n_failed);
     return n_failed || S.error != cudaSuccess;
 }
 
@@ -619,6 +661,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "check")) rc |= check(false);
         if (!strcmp(argv[i], "small")) rc |= check(true);
+        if (!strcmp(argv[i], "bulk")) rc |= bulk();
         if (!strcmp(argv[i], "limit")) measure_limit();
         if (!strcmp(argv[i], "chain")) chain_type(FM_BF16), chain_type(FM_Q8_0), chain_type(FM_Q4_0), chain_type(FM_Q4_K);
         if (strcmp(argv[i], "speed") && strcmp(argv[i], "tune") && strcmp(argv[i], "profile")) continue;

@@ -1,7 +1,7 @@
 // linear.cuh - products on a GPU: how weights and inputs lie, and the two ways to multiply them.
 //
 // Few columns (n <= FM_CUDA_FEW, of quantised weights n <= FM_CUDA_WIDE, or any n with o.invariant): weights are streamed once from
-// memory through the tensor cores, few.cuh and few_wide.cuh.
+// memory through the tensor cores, few.cuh, few_bulk.cu and few_wide.cuh.
 // Many: on rows of bf16 (o.f32: of f32), many.cu; by batch.cu up to 64 of bf16, else by cuBLASLt.  Quantised weights are expanded into
 // stream->work first.
 #ifndef FM_KERNELS_CUDA_LINEAR_CUH

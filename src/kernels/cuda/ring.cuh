@@ -55,5 +55,14 @@ __device__ static inline void ring_meet_cluster_relaxed()
 {
     asm volatile("barrier.cluster.arrive.relaxed; barrier.cluster.wait;" ::: "memory");
 }
+// The latter in two halves: this thread has come; the others have.
+__device__ static inline void ring_reach_cluster_relaxed()
+{
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+__device__ static inline void ring_join_cluster()
+{
+    asm volatile("barrier.cluster.wait;" ::: "memory");
+}
 
 #endif

@@ -1,0 +1,498 @@
+// few_bulk.cu - products of 3 to 16 columns with matrices of bf16 that the copy engine brings: what few.cuh does for fewer, to the same
+// bits.
+//
+// In few.cuh every warp reads the columns of x for its own 16 rows, which is as much as it reads of the weights.  Here a block has 32 to
+// 128 rows, and the copy engine brings their weights and the columns to stages in shared memory, which hold as much as there is room for.
+// Two blocks of a cluster have different rows and the same columns: each copies half of them to both.
+//
+// The sums are few_float.cuh's: a lane takes the same 16 bytes of a row and of a column, so an instruction multiplies the same columns of
+// k; chunk i of a row adds to chain i modulo `split`, and the chains are added in order.  A warp has 16 rows and all chains, or WAYS warps
+// share the rows and the chains; a stage is a chunk for each way.
+//
+// Matrices of few rows, such as x_proj's, have so many chains that all chunks of one are in shared memory at once, and a cluster shares
+// the chains of a row.
+#include "kernels/cuda/few_bulk.cuh"
+
+#include "kernels/cuda/boxes.cuh"
+#include "kernels/cuda/forward.cuh"
+#include "kernels/cuda/ring.cuh"
+
+namespace
+{
+
+enum { LINE = FM_BOX_LINE, CLUSTER = 2, ROOM = 214 * 1024, LEAST = 3 /* columns */ };
+
+// ---- Fragments ----
+
+// Lane (g, t) of a fragment takes row or column `row_of(g)` of eight: in the order that `swizzle 128` has, the eight lanes that read
+// shared memory at once then meet in no bank.
+__device__ unsigned row_of(unsigned g)
+{
+    return g / 2 + g % 2 * 4;
+}
+
+// Stages begin at multiples of 1024 bytes, so it is a line's place in a stage that says how its pieces lie.
+__device__ unsigned piece_of(unsigned line, unsigned piece)
+{
+    return line * LINE + (piece ^ line % 8) * 16;
+}
+
+// Where a lane's part of a stage lies: of its two rows, and of a column of each eight.
+template <int NT> struct place {
+    unsigned row[2], token[NT];
+};
+
+// c += 16 rows times the columns, of one chunk; half i of its 128 bytes feeds two instructions, as in few_float.cuh.
+template <int NT> __device__ void multiply_chunk(float c[NT][4], const uint8_t *stage, const place<NT> &p)
+{
+    uint4 w[2][2], x[2][NT];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) w[i][h] = *(const uint4 *)(stage + (p.row[h] ^ i * 64));
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) x[i][nt] = *(const uint4 *)(stage + (p.token[nt] ^ i * 64));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t a[4] = {w[i][0].x, w[i][1].x, w[i][0].y, w[i][1].y}, b[4] = {w[i][0].z, w[i][1].z, w[i][0].w, w[i][1].w};
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) mma_bf16(c[nt], a, x[i][nt].x, x[i][nt].y);
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) mma_bf16(c[nt], b, x[i][nt].z, x[i][nt].w);
+    }
+}
+
+// Of sum i of a lane's 4 NT: its column, and its row of 16.
+__device__ unsigned sum_column(int i, unsigned lane)
+{
+    return i / 4 * 8 + row_of(lane % 4 * 2 + i % 2);
+}
+__device__ unsigned sum_row(int i, unsigned lane)
+{
+    return row_of(lane / 4) + i % 4 / 2 * 8;
+}
+
+// ---- Large matrices: a ring of stages ----
+
+// TILES: of 16 rows.  CHAINS: of each way.  NT: times 8 columns of x.  Some blocks of the next kernel have room beside a ring, so that
+// they are there when it ends.
+template <int TILES_, int WAYS_, int CHAINS_, int NT_> struct ring_of {
+    static constexpr int TILES = TILES_, WAYS = WAYS_, CHAINS = CHAINS_, NT = NT_, SPLIT = WAYS * CHAINS;
+    static constexpr int ROWS = 16 * TILES, TOKENS = 8 * NT, HALF = TOKENS / CLUSTER;
+    static constexpr int WARPS = TILES * WAYS, COPIES = 32 * WARPS; // COPIES: the thread that does
+    static constexpr int WEIGHTS = ROWS * LINE * WAYS, STAGE = WEIGHTS + TOKENS * LINE * WAYS;
+    // Sums on their way out, [chain][column][row]; a warp that has all chains of its rows adds them up itself.
+    static constexpr int LEFT = WAYS == 1 ? 1 : SPLIT, PITCH = ROWS + 8, SUMS = LEFT * TOKENS * PITCH * 4;
+    static constexpr int STAGES = (ROOM - SUMS) / STAGE, SHARED = STAGES * STAGE + SUMS + 1024;
+    static constexpr int OUTS = ROWS * TOKENS / COPIES; // of a thread
+    static_assert(STAGE % 1024 == 0 && ROWS * TOKENS % COPIES == 0 && STAGES > 2, "boxes and outputs come out even");
+};
+
+struct bulk_args {
+    CUtensorMap weights, tokens;
+    float *y;
+    size_t y_stride;
+    const float *bias;
+    unsigned rows, n, chunks, stages, groups; // stages of a row; groups: rows of a cluster
+    bool add;
+};
+
+// What comes in: one thread.
+template <class R> struct copier {
+    const bulk_args &a;
+    unsigned ring, full, empty, of; // of: which block of its cluster
+
+    // The i-th of all stages that this block has.
+    __device__ void weights(unsigned i, unsigned stage) const
+    {
+        const unsigned group = blockIdx.x / CLUSTER + i / a.stages * (gridDim.x / CLUSTER);
+        fm_copy_box(ring + stage * R::STAGE, full + 8 * stage, &a.weights, 0, (group * CLUSTER + of) * R::ROWS,
+                    i % a.stages * R::WAYS);
+    }
+    __device__ void tokens(unsigned i, unsigned stage) const
+    {
+        fm_share_box<CLUSTER>(ring + stage * R::STAGE + R::WEIGHTS + of * (R::HALF * LINE * R::WAYS), full + 8 * stage,
+                              &a.tokens, 0, of * R::HALF, i % a.stages * R::WAYS);
+    }
+    __device__ void all(unsigned stages) const
+    {
+        const unsigned first = min(stages, R::STAGES);
+        for (unsigned i = 0; i < first; i++) {
+            ring_expect(full + 8 * i, R::STAGE);
+            weights(i, i);
+        }
+        fm_begin();
+        for (unsigned i = 0; i < first; i++) tokens(i, i);
+        unsigned stage = 0, turn = 0;
+        for (unsigned i = first; i < stages; i++) {
+            ring_await(empty + 8 * stage, turn);
+            ring_expect(full + 8 * stage, R::STAGE);
+            weights(i, stage);
+            tokens(i, stage);
+            if (++stage == R::STAGES) stage = 0, turn++;
+        }
+    }
+};
+
+template <class R> __device__ place<R::NT> place_in(unsigned tile, unsigned way, unsigned lane)
+{
+    const unsigned r = row_of(lane / 4), piece = lane % 4;
+    place<R::NT> p;
+#pragma unroll
+    for (int h = 0; h < 2; h++) p.row[h] = piece_of(way * R::ROWS + tile * 16 + h * 8 + r, piece);
+#pragma unroll
+    for (int nt = 0; nt < R::NT; nt++) {
+        const unsigned c = 8 * nt + r;
+        p.token[nt] = piece_of(R::WEIGHTS / LINE + (c / R::HALF * R::WAYS + way) * R::HALF + c % R::HALF, piece);
+    }
+    return p;
+}
+
+// Where a warp is in the ring.
+template <class R> struct reader {
+    const uint8_t *ring;
+    unsigned full, empty, stage, turn;
+
+    __device__ const uint8_t *await() const
+    {
+        ring_await(full + 8 * stage, turn);
+        return ring + stage * R::STAGE;
+    }
+    __device__ void release()
+    {
+        __syncwarp(); // all its lanes have read
+        ring_release(empty + 8 * stage, CLUSTER, 0, threadIdx.x % 32);
+        if (++stage == R::STAGES) stage = 0, turn++;
+    }
+};
+
+// The chains of a warp's rows.
+template <class R>
+__device__ void multiply(float c[R::CHAINS][R::NT][4], const bulk_args &a, reader<R> &from, unsigned way, const place<R::NT> &p)
+{
+#pragma unroll
+    for (int i = 0; i < R::CHAINS * R::NT * 4; i++) c[i / (R::NT * 4)][i / 4 % R::NT][i % 4] = 0.0f;
+    for (unsigned i = 0; i < a.stages; i += R::CHAINS)
+#pragma unroll
+        for (int k = 0; k < R::CHAINS; k++) {
+            if (i + k >= a.stages) break;
+            const uint8_t *stage = from.await();
+            if ((i + k) * R::WAYS + way < a.chunks) multiply_chunk<R::NT>(c[k], stage, p);
+            from.release();
+        }
+}
+
+template <class R> __device__ void leave(float *to, const float c[R::NT][4], unsigned tile, unsigned lane)
+{
+#pragma unroll
+    for (int i = 0; i < R::NT * 4; i++) to[sum_column(i, lane) * R::PITCH + tile * 16 + sum_row(i, lane)] = c[i / 4][i % 4];
+}
+
+// Adds up in the order of few_finish() what is its own to add.
+template <class R>
+__device__ void put_away(float *sums, const float c[R::CHAINS][R::NT][4], unsigned tile, unsigned way, unsigned lane)
+{
+    if constexpr (R::WAYS > 1) {
+#pragma unroll
+        for (int k = 0; k < R::CHAINS; k++) leave<R>(sums + (k * R::WAYS + way) * R::TOKENS * R::PITCH, c[k], tile, lane);
+        return;
+    }
+    float v[R::NT][4] = {};
+#pragma unroll
+    for (int k = 0; k < R::CHAINS; k++)
+#pragma unroll
+        for (int i = 0; i < R::NT * 4; i++) v[i / 4][i % 4] += c[k][i / 4][i % 4];
+    leave<R>(sums, v, tile, lane);
+}
+
+// Where a thread's outputs are: one row, every so many columns.  What they are added to is asked for before the sums are made.
+template <class R> struct outputs {
+    static constexpr int EVERY = R::COPIES / R::ROWS;
+    unsigned in, row, token; // in: the row of the block's
+    float old[R::OUTS];
+
+    __device__ outputs(const bulk_args &a, unsigned first_row)
+        : in(threadIdx.x % R::ROWS), row(first_row + in), token(threadIdx.x / R::ROWS)
+    {
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) old[k] = a.add && exists(a, k) ? *at(a, k) : 0.0f;
+    }
+    __device__ bool exists(const bulk_args &a, int k) const
+    {
+        return row < a.rows && token + k * EVERY < a.n;
+    }
+    __device__ float *at(const bulk_args &a, int k) const
+    {
+        return a.y + (token + k * EVERY) * a.y_stride + row;
+    }
+
+    __device__ void finish(const bulk_args &a, const float *sums) const
+    {
+        const float bias = a.bias && row < a.rows ? a.bias[row] : 0.0f;
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) {
+            float v = 0.0f;
+#pragma unroll
+            for (int w = 0; w < R::LEFT; w++) v += sums[(w * R::TOKENS + token + k * EVERY) * R::PITCH + in];
+            if (a.bias) v += bias;
+            if (exists(a, k)) *at(a, k) = a.add ? v + old[k] : v;
+        }
+    }
+};
+
+// Between the warps that sum.
+template <class R> __device__ void meet()
+{
+    asm volatile("bar.sync 1, %0;" ::"n"(R::COPIES) : "memory");
+}
+
+// What the warps do that sum: every so many groups of rows.
+template <class R> __device__ void sum_groups(const bulk_args &a, uint8_t *ring, reader<R> from, unsigned of)
+{
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, way = warp % R::WAYS, tile = warp / R::WAYS;
+    const unsigned first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER;
+    const place<R::NT> p = place_in<R>(tile, way, lane);
+    float *sums = (float *)(ring + R::STAGES * R::STAGE);
+    for (unsigned group = first; group < a.groups; group += step) {
+        float c[R::CHAINS][R::NT][4];
+        const outputs<R> out(a, (group * CLUSTER + of) * R::ROWS);
+        multiply<R>(c, a, from, way, p);
+        if (group != first) meet<R>(); // nobody overwrites what others still read
+        put_away<R>(sums, c, tile, way, lane);
+        meet<R>();
+        out.finish(a, sums);
+    }
+}
+
+template <class R> __global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_kernel(const __grid_constant__ bulk_args a)
+{
+    extern __shared__ uint8_t unaligned[];
+    __shared__ uint64_t barriers[2 * R::STAGES];
+    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
+    const unsigned full = shared_address(barriers), empty = full + 8 * R::STAGES;
+    const unsigned of = blockIdx.x % CLUSTER, step = gridDim.x / CLUSTER;
+    if (threadIdx.x == R::COPIES) ring_init(full, empty, R::STAGES, CLUSTER * R::WARPS);
+    ring_meet_cluster_relaxed();
+    if (threadIdx.x == R::COPIES) {
+        const copier<R> from = {a, shared_address(ring), full, empty, of};
+        from.all((a.groups - blockIdx.x / CLUSTER + step - 1) / step * a.stages);
+    } else if (threadIdx.x < R::COPIES) {
+        fm_begin();
+        sum_groups<R>(a, ring, {ring, full, empty, 0, 0}, of);
+    }
+    ring_meet_cluster_relaxed(); // nobody leaves while the other still tells it of stages
+}
+
+// ---- Matrices of few rows: a cluster has 16 of them, a warp a chain, all of whose chunks are asked for at once ----
+
+enum { NARROW_ROWS = 16, NARROW_STAGES = 4 /* chunks of a chain: few_cut_narrow() */ };
+
+struct narrow_args {
+    CUtensorMap weights, tokens;
+    float *y;
+    size_t y_stride;
+    const float *bias;
+    unsigned rows, n, cluster, split;
+    bool add;
+
+    __device__ __host__ unsigned weight_bytes() const { return split * NARROW_ROWS * LINE; }
+    template <int NT> __device__ __host__ unsigned stage_bytes() const { return weight_bytes() + split * 8 * NT * LINE; }
+    // Sums that a block adds up: of every cluster-th column, [chain][column][row].
+    template <int NT> __device__ __host__ unsigned outs() const { return 8 * NT / cluster * NARROW_ROWS; }
+    template <int NT> __host__ unsigned shared_bytes() const
+    {
+        return NARROW_STAGES * stage_bytes<NT>() + cluster * split * outs<NT>() * (unsigned)sizeof(float) + 1024;
+    }
+};
+
+template <int NT> __device__ place<NT> narrow_place(const narrow_args &a, unsigned warp, unsigned lane)
+{
+    const unsigned r = row_of(lane / 4), piece = lane % 4;
+    place<NT> p;
+#pragma unroll
+    for (int h = 0; h < 2; h++) p.row[h] = piece_of(warp * NARROW_ROWS + h * 8 + r, piece);
+#pragma unroll
+    for (int nt = 0; nt < NT; nt++) p.token[nt] = piece_of(a.weight_bytes() / LINE + (warp * NT + nt) * 8 + r, piece);
+    return p;
+}
+
+// Each sum to the block that adds it up.
+template <int NT>
+__device__ void narrow_leave(const narrow_args &a, unsigned sums, const float c[NT][4], unsigned chain, unsigned lane)
+{
+#pragma unroll
+    for (int i = 0; i < NT * 4; i++) {
+        const unsigned token = sum_column(i, lane),
+                       at = chain * a.outs<NT>() + token / a.cluster * NARROW_ROWS + sum_row(i, lane);
+        asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.f32 [there], %2;}" ::"r"(
+                         sums + 4 * at),
+                     "r"(token % a.cluster), "f"(c[i / 4][i % 4])
+                     : "memory");
+    }
+}
+
+// In the order of few_finish().
+template <int NT> __device__ void narrow_finish(const narrow_args &a, const float *sums, unsigned first_row, unsigned rank)
+{
+    const unsigned outs = a.outs<NT>(), chains = a.cluster * a.split;
+    for (unsigned i = threadIdx.x; i < outs; i += blockDim.x) {
+        const unsigned row = first_row + i % NARROW_ROWS, token = i / NARROW_ROWS * a.cluster + rank;
+        if (row >= a.rows || token >= a.n) continue;
+        float *y = a.y + token * a.y_stride + row;
+        const float old = a.add ? *y : 0.0f, bias = a.bias ? a.bias[row] : 0.0f;
+        float v = 0.0f;
+#pragma unroll 8
+        for (unsigned k = 0; k < chains; k++) v += sums[k * outs + i];
+        if (a.bias) v += bias;
+        *y = a.add ? v + old : v;
+    }
+}
+
+// One thread asks for everything: weights before the wait, columns after it.
+template <int NT> struct narrow_copier {
+    const narrow_args &a;
+    unsigned ring, full, first_row, rank;
+
+    __device__ void weights() const
+    {
+        ring_init(full, full + 8 * NARROW_STAGES, NARROW_STAGES, 1); // none is filled again
+        for (unsigned i = 0; i < NARROW_STAGES; i++) {
+            ring_expect(full + 8 * i, a.stage_bytes<NT>());
+            fm_copy_box(ring + i * a.stage_bytes<NT>(), full + 8 * i, &a.weights, 0, first_row,
+                        (i * a.cluster + rank) * a.split);
+        }
+    }
+    __device__ void tokens() const
+    {
+        for (unsigned i = 0; i < NARROW_STAGES; i++)
+            fm_copy_box(ring + i * a.stage_bytes<NT>() + a.weight_bytes(), full + 8 * i, &a.tokens, 0, 0,
+                        (i * a.cluster + rank) * a.split);
+    }
+};
+
+template <int NT> __global__ __launch_bounds__(256, 1) void narrow_kernel(const __grid_constant__ narrow_args a)
+{
+    extern __shared__ uint8_t unaligned[];
+    __shared__ uint64_t barriers[2 * NARROW_STAGES];
+    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
+    const unsigned rank = blockIdx.x % a.cluster, first_row = blockIdx.x / a.cluster * NARROW_ROWS, stage = a.stage_bytes<NT>();
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, full = shared_address(barriers);
+    float *sums = (float *)(ring + NARROW_STAGES * stage);
+    const narrow_copier<NT> from = {a, shared_address(ring), full, first_row, rank};
+    if (threadIdx.x == 0) from.weights();
+    ring_reach_cluster_relaxed();
+    fm_begin();
+    if (threadIdx.x == 0) from.tokens();
+    __syncthreads(); // the barriers are there
+    const place<NT> p = narrow_place<NT>(a, warp, lane);
+    float c[NT][4] = {};
+#pragma unroll
+    for (unsigned i = 0; i < NARROW_STAGES; i++) {
+        ring_await(full + 8 * i, 0);
+        multiply_chunk<NT>(c, ring + i * stage, p);
+    }
+    ring_join_cluster(); // all its blocks have begun
+    narrow_leave<NT>(a, shared_address(sums), c, rank * a.split + warp, lane);
+    ring_meet_cluster();
+    narrow_finish<NT>(a, sums, first_row, rank);
+}
+
+// ---- Launches ----
+
+// Rows in chunks, so many of either to a box.
+bool map_chunks(fm_stream *s, CUtensorMap *map, const void *from, size_t stride, const few_args *p, unsigned rows,
+                unsigned box_rows, unsigned box_chunks)
+{
+    const fm_boxes b = {3, {FM_BOX_COLS, rows, p->chunks}, {stride, LINE}, {FM_BOX_COLS, box_rows, box_chunks}};
+    return fm_cuda_map(s, map, from, &b);
+}
+
+template <class R> static void launch_ring(fm_stream *s, const few_args *p)
+{
+    bulk_args a = {};
+    if (!map_chunks(s, &a.weights, p->w, p->w_stride, p, p->rows, R::ROWS, R::WAYS) ||
+        !map_chunks(s, &a.tokens, p->x, p->x_stride, p, p->n, R::HALF, R::WAYS))
+        return;
+    a.y = p->y, a.y_stride = p->y_stride, a.bias = p->bias, a.add = p->add;
+    a.rows = p->rows, a.n = p->n, a.chunks = p->chunks;
+    a.stages = fm_blocks(p->chunks, R::WAYS);
+    a.groups = fm_blocks(p->rows, CLUSTER * R::ROWS);
+    static bool ready; // one device per process
+    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(bulk_kernel<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED));
+    ready = true;
+    const fm_launch l = {s, min(a.groups, (unsigned)s->n_sm / CLUSTER) * CLUSTER, R::COPIES + 32, R::SHARED, CLUSTER};
+    fm_cuda_launch(&l, "linear", bulk_kernel<R>, a);
+}
+
+template <int TILES, int WAYS, int CHAINS> void launch(fm_stream *s, const few_args *p)
+{
+    if (p->n > 8)
+        launch_ring<ring_of<TILES, WAYS, CHAINS, 2>>(s, p);
+    else
+        launch_ring<ring_of<TILES, WAYS, CHAINS, 1>>(s, p);
+}
+
+template <int NT> static void launch_narrow(fm_stream *s, const few_args *p, few_cut cut)
+{
+    narrow_args a = {};
+    if (!map_chunks(s, &a.weights, p->w, p->w_stride, p, p->rows, NARROW_ROWS, cut.split) ||
+        !map_chunks(s, &a.tokens, p->x, p->x_stride, p, p->n, 8 * NT, cut.split))
+        return;
+    a.y = p->y, a.y_stride = p->y_stride, a.bias = p->bias, a.add = p->add;
+    a.rows = p->rows, a.n = p->n, a.cluster = cut.cluster, a.split = cut.split;
+    static bool ready; // one device per process
+    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(narrow_kernel<NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, ROOM));
+    ready = true;
+    const fm_launch l = {s, fm_blocks(p->rows, NARROW_ROWS) * cut.cluster, 32 * cut.split, a.shared_bytes<NT>(), cut.cluster};
+    fm_cuda_launch(&l, "linear", narrow_kernel<NT>, a);
+}
+
+few_cut narrow_cut(const few_args *p)
+{
+    return few_cut_narrow(p->rows, p->chunks, NARROW_STAGES);
+}
+
+void narrow(fm_stream *s, const few_args *p)
+{
+    if (p->n > 8)
+        launch_narrow<2>(s, p, narrow_cut(p));
+    else
+        launch_narrow<1>(s, p, narrow_cut(p));
+}
+
+// By how a product is cut, those of many rows to a block first.
+typedef void launch_fn(fm_stream *s, const few_args *p);
+const struct {
+    unsigned split, rows;
+    launch_fn *launch;
+} tiles[] = {{1, 128, launch<8, 1, 1>},
+             {2, 128, launch<8, 1, 2>},
+             {4, 128, launch<8, 1, 4>},
+             {8, 64, launch<4, 2, 4>},
+             {8, 32, launch<2, 4, 2>}};
+
+// NULL: none fills three quarters of the card.
+launch_fn *launch_of(const fm_stream *s, const few_args *p)
+{
+    const few_cut cut = few_cut_of(p->rows, p->chunks, NARROW_STAGES);
+    if (narrow_cut(p).split) return narrow;
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles && cut.cluster == 1; i++)
+        if (tiles[i].split == cut.split && (size_t)p->rows * 4 >= (size_t)tiles[i].rows * 3 * (unsigned)s->n_sm)
+            return tiles[i].launch;
+    return NULL;
+}
+
+} // namespace
+
+bool fm_cuda_few_bulk_takes(const fm_stream *s, const few_args *p, fm_dtype type)
+{
+    static_assert((int)NARROW_STAGES * (int)FM_BOX_COLS == (int)FM_CHUNK, "a chain of few rows has 256 columns");
+    return type == FM_BF16 && p->n >= LEAST && p->cols % FM_BOX_COLS == 0 && fm_cuda_has_boxes(p->w, p->w_stride) &&
+           fm_cuda_has_boxes(p->x, p->x_stride) && launch_of(s, p);
+}
+
+void fm_cuda_few_bulk(fm_stream *s, const few_args *p)
+{
+    launch_of(s, p)(s, p);
+}

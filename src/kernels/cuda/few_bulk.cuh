@@ -1,0 +1,12 @@
+// few_bulk.cuh - 3 to 16 columns with matrices of bf16, large ones and those of few rows: the sums of few_float.cuh, to the bit, of
+// weights that the copy engine brings.
+#ifndef FM_KERNELS_CUDA_FEW_BULK_CUH
+#define FM_KERNELS_CUDA_FEW_BULK_CUH
+
+#include "kernels/cuda/few.cuh"
+
+// Whether such a product is taken; y += x W^T of one group of columns.
+bool fm_cuda_few_bulk_takes(const fm_stream *s, const few_args *p, fm_dtype type);
+void fm_cuda_few_bulk(fm_stream *s, const few_args *p);
+
+#endif
