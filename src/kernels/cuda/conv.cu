@@ -201,7 +201,7 @@ template <bool ALIGNED, int FORM, typename R> __global__ void __launch_bounds__(
     float *state = fm_cuda_state(a.state, seq) + c;
     const bool whole = ALIGNED && fm_is_aligned(state);
     window v = whole ? load_window<true>(state, a.d_inner, left) : load_window<false>(state, a.d_inner, left);
-    fm_begin_for<FORM>(a.records);
+    fm_begin_for<FORM>(a.records, a.n_seq);
     rows.put(0, put_next<ALIGNED>(a, w, bias, v, seq, c, left, fm_load4<ALIGNED>(a.x + seq * a.x_stride + c, left)));
     rows.round(a, seq, 1);
     if (a.hold) return;

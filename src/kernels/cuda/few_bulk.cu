@@ -382,7 +382,7 @@ template <int NT> __global__ __launch_bounds__(256, 1) void narrow_kernel(const 
     const narrow_copier<NT> from = {a, shared_address(ring), full, first_row, rank};
     if (threadIdx.x == 0) from.weights();
     ring_reach_cluster_relaxed();
-    fm_begin();
+    fm_begin_early(true);
     if (threadIdx.x == 0) from.tokens();
     __syncthreads(); // the barriers are there
     const place<NT> p = narrow_place<NT>(a, warp, lane);

@@ -4,7 +4,8 @@
 // then the kernel two places in front has always ended, and what comes before the wait may read everything but what the kernel
 // directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The
 // exceptions are kernels that pack for quantised weights (pack.cu, fm_begin_for), which nothing but loading writes: a load ends
-// with a wait.
+// with a wait; and what stands between in_proj and dt_proj in a step of few tokens (fm_begin_early), where the next one reads nothing
+// but weights before its wait.  in_proj and dt_proj keep to the rule, so what came before a layer has ended all the same.
 #ifndef FM_KERNELS_CUDA_LAUNCH_CUH
 #define FM_KERNELS_CUDA_LAUNCH_CUH
 
@@ -17,6 +18,14 @@ __device__ static inline void fm_pdl_wait()
 __device__ static inline void fm_pdl_trigger()
 {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// early: the next kernel may come as soon as this one has; it waits for all that this one waits for.
+__device__ static inline void fm_begin_early(bool early)
+{
+    if (early) fm_pdl_trigger();
+    fm_pdl_wait();
+    if (!early) fm_pdl_trigger();
 }
 
 struct fm_launch {

@@ -215,7 +215,7 @@ struct part {
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_three(three t)
 {
     __shared__ stage<32, FORM> s[WARP_ROWS];
-    fm_begin_for<FORM>(t.a.records);
+    fm_begin_for<FORM>(t.a.records, t.a.n);
     part p(t);
     p.a.x += p.at;
     piece<32> ones;

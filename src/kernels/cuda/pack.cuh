@@ -200,10 +200,13 @@ template <typename G> static inline void fm_with_form(fm_xform form, G go)
 // columns are in the way of the one in front when they come so early (Q4_K, 16 columns: 1 to 5 % of a step).
 template <int FORM> __device__ static inline void fm_begin_for(const fm_records &r)
 {
-    const bool early = FORM != FM_X_BF16 && r.tokens > 16;
-    if (early) fm_pdl_trigger();
-    fm_pdl_wait();
-    if (!early) fm_pdl_trigger();
+    fm_begin_early(FORM != FM_X_BF16 && r.tokens > 16);
+}
+
+// The same where up to 16 tokens of a step are rows of bf16: it is a product that comes next, of which only the weights are read early.
+template <int FORM> __device__ static inline void fm_begin_for(const fm_records &r, size_t tokens)
+{
+    fm_begin_early(FORM == FM_X_BF16 ? tokens <= 16 : r.tokens > 16);
 }
 
 #endif
