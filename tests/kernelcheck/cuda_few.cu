@@ -348,6 +348,7 @@ static void check_type(fm_dtype type, bool small)
     const size_t wide[] = {17, 24, 32, 33, 57, 64};
     for (size_t i = 0; i < 6; i++) check_case(type, 1 + 67 * i, unit * (i + 1), wide[i], (int)(i % 4));
     check_case(type, 150, 8192, 64, 0);  // 16 chains, two to each block of a cluster
+    check_case(type, 150, 8192, 20, 0);  // the same, half the blocks without columns to put
     check_case(type, 1000, 2048, 40, 0); // a chain to each
     check_case(type, 4100, 2048, 33, 0); // chains that do not come out even: three blocks, where four have no room
     check_case(type, 17000, 256, 18, 0); // blocks that walk

@@ -125,8 +125,11 @@ __device__ static inline float magic_float(int i)
 //   F::pack(...)        packs a row of floats, where inputs are no records
 //   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
 //   F::SIDE             bytes beside those of 8 columns in a record
-//   F::wide(...)        y += a chunk of a warp's 16 rows times the input in shared memory; calls what can be done meanwhile
-//   F::turns(...)       whether groups of four warps take turns at that, with so many times 8 columns
+//   F::WIDE             how codes lie there (few_wide_codes.cuh)
+//   F::wide_rest        what is left to be done of a chunk when its products are done
+//   F::wide(...)        products of a chunk of a warp's 16 rows and the input in shared memory; meanwhile y += the chunk before it,
+//                       settled() and next() (few_256.cuh)
+//   F::wide_settle_all  y += the last chunk
 //   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input
 //   F::ONE              one column has an arithmetic of its own, to the same bits: then
 //   F::column           what a lane multiplies of a chunk of it; read(...) fetches that

@@ -4,6 +4,7 @@
 #define FM_KERNELS_CUDA_FEW_128_CUH
 
 #include "kernels/cuda/few_quant.cuh"
+#include "kernels/cuda/few_wide_codes.cuh"
 
 template <int T> struct few_128 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
@@ -17,10 +18,9 @@ template <int T> struct few_128 : few_quantised<T> {
 
     // v = what the sums of 128 columns come to, on top of those before; as they are, or from FM_MAGIC.
     template <int NT, bool MAGIC>
-    __device__ static inline void scale(float v[NT][4], const int sum[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
-                                        int g)
+    __device__ static inline void scale(float v[NT][4], const int sum[NT][4], uint32_t sc0, uint32_t sc1, int g)
     {
-        const float d0 = few_half(r0.sc, g) * F.unit, d1 = few_half(r1.sc, g) * F.unit;
+        const float d0 = few_half(&sc0, g) * F.unit, d1 = few_half(&sc1, g) * F.unit;
 #pragma unroll
         for (int k = 0; k < 4 * NT; k++) {
             const int i = sum[k / 4][k % 4];
@@ -116,7 +116,7 @@ template <int T> struct few_128 : few_quantised<T> {
                 if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
                 blocks<NT>(sum, r0, r1, q[i], i);
             }
-            scale<NT, true>(v, sum, r0, r1, g);
+            scale<NT, true>(v, sum, r0.sc[0], r1.sc[0], g);
         }
         finish<NT>(y, v, record + p.x_tokens * FM_CHUNK, l);
     }
@@ -134,25 +134,38 @@ template <int T> struct few_128 : few_quantised<T> {
         wgmma_commit();
     }
 
-    template <int NT, bool TURNS, class MEANWHILE>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
-                                       MEANWHILE meanwhile)
+    using WIDE = wide_codes<T>;
+    template <int NT> struct wide_rest {
+        float v[NT][4];
+    };
+    template <int NT>
+    __device__ static inline void wide_settle_all(float y[NT][4], const wide_rest<NT> &r, const uint8_t *side,
+                                                  const few_lane &l)
     {
-        few_codes<T> r0, r1;
+        finish<NT>(y, r.v, side, l);
+    }
+
+    template <int NT, class R, class SETTLED, class NEXT>
+    __device__ static inline void wide(float y[NT][4], wide_rest<NT> &rest, typename WIDE::held &c, const uint8_t *here,
+                                       const uint8_t *before, const uint8_t *after, const few_lane &l, SETTLED settled,
+                                       NEXT next)
+    {
         int first[NT][4], second[NT][4];
         uint32_t a[4][4], o[4][4];
-        float v[NT][4] = {};
-        r0.read(stage, l);
-        r1.read(stage + SLOT, l);
-        group<NT>(first, a, r0, r1, x, 0);
-        r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1); // unpacked while the first group is multiplied
-        group<NT>(second, o, r0, r1, x, 1);
-        meanwhile();
+        const uint32_t sc[2] = {c.r[0].sc[0], c.r[1].sc[0]};
+        group<NT>(first, a, c.r[0], c.r[1], shared_address(here) + R::INPUT, 0);
+        wide_settle_all<NT>(y, rest, before + R::BESIDE, l);
+        c.template read_again<R>(here, l); // unpacked while the first group is multiplied
+        group<NT>(second, o, c.r[0], c.r[1], shared_address(here) + R::INPUT, 1);
+        settled();
+        next();
+        c.template read<R>(after, l);
+#pragma unroll
+        for (int k = 0; k < 4 * NT; k++) rest.v[k / 4][k % 4] = 0.0f;
         wgmma_wait<1, NT>(first);
-        scale<NT, false>(v, first, r0, r1, 0);
+        scale<NT, false>(rest.v, first, sc[0], sc[1], 0);
         wgmma_wait<0, NT>(second);
-        scale<NT, false>(v, second, r0, r1, 1);
-        finish<NT>(y, v, side, l);
+        scale<NT, false>(rest.v, second, sc[0], sc[1], 1);
     }
 };
 

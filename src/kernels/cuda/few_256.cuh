@@ -4,12 +4,12 @@
 #define FM_KERNELS_CUDA_FEW_256_CUH
 
 #include "kernels/cuda/few_quant.cuh"
+#include "kernels/cuda/few_wide_codes.cuh"
 
 template <int T> struct few_256 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
     static constexpr int SIDE = FM_X256_SIDE;
-    static constexpr bool turns(int columns8) { return F.sc == FM_SC_K && columns8 == 4; }
 
     // What goes with the input of a chunk.
     template <int NT> struct beside {
@@ -240,43 +240,92 @@ template <int T> struct few_256 : few_quantised<T> {
         }
     }
 
-    // Two blocks are under way while the rows of the next are made.
-    template <int NT, bool TURNS, class MEANWHILE>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
-                                       MEANWHILE meanwhile)
+    using WIDE = wide_codes<T>;
+    using P = fm_planes<T>;
+    template <int NT> struct wide_rest {
+        float v[NT][4];
+    };
+
+    // y += what the sums of a chunk come to, of eight columns.
+    template <int NT>
+    __device__ static inline void wide_settle(float y[4], const wide_rest<NT> &r, const uint8_t *side, const few_lane &l,
+                                              int nt)
     {
-        constexpr int UNDER_WAY = 2;
-        few_codes<T> r0, r1;
-        r0.read(stage, l);
-        r1.read(stage + SLOT, l);
-        const scales s0 = scales_of(r0), s1 = scales_of(r1);
+        const float2 d = ((const float2 *)(side + nt * FM_X256_SIDE + FM_X256_SUMS))[l.t];
+#pragma unroll
+        for (int i = 0; i < 4; i++) y[i] = fmaf(r.v[nt][i], i % 2 ? d.y : d.x, y[i]);
+    }
+    template <int NT>
+    __device__ static inline void wide_settle_all(float y[NT][4], const wide_rest<NT> &r, const uint8_t *side,
+                                                  const few_lane &l)
+    {
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) wide_settle<NT>(y[nt], r, side, l, nt);
+    }
+
+    // Minima as an operand's rows.
+    __device__ static inline void minima_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, const few_lane &l)
+    {
+        uint32_t m[2][2] = {};
+        minima_of(m[0], r0, l);
+        minima_of(m[1], r1, l);
+        a[0] = m[0][0], a[1] = m[1][0], a[2] = m[0][1], a[3] = m[1][1];
+    }
+
+    // A batch of blocks is under way while the rows of the next are made.  `here`, `before` and `after` are stages of the ring, of which
+    // settled() says that nobody needs the one before any more, and next() that the one after is there.
+    template <int NT, class R, class SETTLED, class NEXT>
+    __device__ static inline void wide(float y[NT][4], wide_rest<NT> &rest, typename WIDE::held &c, const uint8_t *here,
+                                       const uint8_t *before, const uint8_t *after, const few_lane &l, SETTLED settled,
+                                       NEXT next)
+    {
+        constexpr int BATCH = 2, HALF = 4;
+        const scales s0 = scales_of(c.r[0]), s1 = scales_of(c.r[1]);
         int sum[NT][4], high[HIGH ? NT : 1][4];
-        uint32_t a[UNDER_WAY + 1][2][4];
-        wide_take_turn<TURNS>();
+        float k[NT][4] = {};
+        uint32_t a[2 * BATCH][2][4], minima[4];
+        if constexpr (MIN) minima_of(minima, c.r[0], c.r[1], l);
 #pragma unroll
         for (int b = 0; b < 8; b++) {
-            uint32_t(*rows)[4] = a[b % (UNDER_WAY + 1)];
-            if (b == 4 && few_slot<T>::LO_LOADS == 2) // the second half is unpacked while the first is multiplied
-                r0.read_again(stage, l, 1), r1.read_again(stage + SLOT, l, 1);
-            if (b == 4) meanwhile();
-            rows_of(rows[0], rows[1], r0, r1, s0, s1, b);
-            const uint64_t columns = wgmma_columns(x + b / 4 * NT * 1024, b % 4);
-            wgmma_begin();
-            wgmma_bytes<NT, SIGNED>(sum, rows[0], columns, b > 0);
-            if constexpr (HIGH) wgmma_bytes<NT, SIGNED>(high, rows[1], columns, b > 0);
-            wgmma_commit();
-            if (b >= UNDER_WAY && b < 7) wgmma_wait_rows<UNDER_WAY>();
-        }
-        wide_give_turn<TURNS>();
-        wgmma_wait<0, NT>(sum);
-        if constexpr (HIGH) {
-            wgmma_wait<0, NT>(high);
+            const int batch = b / BATCH * BATCH;
+            // The second half is unpacked while the first is multiplied.
+            if (b == HALF && P::LO == 128) c.template read_again<R>(here, l);
+            if (b == batch) {
 #pragma unroll
-            for (int k = 0; k < 4 * NT; k++) sum[k / 4][k % 4] += HIGH * high[k / 4][k % 4];
+                for (int i = b; i < b + BATCH; i++)
+                    rows_of(a[i % (2 * BATCH)][0], a[i % (2 * BATCH)][1], c.r[0], c.r[1], s0, s1, i);
+                wgmma_begin();
+            }
+            const uint64_t columns = wgmma_columns(shared_address(here) + R::INPUT + b / 4 * NT * 1024, b % 4);
+            wgmma_bytes<NT, SIGNED>(sum, a[b % (2 * BATCH)][0], columns, b > 0);
+            if constexpr (HIGH) wgmma_bytes<NT, SIGNED>(high, a[b % (2 * BATCH)][1], columns, b > 0);
+            if (b + 1 < batch + BATCH) continue;
+            wgmma_commit();
+#pragma unroll
+            for (int nt = batch * NT / HALF; b < HALF && nt < (b + 1) * NT / HALF; nt++)
+                wide_settle<NT>(y[nt], rest, before + R::BESIDE, l, nt);
+            if (batch == HALF) settled();
+            if (batch > 0 && b < 7) wgmma_wait_rows<1>();
         }
-        beside<NT> with;
-        with.read(side, l);
-        finish<NT>(y, sum, r0, r1, s0, s1, with, l);
+        next();
+        c.template read<R>(after, l);
+        // These stand in line behind the products, so they come last.
+#pragma unroll
+        for (int nt = 0; nt < NT && MIN; nt++) {
+            const uint8_t *sums = here + R::BESIDE + nt * FM_X256_SIDE + l.lane * 8;
+            mma_f16(k[nt], minima, *(const uint32_t *)sums, *(const uint32_t *)(sums + 4));
+        }
+        wgmma_wait<0, NT>(sum);
+        if constexpr (HIGH) wgmma_wait<0, NT>(high);
+#pragma unroll
+        for (int i = 0; i < 4 * NT; i++) {
+            const int nt = i / 4, j = i % 4;
+            int all = sum[nt][j];
+            if constexpr (HIGH) all += HIGH * high[nt][j];
+            float v = (j < 2 ? s0.d : s1.d) * (float)all;
+            if constexpr (MIN) v = fmaf(-(j < 2 ? s0.m : s1.m), k[nt][j], v);
+            rest.v[nt][j] = v;
+        }
     }
 };
 

@@ -3,6 +3,7 @@
 #define FM_KERNELS_CUDA_FEW_32_CUH
 
 #include "kernels/cuda/few_quant.cuh"
+#include "kernels/cuda/few_wide_codes.cuh"
 
 template <int T> struct few_32 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
@@ -105,25 +106,49 @@ template <int T> struct few_32 : few_quantised<T> {
 
     // ---- More columns.  A sum of integers becomes a float by one instruction, so that products need not begin at FM_MAGIC. ----
 
-    // y += what the sums of block b come to.
-    template <int NT>
-    __device__ static inline void scale(float y[NT][4], const int c[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
-                                        const uint8_t *side, const few_lane &l, int b)
+    using WIDE = wide_codes<T>;
+    struct wide_scales {
+        float d[2], m[2]; // of two rows
+    };
+    template <int NT> struct wide_rest {
+        float sum[NT][4]; // of the last block
+        wide_scales s;
+    };
+
+    __device__ static inline wide_scales wide_scales_of(const typename WIDE::held &c, int b)
     {
-        const float d0 = few_half(r0.sc, MIN ? 2 * b : b) * F.unit, d1 = few_half(r1.sc, MIN ? 2 * b : b) * F.unit;
-        const float m0 = MIN ? few_half(r0.sc, 2 * b + 1) : 0.0f, m1 = MIN ? few_half(r1.sc, 2 * b + 1) : 0.0f;
+        wide_scales s = {};
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            s.d[i] = few_half(c.r[i].sc, MIN ? 2 * b : b) * F.unit;
+            if constexpr (MIN) s.m[i] = few_half(c.r[i].sc, 2 * b + 1);
+        }
+        return s;
+    }
+
+    // y += what the sums of block b come to.
+    template <int NT, class SUM>
+    __device__ static inline void scale(float y[NT][4], const SUM c[NT][4], const wide_scales &s, const uint8_t *side,
+                                        const few_lane &l, int b)
+    {
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
             const float2 *of = (const float2 *)(side + nt * FM_X32_SIDE) + 8 * l.t + b;
             const float2 d = of[0];
 #pragma unroll
-            for (int k = 0; k < 4; k++) y[nt][k] = fmaf((k < 2 ? d0 : d1) * (k % 2 ? d.y : d.x), (float)c[nt][k], y[nt][k]);
+            for (int k = 0; k < 4; k++) y[nt][k] = fmaf(s.d[k / 2] * (k % 2 ? d.y : d.x), (float)c[nt][k], y[nt][k]);
             if constexpr (MIN) {
-                const float2 s = of[FM_X32_FLOATS / 8];
+                const float2 sum = of[FM_X32_FLOATS / 8];
 #pragma unroll
-                for (int k = 0; k < 4; k++) y[nt][k] = fmaf(k < 2 ? m0 : m1, k % 2 ? s.y : s.x, y[nt][k]);
+                for (int k = 0; k < 4; k++) y[nt][k] = fmaf(s.m[k / 2], k % 2 ? sum.y : sum.x, y[nt][k]);
             }
         }
+    }
+    template <int NT>
+    __device__ static inline void wide_settle_all(float y[NT][4], const wide_rest<NT> &r, const uint8_t *side,
+                                                  const few_lane &l)
+    {
+        scale<NT>(y, r.sum, r.s, side, l, 7);
     }
 
     template <int NT>
@@ -136,31 +161,33 @@ template <int T> struct few_32 : few_quantised<T> {
         wgmma_commit();
     }
 
-    // One product is under way while the sums of the one before are scaled.  With 64 columns there is nothing left to be done meanwhile.
-    template <int NT, bool TURNS, class MEANWHILE>
-    __device__ static inline void wide(float y[NT][4], const uint8_t *stage, unsigned x, const uint8_t *side, const few_lane &l,
-                                       MEANWHILE meanwhile)
+    // One product is under way while the sums of the one before are scaled.
+    template <int NT, class R, class SETTLED, class NEXT>
+    __device__ static inline void wide(float y[NT][4], wide_rest<NT> &rest, typename WIDE::held &c, const uint8_t *here,
+                                       const uint8_t *before, const uint8_t *after, const few_lane &l, SETTLED settled,
+                                       NEXT next)
     {
-        few_codes<T> r0, r1;
-        r0.read(stage, l);
-        r1.read(stage + SLOT, l);
         int even[NT][4], odd[NT][4]; // not one array: the compiler has to see that nobody touches the one that is under way
         uint32_t a[4], o[4];
-        if (NT == 8) meanwhile();
-        product<NT>(even, a, r0, r1, x, 0);
+        product<NT>(even, a, c.r[0], c.r[1], shared_address(here) + R::INPUT, 0);
+        wide_settle_all<NT>(y, rest, before + R::BESIDE, l);
+        settled();
 #pragma unroll
         for (int b = 0; b < 8; b += 2) {
-            product<NT>(odd, o, r0, r1, x, b + 1);
-            if (NT < 8 && b == 0) meanwhile();
+            product<NT>(odd, o, c.r[0], c.r[1], shared_address(here) + R::INPUT, b + 1);
             wgmma_wait<1, NT>(even);
-            scale<NT>(y, even, r0, r1, side, l, b);
-            if (b + 2 < 8) {
-                product<NT>(even, a, r0, r1, x, b + 2);
-                wgmma_wait<1, NT>(odd);
-            } else
-                wgmma_wait<0, NT>(odd);
-            scale<NT>(y, odd, r0, r1, side, l, b + 1);
+            scale<NT>(y, even, wide_scales_of(c, b), here + R::BESIDE, l, b);
+            if (b + 2 == 8) break;
+            product<NT>(even, a, c.r[0], c.r[1], shared_address(here) + R::INPUT, b + 2);
+            wgmma_wait<1, NT>(odd);
+            scale<NT>(y, odd, wide_scales_of(c, b + 1), here + R::BESIDE, l, b + 1);
         }
+        rest.s = wide_scales_of(c, 7);
+        next();
+        wgmma_wait<0, NT>(odd);
+        c.template read<R>(after, l);
+#pragma unroll
+        for (int k = 0; k < 4 * NT; k++) rest.sum[k / 4][k % 4] = (float)odd[k / 4][k % 4];
     }
 };
 

@@ -35,7 +35,6 @@ template <int T> struct few_quantised {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool RECORDS = true;
-    static constexpr bool turns(int) { return false; }
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -66,15 +65,7 @@ template <int T> struct few_codes {
         if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)own;
         if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.g * 4);
     }
-    // Reads load i of the codes again, here: what is unpacked from it cannot move to before this point.
-    __device__ inline void read_again(const uint8_t *slot, const few_lane &l, int i)
-    {
-        asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(lo[4 * i]), "=r"(lo[4 * i + 1]), "=r"(lo[4 * i + 2]), "=r"(lo[4 * i + 3])
-                     : "r"(shared_address(slot + i * 512 + l.lane * 16))
-                     : "memory");
-    }
-    // The same where words are paired, as it lies there: unsigned, and 16 times as large for an odd block.
+    // Where words are paired, the quad as it lies there: unsigned, and 16 times as large for an odd block.
     __device__ inline uint32_t quad_there(int b, int h) const
     {
         return lo[fm_lo_word<T>(b, h)] & (b % 2 ? 0xf0f0f0f0u : 0x0f0f0f0fu);

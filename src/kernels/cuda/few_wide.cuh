@@ -1,9 +1,12 @@
 // few_wide.cuh - products of 17 to 64 columns with quantised weights: the bits of few.cuh, the weights still read once.
 //
 // Four warps have 64 rows and 32 or 64 columns (wgmma.cuh): codes go from a ring in shared memory through registers, where they are
-// unpacked; the input of the same chunk lies in the ring beside them for all warps, asked for by a warp of its own.  The chunks that
+// unpacked; the input of the same chunk lies in the ring beside them.  Four more warps copy both.  The chunks that
 // one warp of few.cuh takes are a `chain`, whose sum must stay by itself; a block walks chain after chain, and where rows are too few
 // to fill a card the blocks of a cluster take different chains.  Sums of chains are added in their order.
+//
+// A warp puts the sums of a chunk together while the products of the next are under way, and reads the codes of the one after that
+// before they are done: tensor cores wait only while sums leave their registers.
 #ifndef FM_KERNELS_CUDA_FEW_WIDE_CUH
 #define FM_KERNELS_CUDA_FEW_WIDE_CUH
 
@@ -14,14 +17,17 @@
 // sums together.  One: a product of few rows is in more blocks.
 template <class F, int NT, int FOURS> struct wide_ring {
     static constexpr int WARPS = 4 * FOURS, ROWS = 16 * WARPS, COLS = 8 * NT;
-    static constexpr int CODES = 2 * F::SLOT, SUMS = WARPS * NT * 32 * (int)sizeof(float4);
-    // A stage is the input of a chunk and then every warp's part of the codes.
-    static constexpr int INPUT = COLS * FM_CHUNK + NT * F::SIDE, STAGE = (INPUT + WARPS * CODES + 1023) / 1024 * 1024;
+    static constexpr int CODES = ROWS * F::WIDE::ROW, SUMS = WARPS * NT * 32 * (int)sizeof(float4);
+    // A stage is the codes of a chunk, its input and what goes with that.
+    static constexpr int INPUT = CODES, BESIDE = INPUT + COLS * FM_CHUNK, STAGE = (BESIDE + NT * F::SIDE + 1023) / 1024 * 1024;
     static constexpr int SHARED = 227 * 1024 / (3 - FOURS) - 2048; // for a block, with what aligns it and what the system keeps
     // Chains that a block can keep apart: the last one's sums lie in the ring, which is empty then.
     static constexpr int KEEP = (SHARED - 2 * SUMS) / STAGE >= 3 ? 2 : 1, CHAINS = KEEP + 1;
     static constexpr int FIT = (SHARED - KEEP * SUMS) / STAGE, STAGES = FIT > 4 ? 4 : FIT;
+    // Stages whose codes are asked for before the input is, which waits behind them where all blocks begin at once.
+    static constexpr int AHEAD = FOURS == 2 ? 2 : STAGES;
     static_assert(STAGES >= 2 && STAGES * STAGE >= SUMS, "a ring, in which sums have room when it is empty");
+    static_assert(CODES % 1024 == 0, "panels of the input begin at multiples of 1024");
 };
 
 enum { WIDE_SUMS = 16 }; // chains of a cluster that keeps them apart, at most
@@ -51,6 +57,12 @@ template <class R> __device__ static inline wide_part wide_part_of(const wide_ar
             min(first + a.chains, a.step)};
 }
 
+// Which of eight rows lane group g has: two groups that read side by side have rows four apart.
+__device__ static inline int wide_place(int g)
+{
+    return g % 2 * 4 + g / 2;
+}
+
 // Where a block is: group of rows, chain and chunk.
 struct wide_walk {
     unsigned group, chain, chunk;
@@ -70,18 +82,7 @@ struct wide_walk {
     }
 };
 
-// A warp's codes: lane (g, t) copies what it will read, of rows g and g + 8; rows beyond the last repeat it.
-template <class F, class R>
-__device__ static inline void wide_ask_codes(uint8_t *stage, const few_args &p, const wide_walk &ask, const few_lane &l)
-{
-    const unsigned warp = threadIdx.x / 32, to = shared_address(stage + R::INPUT + warp * R::CODES);
-    for (int i = 0; i < 2; i++) {
-        const unsigned row = ask.group * R::ROWS + 16 * warp + 8 * i + l.g;
-        F::ask(to + i * F::SLOT, p.w + (size_t)min(row, p.rows - 1) * p.w_stride, p, ask.chunk, l);
-    }
-}
-
-// ---- The input of a chunk, copied in bulk: a fence before wgmma reads it would wait for the codes that are still on their way ----
+// ---- What comes in.  The input is copied in bulk: a fence before wgmma reads it would wait for the codes that are on their way. ----
 
 // A block's part of a chunk's record goes to all who share it, each of whom waits for the whole.
 __device__ static inline void wide_ask_input(unsigned to, unsigned full, const wide_args &a, const wide_part &w, unsigned chunk)
@@ -100,33 +101,43 @@ __device__ static inline void wide_ask_input(unsigned to, unsigned full, const w
                      : "memory");
 }
 
-// All the input that a block wants, in order; one thread.
-template <class R>
-__device__ static inline void wide_copy_input(const wide_args &a, const wide_part &w, unsigned ring, unsigned full,
-                                              unsigned empty)
-{
-    wide_walk ask;
-    ask.enter(w.group, w.first);
-    unsigned stage = 0, turn = 0; // turn: how often the ring went round
-    while (ask.group < w.end) {
-        if (turn > 0) ring_await(empty + 8 * stage, turn - 1);
-        wide_ask_input(ring + stage * R::STAGE, full + 8 * stage, a, w, ask.chunk);
-        ask.next(a, w);
-        if (++stage == R::STAGES) stage = 0, turn++;
+// Brings all that a block wants, in order; codes before the kernel in front has ended, which makes the input.  128 threads.
+template <class F, class R> struct wide_copier {
+    const wide_args &a;
+    const wide_part &w;
+    unsigned ring, full, empty;
+    wide_walk codes, input;
+
+    __device__ inline void ask_codes(unsigned stage)
+    {
+        F::WIDE::template ask<R::ROWS>(ring + stage * R::STAGE, a.p, codes.chunk, codes.group * R::ROWS);
+        ring_arrive_copied(full + 8 * stage);
+        codes.next(a, w);
     }
-}
-
-// ---- Turns: of two groups of four warps one has the tensor cores while the other unpacks codes or puts sums together, where left to
-// themselves both do the same at the same time.  Barrier 2 is the first group's, 3 the second's. ----
-
-template <bool TURNS> __device__ static inline void wide_take_turn()
-{
-    if constexpr (TURNS) asm volatile("bar.sync %0, 256;" ::"r"(2 + threadIdx.x / 128) : "memory");
-}
-template <bool TURNS> __device__ static inline void wide_give_turn()
-{
-    if constexpr (TURNS) asm volatile("bar.arrive %0, 256;" ::"r"(3 - threadIdx.x / 128) : "memory");
-}
+    __device__ inline void ask_input(unsigned stage)
+    {
+        if (threadIdx.x % 128 == 0) wide_ask_input(ring + stage * R::STAGE + R::INPUT, full + 8 * stage, a, w, input.chunk);
+        input.next(a, w);
+    }
+    __device__ inline void begin()
+    {
+        codes.enter(w.group, w.first);
+        input = codes;
+#pragma unroll 1
+        for (unsigned i = 0; i < R::AHEAD && codes.group < w.end; i++) ask_codes(i);
+    }
+    __device__ inline void go_on()
+    {
+        unsigned stage = 0, turn = 0; // turn: how often the ring went round
+#pragma unroll 1
+        for (unsigned i = 0; input.group < w.end; i++) {
+            if (turn > 0) ring_await(empty + 8 * stage, turn - 1);
+            ask_input(stage);
+            if (i >= R::AHEAD) ask_codes(stage);
+            if (++stage == R::STAGES) stage = 0, turn++;
+        }
+    }
+};
 
 // ---- Sums ----
 
@@ -141,81 +152,93 @@ template <int NT> __device__ static inline void wide_leave(float4 *sums, const f
     }
 }
 
-// What a lane adds its sums of eight columns to: 0 or the outputs' old values; and a bias after that.
+// The outputs of a lane that are worked on at once: four of 8 columns each, of two rows; every `split`th eight columns from `first` on.
 struct wide_out {
-    float *y[4]; // NULL: no such output
-    float old[4];
+    float *y;
+    size_t stride;
+    unsigned row, col, rows, n, split;
 
-    __device__ inline void open(const few_args &p, unsigned row, unsigned col)
+    __device__ wide_out(const wide_args &a, unsigned row_, unsigned first, unsigned t)
+        : stride(a.p.y_stride), row(row_), col(8 * first + 2 * t), rows(a.p.rows), n(a.p.n), split(a.split)
     {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const unsigned r = row + k / 2 * 8, c = col + k % 2;
-            y[k] = r < p.rows && c < p.n ? p.y + c * p.y_stride + r : NULL;
-            old[k] = p.add && y[k] ? *y[k] : 0.0f;
-        }
+        y = a.p.y + col * stride + row;
     }
-    __device__ inline void put(const few_args &p, const float v[4], const float bias[2]) const
+    __device__ inline bool has(int i, int k) const { return row + k / 2 * 8 < rows && col + 8 * i * split + k % 2 < n; }
+    __device__ inline float *at(int i, int k) const { return y + (8 * i * split + k % 2) * stride + k / 2 * 8; }
+
+    __device__ inline void read(float old[4][4]) const
     {
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const float sum = p.bias ? v[k] + bias[k / 2] : v[k];
-            if (y[k]) *y[k] = p.add ? sum + old[k] : sum;
-        }
+        for (int i = 0; i < 16; i++)
+            if (has(i / 4, i % 4)) old[i / 4][i % 4] = *at(i / 4, i % 4);
+    }
+    __device__ inline void write(const float v[4][4]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            if (has(i / 4, i % 4)) *at(i / 4, i % 4) = v[i / 4][i % 4];
     }
 };
 
-// A lane's sums of 8 columns of all chains of a cluster, in order.  The chains of a block lie one after the other, `kept` floats of
-// four apart, the last in `last`.  All are asked for at once: other blocks' memory is far.
-__device__ static inline void wide_gather(float v[4], const wide_args &a, float4 *own, unsigned kept, float4 *last, unsigned of)
+// Adds the sums of all chains of a cluster to v, in order, of up to EIGHTS times 8 columns.  The chains of a block lie one after the
+// other, `kept` floats of four apart, the last in `last`.  Those of CHAINS are asked for at once: other blocks' memory is far.
+template <int CHAINS, int EIGHTS>
+__device__ static inline void wide_gather(float v[4][4], const wide_args &a, float4 *own, unsigned kept, float4 *last,
+                                          const wide_part &w, unsigned left)
 {
-    float4 part[WIDE_SUMS];
+#pragma unroll 1
+    for (unsigned first = 0; first < a.step; first += CHAINS) {
+        float4 part[CHAINS][EIGHTS];
 #pragma unroll
-    for (unsigned k = 0; k < WIDE_SUMS; k++) {
-        if (k >= a.step) continue;
-        const unsigned block = k / a.chains, i = k % a.chains;
-        float4 *from = i + 1 == a.chains || k + 1 == a.step ? last : own + i * kept;
-        part[k] = *cooperative_groups::this_cluster().map_shared_rank(from, block * a.share + of);
+        for (unsigned j = 0; j < CHAINS; j++) {
+            const unsigned k = first + j, block = k / a.chains, i = k % a.chains;
+            float4 *from = i + 1 == a.chains || k + 1 == a.step ? last : own + i * kept;
+            if (k < a.step) from = cooperative_groups::this_cluster().map_shared_rank(from, block * a.share + w.rank % a.share);
+#pragma unroll
+            for (unsigned c = 0; c < EIGHTS; c++)
+                part[j][c] = k < a.step && c < left ? from[32 * c * a.split] : float4{0.0f, 0.0f, 0.0f, 0.0f};
+        }
+#pragma unroll
+        for (int j = 0; j < CHAINS * EIGHTS; j++) {
+            float *sum = v[j % EIGHTS];
+            const float4 p = part[j / EIGHTS][j % EIGHTS];
+            sum[0] += p.x, sum[1] += p.y, sum[2] += p.z, sum[3] += p.w;
+        }
     }
-    v[0] = v[1] = v[2] = v[3] = 0.0f;
-#pragma unroll
-    for (unsigned k = 0; k < WIDE_SUMS; k++)
-        if (k < a.step) v[0] += part[k].x, v[1] += part[k].y, v[2] += part[k].z, v[3] += part[k].w;
 }
 
 // The outputs of a warp's rows, straight from the lanes that have their sums.  Where a cluster has the chains its blocks take the
-// columns in turn.
+// columns in turn, once all have left theirs.  Zeros are added in place of what there is not: no sum here is -0.
 template <class R>
 __device__ static inline void wide_finish(const wide_args &a, float4 *own, float4 *last, const wide_part &w, unsigned group,
                                           const few_lane &l)
 {
-    constexpr int NT = R::COLS / 8;
+    constexpr unsigned NT = R::COLS / 8;
     const few_args &p = a.p;
-    const unsigned row = group * R::ROWS + threadIdx.x / 32 * 16 + l.g, turn = w.rank / a.share;
+    const unsigned row = group * R::ROWS + threadIdx.x / 32 * 16 + l.g;
     float bias[2] = {0.0f, 0.0f};
     for (unsigned h = 0; h < 2; h++)
         if (p.bias && row + 8 * h < p.rows) bias[h] = p.bias[row + 8 * h];
-    if (a.split > 1) {
-        for (unsigned nt = turn; nt < NT; nt += a.split) {
-            wide_out out;
-            float v[4];
-            out.open(p, row, 8 * nt + 2 * l.t);
-            wide_gather(v, a, own + 32 * nt, R::SUMS / sizeof(float4), last + 32 * nt, w.rank % a.share);
-            out.put(p, v, bias);
-        }
-        return;
-    }
+    const unsigned begin = w.rank / a.share;
+    if (begin >= NT) ring_meet_cluster(); // it has no columns, but others wait for its sums
 #pragma unroll 1
-    for (int first = 0; first < NT; first += 4) { // old values of 32 columns are asked for at once
-        wide_out out[4];
+    for (unsigned first = begin; first < NT; first += 4 * a.split) {
+        const wide_out out(a, row, first, l.t);
+        const unsigned left = (NT - first + a.split - 1) / a.split; // eights of columns
+        float old[4][4] = {}, v[4][4] = {};
+        if (p.add) out.read(old);
+        if (a.split > 1) {
+            ring_meet_cluster();
+            if (left > 2)
+                wide_gather<8, 4>(v, a, own + 32 * first, R::SUMS / sizeof(float4), last + 32 * first, w, left);
+            else
+                wide_gather<16, 2>(v, a, own + 32 * first, R::SUMS / sizeof(float4), last + 32 * first, w, left);
+        } else
 #pragma unroll
-        for (int i = 0; i < 4; i++) out[i].open(p, row, 8 * (first + i) + 2 * l.t);
+            for (unsigned i = 0; i < 4; i++) *(float4 *)v[i] = own[32 * (first + i)];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float4 sum = own[32 * (first + i)];
-            const float v[4] = {sum.x, sum.y, sum.z, sum.w};
-            out[i].put(p, v, bias);
-        }
+        for (int i = 0; i < 16; i++) v[i / 4][i % 4] = v[i / 4][i % 4] + bias[i % 4 / 2] + old[i / 4][i % 4];
+        out.write(v);
     }
 }
 
@@ -228,74 +251,92 @@ template <int WARPS> __device__ static inline void wide_meet()
 template <int FOURS> __device__ static inline void wide_take_registers()
 {
     if constexpr (FOURS == 2)
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-    else
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    else
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
 }
-__device__ static inline void wide_give_registers()
+template <int FOURS> __device__ static inline void wide_give_registers()
 {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if constexpr (FOURS == 2)
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    else
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
 }
 
 // ---- The kernel ----
 
-// What a warp that multiplies does.  A stage's codes are asked for again one chunk after they were read, by the lanes that read them.
+// What a warp that multiplies does.
 template <class F, int NT, int FOURS> struct wide_warp {
     using R = wide_ring<F, NT, FOURS>;
-    static constexpr bool TURNS = FOURS == 2 && F::turns(NT);
     const wide_args &a;
     const wide_part &w;
     uint8_t *ring;
     unsigned full, empty;
     few_lane l;
-    wide_walk ask;
+    unsigned stage, turn; // of the next chunk; turn: how often the ring went round
+    float4 *sums;         // a lane's of the first chain
 
-    __device__ inline void ask_next(unsigned stage)
+    // Waits for a stage.
+    __device__ inline void await(unsigned stage, unsigned turn) const { ring_await(full + 8 * stage, turn); }
+    __device__ inline void give_back(unsigned stage) const
     {
-        if (ask.group < w.end) {
-            wide_ask_codes<F, R>(ring + stage * R::STAGE, a.p, ask, l);
-            ask.next(a, w);
-        }
-        copy_commit();
+        __syncwarp();
+        ring_release(empty + 8 * stage, a.share, w.rank - w.rank % a.share, l.lane);
     }
 
-    __device__ inline void fill()
+    // Where the sums of a chain lie.  Those of the last that is kept apart lie in the ring, after the only group.
+    __device__ inline float4 *sums_of(unsigned chain) const
     {
-        ask.enter(w.group, w.first);
-        for (int i = 0; i < R::STAGES - 1; i++) ask_next(i);
+        if (a.split == 1) return sums;
+        return chain + 1 == w.last ? (float4 *)ring + (sums - (float4 *)(ring + R::STAGES * R::STAGE))
+                                   : sums + (chain - w.first) * (R::SUMS / sizeof(float4));
+    }
+    __device__ inline void leave(float y[NT][4], unsigned chain) const
+    {
+        wide_leave<NT>(sums_of(chain), y, a.split > 1 || chain == w.first);
+#pragma unroll
+        for (int k = 0; k < 4 * NT; k++) y[k / 4][k % 4] = 0.0f;
+    }
+
+    // All chains of a group of rows; leaves all sums but those of the last chain.
+    __device__ inline void group(float y[NT][4])
+    {
+        unsigned chain = w.first, chunk = chain, before = stage; // the first has none before it: zeros times its own numbers
+        typename F::template wide_rest<NT> rest = {};            // of the chunk before
+        typename F::WIDE::held codes;
+        await(stage, turn);
+        codes.template read<R>(ring + stage * R::STAGE, l);
+        for (bool more = true; more;) {
+            const unsigned here = stage, ended = chunk == chain && chain > w.first;
+            if (++stage == R::STAGES) stage = 0, turn++;
+            const unsigned last = chain - ended;
+            chunk += a.step;
+            if (chunk >= a.p.chunks) chunk = ++chain;
+            more = chain < w.last;
+            const uint8_t *next = ring + stage * R::STAGE;
+            F::template wide<NT, R>(
+                y, rest, codes, ring + here * R::STAGE, ring + before * R::STAGE, next, l,
+                [&] {
+                    if (before != here) give_back(before);
+                    if (ended) leave(y, last);
+                },
+                [&] {
+                    if (more) await(stage, turn);
+                });
+            before = here;
+        }
+        F::template wide_settle_all<NT>(y, rest, ring + before * R::STAGE + R::BESIDE, l);
+        give_back(before);
     }
 
     __device__ inline void multiply()
     {
-        const unsigned warp = threadIdx.x / 32, lane = warp * NT * 32 + l.lane;
-        float4 *sums = (float4 *)(ring + R::STAGES * R::STAGE) + lane;
-        wide_walk at;
-        at.enter(w.group, w.first);
-        unsigned stage = 0, turn = 0;
-        if (threadIdx.x >= 128) wide_give_turn<TURNS>(); // the first group begins
-        while (at.group < w.end) {
-            const unsigned group = at.group, chain = at.chain;
+        for (unsigned g = w.group; g < w.end; g += w.group_step) {
             float y[NT][4] = {};
-            while (at.group == group && at.chain == chain) {
-                copy_wait<R::STAGES - 2>();
-                __syncwarp(); // lanes read what others copied
-                const uint8_t *here = ring + stage * R::STAGE;
-                ring_await(full + 8 * stage, turn);
-                F::template wide<NT, TURNS>(y, here + R::INPUT + warp * R::CODES, shared_address(here),
-                                            here + R::COLS * FM_CHUNK, l,
-                                            [&] { ask_next(stage == 0 ? R::STAGES - 1 : stage - 1); });
-                __syncwarp();
-                ring_release(empty + 8 * stage, a.share, w.rank - w.rank % a.share, l.lane);
-                at.next(a, w);
-                if (++stage == R::STAGES) stage = 0, turn++;
-            }
-            const bool apart = a.split > 1, last = apart && chain + 1 == w.last;
-            if (last) wide_meet<R::WARPS>(); // its sums lie in the ring, after the only group
-            float4 *to = last ? (float4 *)ring + lane : apart ? sums + (chain - w.first) * (R::SUMS / sizeof(float4)) : sums;
-            wide_leave<NT>(to, y, apart || chain == w.first);
-            if (at.group == group) continue;
-            if (apart) ring_meet_cluster();
-            wide_finish<R>(a, sums, to, w, group, l);
+            group(y);
+            if (a.split > 1) wide_meet<R::WARPS>();
+            leave(y, w.last - 1);
+            wide_finish<R>(a, sums, sums_of(w.last - 1), w, g, l);
         }
     }
 };
@@ -309,26 +350,29 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
     uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
     const unsigned warp = threadIdx.x / 32, full = shared_address(barriers), empty = full + 8 * R::STAGES;
     const wide_part w = wide_part_of<R>(a);
-    const few_lane l = {(int)threadIdx.x % 32, (int)threadIdx.x % 32 / 4, (int)threadIdx.x % 4};
-    wide_warp<F, NT, FOURS> me = {a, w, ring, full, empty, l, {}};
-    if (threadIdx.x == 32 * R::WARPS) ring_init(full, empty, R::STAGES, R::WARPS * a.share);
-    if (warp < R::WARPS) me.fill();
-    if (a.share > 1)
-        ring_meet_cluster_relaxed();
-    else
-        __syncthreads();
+    wide_copier<F, R> copier = {a, w, shared_address(ring), full, empty, {}, {}};
+    if (threadIdx.x == 0) ring_init(full, empty, R::STAGES, R::WARPS * a.share, 1 + 128);
+    __syncthreads();
+    if (warp >= R::WARPS) copier.begin();
+    if (a.share > 1) ring_meet_cluster_relaxed();
     fm_pdl_wait();
     fm_pdl_trigger();
     if (warp < R::WARPS) {
         wide_take_registers<FOURS>();
+        const int lane = (int)threadIdx.x % 32;
+        const few_lane l = {lane, wide_place(lane / 4), lane % 4};
+        float4 *sums = (float4 *)(ring + R::STAGES * R::STAGE) + warp * NT * 32 + l.lane;
+        wide_warp<F, NT, FOURS> me = {a, w, ring, full, empty, l, 0, 0, sums};
         me.multiply();
     } else {
-        wide_give_registers();
-        if (threadIdx.x == 32 * R::WARPS) wide_copy_input<R>(a, w, shared_address(ring), full, empty);
+        wide_give_registers<FOURS>();
+        copier.go_on();
         if (a.split > 1) ring_meet_cluster();
     }
     if (a.p.cluster > 1) ring_meet_cluster_relaxed(); // nobody leaves while others still read or copy
 }
+
+// ---- Launches ----
 
 // How many clusters of so many blocks run at once.
 template <class F, int NT, int FOURS> static unsigned wide_room(fm_stream *s, unsigned cluster)

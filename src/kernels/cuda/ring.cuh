@@ -8,11 +8,11 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
-// warps: how many empty a stage, those of all blocks that share it.
-__device__ static inline void ring_init(unsigned full, unsigned empty, int stages, unsigned warps)
+// warps: how many empty a stage, those of all blocks that share it; fillers: arrivals that it is full after.
+__device__ static inline void ring_init(unsigned full, unsigned empty, int stages, unsigned warps, unsigned fillers = 1)
 {
     for (int i = 0; i < stages; i++) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(full + 8 * i) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(fillers) : "memory");
         asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps) : "memory");
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -30,6 +30,12 @@ __device__ static inline void ring_await(unsigned barrier, unsigned turn)
 __device__ static inline void ring_expect(unsigned full, unsigned bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(bytes) : "memory");
+}
+
+// Arrives, as one of the fillers, when all is there that this thread has copied asynchronously.
+__device__ static inline void ring_arrive_copied(unsigned full)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(full) : "memory");
 }
 
 // A warp is done with a stage: its lane i tells block `first` + i of the cluster, the lanes before `share` all who copy into it.
