@@ -45,8 +45,7 @@ template <> struct f32_vector<FM_BF16> {
 template <int T, int N> __global__ __launch_bounds__(256) static void f32_kernel(const f32_args p)
 {
     using V = f32_vector<T>;
-    fm_pdl_wait();
-    fm_pdl_trigger();
+    fm_begin();
     const unsigned row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= p.rows) return;
     const uint8_t *w = p.w + row * p.w_stride;

@@ -303,8 +303,7 @@ __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_ker
     for (int i = 0; i < BEFORE; i++) ask_next(i);
     if (!F::RECORDS && normed) few_read(norm_w, from.norm_w, (ptrdiff_t)p.cols);
     if (!normed) ask_rest();
-    fm_pdl_wait();
-    fm_pdl_trigger();
+    fm_begin();
     const uint8_t *x = p.x;
     if (NT == 1 && p.x_shared) {
         if (F::RECORDS || from.x)

@@ -59,8 +59,7 @@ template <class F> __global__ __launch_bounds__(256, 2) static void whole_kernel
     float *sums = (float *)(shared + R::WARPS * R::STAGES * R::STAGE);
     const bool finishes = threadIdx.x < R::TILES * R::ROWS && row < p.rows;
     whole_ask<F>(ring, p, l);
-    fm_pdl_wait();
-    fm_pdl_trigger();
+    fm_begin();
     typename F::column x[R::CHUNKS];
 #pragma unroll
     for (int k = 0; k < R::CHUNKS; k++) x[k].read(p.x, p, min(warp + k * R::WARPS, p.chunks - 1), l);

@@ -355,8 +355,7 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
     __syncthreads();
     if (warp >= R::WARPS) copier.begin();
     if (a.share > 1) ring_meet_cluster_relaxed();
-    fm_pdl_wait();
-    fm_pdl_trigger();
+    fm_begin();
     if (warp < R::WARPS) {
         wide_take_registers<FOURS>();
         const int lane = (int)threadIdx.x % 32;

@@ -28,13 +28,6 @@ static inline void fm_queue(fm_stream *s, const char *what, void (*kernel)(P...)
     fm_queue_shared(s, what, kernel, grid, threads, 0, args...);
 }
 
-// The usual begin of a kernel.
-__device__ static inline void fm_begin()
-{
-    fm_pdl_wait();
-    fm_pdl_trigger();
-}
-
 // A hint: the line of p comes into L2.  Never a read, so that it may stand before fm_pdl_wait().
 __device__ static inline void fm_prefetch(const void *p)
 {

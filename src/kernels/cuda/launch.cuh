@@ -1,6 +1,6 @@
 // launch.cuh - launches that may begin before the kernel in front of them has ended (programmatic dependent launch).
 //
-// Such a kernel calls fm_pdl_wait() before it touches anything that others wrote, and fm_pdl_trigger() after that, never before:
+// Such a kernel calls fm_pdl_wait() before it touches anything that others wrote, and fm_pdl_trigger() after that, never before (fm_begin):
 // then the kernel two places in front has always ended, and what comes before the wait may read everything but what the kernel
 // directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The
 // exceptions are kernels that pack for quantised weights (pack.cu, fm_begin_for), which nothing but loading writes: a load ends
@@ -18,6 +18,13 @@ __device__ static inline void fm_pdl_wait()
 __device__ static inline void fm_pdl_trigger()
 {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// The usual begin of a kernel.
+__device__ static inline void fm_begin()
+{
+    fm_pdl_wait();
+    fm_pdl_trigger();
 }
 
 // early: the next kernel may come as soon as this one has; it waits for all that this one waits for.

@@ -30,8 +30,7 @@ __device__ static void put2(__nv_bfloat16 *o, float a, float b)
 // A thread takes two columns of `stride`; zeros beyond cols.
 template <class OUT, class IN> __global__ static void pack_rows_kernel(pack_args a, size_t stride)
 {
-    fm_pdl_wait();
-    fm_pdl_trigger();
+    fm_begin();
     const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, r = i / (stride / 2), c = i % (stride / 2) * 2;
     if (r >= a.n) return;
     const IN *x = a.row<IN>(r);
