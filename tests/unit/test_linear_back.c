@@ -13,7 +13,7 @@ typedef struct product {
     fm_tensor W;
     size_t n, rows, cols;
     bool add;
-    unsigned char weights[ROWS_MAX * COLS_MAX * sizeof(float)];
+    _Alignas(float) unsigned char weights[ROWS_MAX * COLS_MAX * sizeof(float)];
     float w[ROWS_MAX * COLS_MAX], x[N_MAX * (COLS_MAX + PAD)], bias[ROWS_MAX], y[N_MAX * ROWS_MAX];
     float c[N_MAX * (ROWS_MAX + PAD)];                                             /* weights of y in the loss: its gradient */
     float g_x[N_MAX * (COLS_MAX + 1)], g_w[ROWS_MAX * COLS_MAX], g_bias[ROWS_MAX]; /* said to be the others */
