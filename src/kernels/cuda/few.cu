@@ -177,10 +177,7 @@ void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a)
     const few_source from = few_pack_source(s, &p, a);
     for (size_t t = 0; t < a->n; t += columns) {
         p.n = (unsigned)(a->n - t < columns ? a->n - t : columns);
-        if (fm_cuda_few_bulk_takes(s, &p, type))
-            fm_cuda_few_bulk(s, &p);
-        else
-            fn(s, &p, &from, a->n < columns ? a->n : columns);
+        if (!fm_cuda_few_bulk(s, &p, type)) fn(s, &p, &from, a->n < columns ? a->n : columns);
         p.x += group;
         p.y += columns * p.y_stride;
     }

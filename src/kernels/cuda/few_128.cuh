@@ -11,11 +11,6 @@ template <int T> struct few_128 : few_quantised<T> {
     static constexpr bool ONE = true, WHOLE = true;
     static constexpr int SIDE = FM_X256_SIDE;
 
-    __device__ static inline void rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)
-    {
-        a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
-    }
-
     // v = what the sums of 128 columns come to, on top of those before; as they are, or from FM_MAGIC.
     template <int NT, bool MAGIC>
     __device__ static inline void scale(float v[NT][4], const int sum[NT][4], uint32_t sc0, uint32_t sc1, int g)
@@ -51,39 +46,32 @@ template <int T> struct few_128 : few_quantised<T> {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             uint32_t a[4];
-            rows_of(a, r0, r1, 2 * i + h);
+            few_rows_of(a, r0, r1, 2 * i + h);
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) mma_s8_32_add(sum[nt], a, q[nt][2 * h], q[nt][2 * h + 1]);
         }
     }
 
-    // One column, as in few_256.cuh: the instruction's eight columns are the eight blocks of the chunk, two of which a lane adds.
+    // One column (few_products): a lane's two blocks are half of one group of 128, its neighbour's the other half.
     struct column {
         uint2 own;
         float d;
         __device__ inline void read(const uint8_t *x, const few_args &p, unsigned chunk, const few_lane &l)
         {
             const uint8_t *record = x + chunk * p.x_stride;
-            own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8);
+            own = few_own_block(record, l);
             d = *(const float *)(record + p.x_tokens * FM_CHUNK + FM_X256_SUMS);
         }
     };
     __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const column &x, const few_lane &l)
     {
         few_codes<T> r[2];
-        r[0].read(stage, l);
-        r[1].read(stage + SLOT, l);
         int c[8][4];
-#pragma unroll
-        for (int b = 0; b < 8; b++) {
-            uint32_t a[4];
-            rows_of(a, r[0], r[1], b);
-            mma_s8_32(c[b], a, x.own.x, x.own.y, 0);
-        }
+        few_products<T>(c, r, stage, x.own, l);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int half = few_pick(c[0][2 * i], c[2][2 * i], c[4][2 * i], c[6][2 * i], l.t) +
-                       few_pick(c[1][2 * i + 1], c[3][2 * i + 1], c[5][2 * i + 1], c[7][2 * i + 1], l.t);
+            const int2 sums = few_own_sums<T>(c, i, l);
+            int half = sums.x + sums.y;
             half += __shfl_xor_sync(0xffffffffu, half, 1); // of the lane's 128 columns
             const int other = __shfl_xor_sync(0xffffffffu, half, 2);
             float v = few_half(r[i].sc, 0) * F.unit * (float)(l.t < 2 ? half : other);
@@ -127,7 +115,7 @@ template <int T> struct few_128 : few_quantised<T> {
                                         unsigned x, int g)
     {
 #pragma unroll
-        for (int i = 0; i < 4; i++) rows_of(a[i], r0, r1, 4 * g + i);
+        for (int i = 0; i < 4; i++) few_rows_of(a[i], r0, r1, 4 * g + i);
         wgmma_begin();
 #pragma unroll
         for (int i = 0; i < 4; i++) wgmma_bytes<NT, true>(sum, a[i], wgmma_columns(x + g * NT * 1024, i), i > 0);

@@ -82,6 +82,22 @@ template <int T> struct few_256 : few_quantised<T> {
         }
     }
 
+    // Minima as an operand's rows.
+    __device__ static inline void minima_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, const few_lane &l)
+    {
+        uint32_t m[2][2] = {};
+        minima_of(m[0], r0, l);
+        minima_of(m[1], r1, l);
+        a[0] = m[0][0], a[1] = m[1][0], a[2] = m[0][1], a[3] = m[1][1];
+    }
+
+    // What the integer sum of a super-block comes to, before the input's scale.
+    __device__ static inline float value(const scales &s, int sum, float k)
+    {
+        const float v = s.d * (float)sum;
+        return MIN ? fmaf(-s.m, k, v) : v;
+    }
+
     // acc += scale * sum of one block of 32 columns.  No sum of a super-block reaches 2^30.
     template <int NT>
     __device__ static inline void block(int acc[NT][4], const few_codes<T> &r0, const few_codes<T> &r1, const scales &s0,
@@ -97,7 +113,8 @@ template <int T> struct few_256 : few_quantised<T> {
                 if constexpr (HALVES)
                     mma_s8_16(c, r0.quad(b, h), r1.quad(b, h), q[nt][w + h]);
                 else {
-                    const uint32_t a[4] = {r0.quad(b, 0), r1.quad(b, 0), r0.quad(b, 1), r1.quad(b, 1)};
+                    uint32_t a[4];
+                    few_rows_of(a, r0, r1, b);
                     mma_s8_32(c, a, q[nt][w], q[nt][w + 1], 0);
                 }
 #pragma unroll
@@ -111,27 +128,19 @@ template <int T> struct few_256 : few_quantised<T> {
     __device__ static inline void finish(float y[NT][4], const int acc[NT][4], const few_codes<T> &r0, const few_codes<T> &r1,
                                          const scales &s0, const scales &s1, const beside<NT> &x, const few_lane &l)
     {
-        uint32_t m0[2] = {0, 0}, m1[2] = {0, 0};
-        minima_of(m0, r0, l);
-        minima_of(m1, r1, l);
+        uint32_t a[4];
+        if constexpr (MIN) minima_of(a, r0, r1, l);
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
             float k[4] = {};
-            if constexpr (MIN) {
-                const uint32_t a[4] = {m0[0], m1[0], m0[1], m1[1]};
-                mma_f16(k, a, x.sums[nt].x, x.sums[nt].y);
-            }
+            if constexpr (MIN) mma_f16(k, a, x.sums[nt].x, x.sums[nt].y);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float v = (i < 2 ? s0.d : s1.d) * (float)acc[nt][i];
-                if constexpr (MIN) v = fmaf(-(i < 2 ? s0.m : s1.m), k[i], v);
-                y[nt][i] = fmaf(v, i % 2 ? x.d[nt].y : x.d[nt].x, y[nt][i]);
-            }
+            for (int i = 0; i < 4; i++)
+                y[nt][i] = fmaf(value(i < 2 ? s0 : s1, acc[nt][i], k[i]), i % 2 ? x.d[nt].y : x.d[nt].x, y[nt][i]);
         }
     }
 
-    // One column.  The instruction's eight columns are the eight blocks of the chunk: of product b the sums of column b are wanted, which
-    // is two of them to a lane, and a lane scales the sums of two blocks instead of all.
+    // One column (few_products): a lane scales the sums of two blocks instead of all.
     static constexpr bool ONE = !HALVES, WHOLE = F.lo == 4 && F.hi == 0;
     struct column {
         uint2 own, sums; // block g; what minima are multiplied with
@@ -139,7 +148,7 @@ template <int T> struct few_256 : few_quantised<T> {
         __device__ inline void read(const uint8_t *x, const few_args &p, unsigned chunk, const few_lane &l)
         {
             const uint8_t *record = x + chunk * p.x_stride, *side = record + p.x_tokens * FM_CHUNK;
-            own = *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8);
+            own = few_own_block(record, l);
             if constexpr (MIN) sums = *(const uint2 *)(side + l.t * 8);
             d = *(const float *)(side + FM_X256_SUMS);
         }
@@ -147,26 +156,12 @@ template <int T> struct few_256 : few_quantised<T> {
     __device__ static inline void multiply_one(float y[4], const uint8_t *stage, const column &x, const few_lane &l)
     {
         few_codes<T> r[2];
-        r[0].read(stage, l);
-        r[1].read(stage + SLOT, l);
         int c[8][4];
-#pragma unroll
-        for (int b = 0; b < 8; b++) {
-            if constexpr (fm_is_paired(T)) {
-                const uint32_t a[4] = {r[0].quad_there(b, 0), r[1].quad_there(b, 0), r[0].quad_there(b, 1),
-                                       r[1].quad_there(b, 1)};
-                mma_u8_32(c[b], a, x.own.x, x.own.y);
-            } else {
-                const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
-                mma_s8_32(c[b], a, x.own.x, x.own.y, 0);
-            }
-        }
-        uint32_t m[2][2] = {};
-        minima_of(m[0], r[0], l);
-        minima_of(m[1], r[1], l);
+        few_products<T>(c, r, stage, x.own, l);
         float k[4] = {};
         if constexpr (MIN) {
-            const uint32_t a[4] = {m[0][0], m[1][0], m[0][1], m[1][1]};
+            uint32_t a[4];
+            minima_of(a, r[0], r[1], l);
             mma_f16(k, a, x.sums.x, x.sums.y);
         }
 #pragma unroll
@@ -175,10 +170,8 @@ template <int T> struct few_256 : few_quantised<T> {
             const uint32_t two = (l.t < 2 ? s.byte[0] : s.byte[1]) >> l.t % 2 * 16; // those of blocks 2 t and 2 t + 1
             const int f0 = SIGNED ? (int)(int8_t)two : (int)(two & 255),
                       f1 = SIGNED ? (int)(int8_t)(two >> 8) : (int)(two >> 8 & 255);
-            const int c0 = few_pick(c[0][2 * i], c[2][2 * i], c[4][2 * i], c[6][2 * i], l.t),
-                      c1 = few_pick(c[1][2 * i + 1], c[3][2 * i + 1], c[5][2 * i + 1], c[7][2 * i + 1], l.t);
-            float v = s.d * (float)lanes4(f0 * c0 + f1 * (fm_is_paired(T) ? c1 >> 4 : c1));
-            if constexpr (MIN) v = fmaf(-s.m, k[2 * i], v);
+            const int2 sums = few_own_sums<T>(c, i, l);
+            const float v = value(s, lanes4(f0 * sums.x + f1 * sums.y), k[2 * i]);
             y[2 * i] = fmaf(v, x.d, y[2 * i]);
         }
     }
@@ -263,15 +256,6 @@ template <int T> struct few_256 : few_quantised<T> {
         for (int nt = 0; nt < NT; nt++) wide_settle<NT>(y[nt], r, side, l, nt);
     }
 
-    // Minima as an operand's rows.
-    __device__ static inline void minima_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, const few_lane &l)
-    {
-        uint32_t m[2][2] = {};
-        minima_of(m[0], r0, l);
-        minima_of(m[1], r1, l);
-        a[0] = m[0][0], a[1] = m[1][0], a[2] = m[0][1], a[3] = m[1][1];
-    }
-
     // A batch of blocks is under way while the rows of the next are made.  `here`, `before` and `after` are stages of the ring, of which
     // settled() says that nobody needs the one before any more, and next() that the one after is there.
     template <int NT, class R, class SETTLED, class NEXT>
@@ -322,9 +306,7 @@ template <int T> struct few_256 : few_quantised<T> {
             const int nt = i / 4, j = i % 4;
             int all = sum[nt][j];
             if constexpr (HIGH) all += HIGH * high[nt][j];
-            float v = (j < 2 ? s0.d : s1.d) * (float)all;
-            if constexpr (MIN) v = fmaf(-(j < 2 ? s0.m : s1.m), k[nt][j], v);
-            rest.v[nt][j] = v;
+            rest.v[nt][j] = value(j < 2 ? s0 : s1, all, k[nt][j]);
         }
     }
 };

@@ -33,7 +33,8 @@ template <int T> struct few_32 : few_quantised<T> {
                                         int b)
     {
         const int w = b % 2 * 2;
-        const uint32_t a[4] = {r0.quad(b, 0), r1.quad(b, 0), r0.quad(b, 1), r1.quad(b, 1)};
+        uint32_t a[4];
+        few_rows_of(a, r0, r1, b);
         const float d0 = few_half(r0.sc, MIN ? 2 * b : b) * F.unit, d1 = few_half(r1.sc, MIN ? 2 * b : b) * F.unit;
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
@@ -72,7 +73,8 @@ template <int T> struct few_32 : few_quantised<T> {
         r[1].read(stage + SLOT, l);
 #pragma unroll
         for (int b = 0; b < 8; b++) {
-            const uint32_t a[4] = {r[0].quad(b, 0), r[1].quad(b, 0), r[0].quad(b, 1), r[1].quad(b, 1)};
+            uint32_t a[4];
+            few_rows_of(a, r[0], r[1], b);
             const uint4 q = x.q[b / 2];
             int c[4];
             mma_s8_32(c, a, b % 2 ? q.z : q.x, b % 2 ? q.w : q.y, FM_MAGIC);
@@ -155,7 +157,7 @@ template <int T> struct few_32 : few_quantised<T> {
     __device__ static inline void product(int c[NT][4], uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1,
                                           unsigned x, int b)
     {
-        a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
+        few_rows_of(a, r0, r1, b);
         wgmma_begin();
         wgmma_bytes<NT, true>(c, a, wgmma_columns(x + b / 4 * NT * 1024, b % 4), false);
         wgmma_commit();

@@ -485,14 +485,13 @@ launch_fn *launch_of(const fm_stream *s, const few_args *p)
 
 } // namespace
 
-bool fm_cuda_few_bulk_takes(const fm_stream *s, const few_args *p, fm_dtype type)
+bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type)
 {
     static_assert((int)NARROW_STAGES * (int)FM_BOX_COLS == (int)FM_CHUNK, "a chain of few rows has 256 columns");
-    return type == FM_BF16 && p->n >= LEAST && p->cols % FM_BOX_COLS == 0 && fm_cuda_has_boxes(p->w, p->w_stride) &&
-           fm_cuda_has_boxes(p->x, p->x_stride) && launch_of(s, p);
-}
-
-void fm_cuda_few_bulk(fm_stream *s, const few_args *p)
-{
-    launch_of(s, p)(s, p);
+    if (type != FM_BF16 || p->n < LEAST || p->cols % FM_BOX_COLS != 0 || !fm_cuda_has_boxes(p->w, p->w_stride) ||
+        !fm_cuda_has_boxes(p->x, p->x_stride))
+        return false;
+    launch_fn *const launch = launch_of(s, p);
+    if (launch) launch(s, p);
+    return launch != NULL;
 }

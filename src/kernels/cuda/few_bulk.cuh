@@ -5,8 +5,7 @@
 
 #include "kernels/cuda/few.cuh"
 
-// Whether such a product is taken; y += x W^T of one group of columns.
-bool fm_cuda_few_bulk_takes(const fm_stream *s, const few_args *p, fm_dtype type);
-void fm_cuda_few_bulk(fm_stream *s, const few_args *p);
+// y += x W^T of one group of columns; false: not such a product, nothing is done.
+bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type);
 
 #endif

@@ -58,12 +58,15 @@ template <int T> struct few_codes {
             *(uint2 *)hi = *(const uint2 *)(slot + S::HI + l.lane * 8);
         else
             hi[0] = 0;
-        const uint8_t *own = slot + S::SC + l.g * P::SC;
+        read_scales(slot + S::SC + l.g * P::SC);
+        if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.g * 4);
+    }
+    __device__ inline void read_scales(const uint8_t *own)
+    {
 #pragma unroll
         for (int i = 0; i < P::SC / 16; i++) *(uint4 *)(sc + 4 * i) = *(const uint4 *)(own + 16 * i);
         if constexpr (P::SC == 8) *(uint2 *)sc = *(const uint2 *)own;
         if constexpr (P::SC == 4) sc[0] = *(const uint32_t *)own;
-        if constexpr (P::D != 0) d = *(const uint32_t *)(slot + S::D + l.g * 4);
     }
     // Where words are paired, the quad as it lies there: unsigned, and 16 times as large for an odd block.
     __device__ inline uint32_t quad_there(int b, int h) const
@@ -88,11 +91,52 @@ __device__ static inline void few_read_bytes(uint32_t q[NT][4], const few_args &
     }
 }
 
+// Block b of two rows as an operand.
+template <int T> __device__ static inline void few_rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)
+{
+    a[0] = r0.quad(b, 0), a[1] = r1.quad(b, 0), a[2] = r0.quad(b, 1), a[3] = r1.quad(b, 1);
+}
+
+// ---- One column: the instruction's eight columns are the eight blocks of the chunk.  Of product b the sums of column b are wanted, which
+// is two of them to a lane: those of blocks 2 t and 2 t + 1. ----
+
+// What a lane multiplies of a record: its part of block g.
+__device__ static inline uint2 few_own_block(const uint8_t *record, const few_lane &l)
+{
+    return *(const uint2 *)(record + l.g / 2 * 64 + l.t * 16 + l.g % 2 * 8);
+}
+
+// The products of a stage's rows, which come to r; where words are paired those of an odd block are 16 times as large.
+template <int T>
+__device__ static inline void few_products(int c[8][4], few_codes<T> r[2], const uint8_t *stage, uint2 own, const few_lane &l)
+{
+    r[0].read(stage, l);
+    r[1].read(stage + few_slot<T>::BYTES, l);
+#pragma unroll
+    for (int b = 0; b < 8; b++)
+        if constexpr (fm_is_paired(T)) {
+            const uint32_t a[4] = {r[0].quad_there(b, 0), r[1].quad_there(b, 0), r[0].quad_there(b, 1), r[1].quad_there(b, 1)};
+            mma_u8_32(c[b], a, own.x, own.y);
+        } else {
+            uint32_t a[4];
+            few_rows_of(a, r[0], r[1], b);
+            mma_s8_32(c[b], a, own.x, own.y, 0);
+        }
+}
+
 // v[t]
 __device__ static inline int few_pick(int v0, int v1, int v2, int v3, int t)
 {
     const int low = t & 1 ? v1 : v0, high = t & 1 ? v3 : v2;
     return t & 2 ? high : low;
+}
+
+// The lane's two sums of row i.
+template <int T> __device__ static inline int2 few_own_sums(const int c[8][4], int i, const few_lane &l)
+{
+    const int even = few_pick(c[0][2 * i], c[2][2 * i], c[4][2 * i], c[6][2 * i], l.t),
+              odd = few_pick(c[1][2 * i + 1], c[3][2 * i + 1], c[5][2 * i + 1], c[7][2 * i + 1], l.t);
+    return {even, fm_is_paired(T) ? odd >> 4 : odd};
 }
 
 // A half of a word, as a float.

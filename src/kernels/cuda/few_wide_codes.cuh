@@ -87,11 +87,7 @@ template <int T> struct wide_codes {
             *(uint2 *)r.hi = *(const uint2 *)(from + row * 32 + l.t * 8);
         else
             r.hi[0] = 0;
-        const uint8_t *scales = from + ROWS * P::HI + row * SC;
-        if constexpr (P::SC == 32) *(uint4 *)(r.sc + 4) = *(const uint4 *)(scales + 16);
-        if constexpr (P::SC >= 16) *(uint4 *)r.sc = *(const uint4 *)scales;
-        if constexpr (P::SC == 8) *(uint2 *)r.sc = *(const uint2 *)scales;
-        if constexpr (P::SC == 4) r.sc[0] = *(const uint32_t *)scales;
+        r.read_scales(from + ROWS * P::HI + row * SC);
         if constexpr (P::D != 0) r.d = *(const uint32_t *)(from + ROWS * (P::HI + SC) + row * 16);
     }
 };
