@@ -293,16 +293,39 @@ fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_
     return b.packed ? (fm_packed){b.packed, out.n, out.d, b.form} : fm_op_pack_channels(c, out, W);
 }
 
-fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
+static fm_rows scanned(const fm_scan_args *a)
 {
-    const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
+    return (fm_rows){a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
+}
+
+/* With the place of its pack, where the table packs. */
+static fm_scan_args scan_with_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
+{
+    const fm_rows y = scanned(a);
     fm_scan_args b = *a;
     FM_ASSERT(y.d == W->cols);
     b.packed = !y.half && packs(c, false, channels_place(c), W, y.n) ? channels_place(c) : NULL;
     b.form = fm_xform_of(W->type);
     b.alone = b.packed && !keep;
-    fm_op_scan(c, &b);
-    return b.packed ? (fm_packed){b.packed, y.n, y.d, b.form} : fm_op_pack_channels(c, y, W);
+    return b;
+}
+
+static fm_packed pack_of_scan(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W)
+{
+    const fm_rows y = scanned(a);
+    return a->packed ? (fm_packed){a->packed, y.n, y.d, a->form} : fm_op_pack_channels(c, y, W);
+}
+
+fm_packed fm_op_dt_scan_pack(const fm_ctx *c, const fm_dt_scan *a, const fm_tensor *W)
+{
+    fm_dt_scan_args m = {.scan = scan_with_pack(c, &a->scan, W, a->keep), .x = a->x.p, .W = a->dt_proj};
+    FM_ASSERT(a->dt_proj->rows == W->cols && a->dt_proj->cols == a->x.cols);
+    if (a->keep_dt || !c->k->dt_scan || !c->k->dt_scan(&c->run, &m)) {
+        fm_op_linear_channels(c, a->dt, a->x, a->dt_proj, NULL);
+        m.scan.dt = a->dt.p, m.scan.dt_stride = a->dt.stride;
+        fm_op_scan(c, &m.scan);
+    }
+    return pack_of_scan(c, &m.scan, W);
 }
 
 bool fm_op_mix(const fm_ctx *c, const fm_mix_args *a, const fm_tensor *W, fm_packed *out)

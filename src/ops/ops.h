@@ -123,7 +123,16 @@ typedef struct fm_linear_three {
 } fm_linear_three;
 fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a);
 fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W);
-fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep);
+/* dt = x dt_proj^T, then the scan that takes it; x may be the pack of before. */
+typedef struct fm_dt_scan {
+    fm_packed x;
+    const fm_tensor *dt_proj;
+    fm_rows dt;        /* (T, d_inner) */
+    fm_scan_args scan; /* dt: not looked at */
+    bool keep_dt;      /* else dt is not written where the table does both at once (fm_kernels.dt_scan) */
+    bool keep;         /* y, as well as its pack */
+} fm_dt_scan;
+fm_packed fm_op_dt_scan_pack(const fm_ctx *c, const fm_dt_scan *a, const fm_tensor *W);
 
 /* From the convolution to the scan and its pack for W at once, where the table has that for such a step (fm_kernels.mix): then
  * true, with the pack in *out; of `a`, out_form and packed are not looked at.  False: nothing was done. */

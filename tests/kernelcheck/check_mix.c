@@ -1,4 +1,4 @@
-/* check_mix.c - the middle of a layer at once against the same device's entries one by one: the same bits. */
+/* check_mix.c - the middle of a layer at once, and its end, against the same device's entries one by one: the same bits. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -151,26 +151,21 @@ static void multiply(const fm_kernels *k, const fm_run *run, float *y, const flo
 {
     const fm_xform form = fm_xform_of(W->type);
     void *packed = room(k->pack_x_bytes(form, n, W->cols));
+    if (!fm_stream_reserve(kc_device(), fm_cuda_work_bytes(kc_device(), W, n))) abort();
     pack(k, packed, form, x, x_stride, n, W->cols);
     k->linear[W->type](run, &(fm_linear_args){.y = y, .y_stride = W->rows, .x = packed, .W = W, .n = n});
     wait();
     fm_stream_free(kc_device(), packed);
 }
 
-static void one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, fm_mix_args m)
+/* q: dt | B | C, normed; the scan's other inputs are in m. */
+static void end_one_by_one(const fm_kernels *k, const fm_run *run, fm_mix_args m, float *q, float *y)
 {
-    const size_t I = l->s.inner, n = l->s.n, q = l->x_proj.rows, widths[3] = {l->s.rank, D_STATE, D_STATE};
-    float *u = room(n * I * sizeof *u), *dt = room(n * I * sizeof *dt), *raw = room(n * q * sizeof *raw), *out = raw,
-          *y = room(n * I * sizeof *y);
-    m.conv.out = u, m.conv.out_stride = I;
-    k->conv_silu(run, &m.conv);
-    multiply(k, run, raw, u, I, m.x_proj, n);
-    if (m.norms) k->rmsnorm_three(run, out = room(n * q * sizeof *out), q, FM_X_F32, NULL, raw, q, widths, n, m.eps);
-    multiply(k, run, dt, out, q, m.dt_proj, n);
+    const size_t I = m.dt_proj->rows, n = m.conv.ragged->n_tokens;
+    float *dt = room(n * I * sizeof *dt);
+    multiply(k, run, dt, q, m.x_proj->rows, m.dt_proj, n);
     m.scan.y = y, m.scan.y_stride = I;
-    m.scan.u = u, m.scan.u_stride = I;
     m.scan.dt = dt, m.scan.dt_stride = I;
-    m.scan.B = out + l->s.rank, m.scan.C = out + l->s.rank + D_STATE, m.scan.bc_stride = q;
     k->scan(run, &m.scan);
     pack(k, m.packed, m.out_form, y, I, n, I);
     /* The pack of one token of floats is put off until somebody multiplies with it. */
@@ -178,10 +173,45 @@ static void one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, f
         float *two = room(2 * I * sizeof *two);
         fm_stream_copy(kc_device(), two, y, I * sizeof *y);
         pack(k, m.packed, m.out_form, two, I, 2, I);
+        wait();
+        fm_stream_free(kc_device(), two);
     }
     wait();
-    float *all[] = {u, dt, raw, out == raw ? NULL : out, y};
+    fm_stream_free(kc_device(), dt);
+}
+
+static bool end_at_once(const fm_kernels *k, const fm_run *run, fm_mix_args m, const float *q)
+{
+    const size_t n = m.conv.ragged->n_tokens;
+    const fm_xform form = fm_xform_of(m.dt_proj->type);
+    void *x = room(k->pack_x_bytes(form, n, m.dt_proj->cols));
+    pack(k, x, form, q, m.x_proj->rows, n, m.dt_proj->cols);
+    m.scan.packed = m.packed, m.scan.form = m.out_form, m.scan.alone = true;
+    const bool done = k->dt_scan(run, &(fm_dt_scan_args){.scan = m.scan, .x = x, .W = m.dt_proj});
+    wait();
+    fm_stream_free(kc_device(), x);
+    return done;
+}
+
+/* at_once: the end of it is; false: there is no kernel for that. */
+static bool one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, fm_mix_args m, bool at_once)
+{
+    const size_t I = l->s.inner, n = l->s.n, q = l->x_proj.rows, widths[3] = {l->s.rank, D_STATE, D_STATE};
+    float *u = room(n * I * sizeof *u), *raw = room(n * q * sizeof *raw), *out = raw, *y = room(n * I * sizeof *y);
+    bool done = true;
+    m.conv.out = u, m.conv.out_stride = I;
+    k->conv_silu(run, &m.conv);
+    multiply(k, run, raw, u, I, m.x_proj, n);
+    if (m.norms) k->rmsnorm_three(run, out = room(n * q * sizeof *out), q, FM_X_F32, NULL, raw, q, widths, n, m.eps);
+    m.scan.u = u, m.scan.u_stride = I;
+    m.scan.B = out + l->s.rank, m.scan.C = out + l->s.rank + D_STATE, m.scan.bc_stride = q;
+    if (at_once)
+        done = end_at_once(k, run, m, out);
+    else
+        end_one_by_one(k, run, m, out, y);
+    float *all[] = {u, raw, out == raw ? NULL : out, y};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
+    return done;
 }
 
 static result result_of(const fm_kernels *k, const layer *l, const float *states)
@@ -200,7 +230,21 @@ static void *host_copy(kc *t, const void *there, size_t bytes)
     return p;
 }
 
-static void check_case(kc *t, const shape *s)
+/* Two steps by `how` and one by one: what they leave. */
+typedef bool way(const fm_kernels *k, const fm_run *run, const layer *l, const fm_mix_args *m);
+
+static bool all_at_once(const fm_kernels *k, const fm_run *run, const layer *l, const fm_mix_args *m)
+{
+    (void)l;
+    return k->mix(run, m);
+}
+
+static bool with_its_end_at_once(const fm_kernels *k, const fm_run *run, const layer *l, const fm_mix_args *m)
+{
+    return one_by_one(k, run, l, *m, true);
+}
+
+static void check_case(kc *t, const shape *s, way *how)
 {
     const layer l = layer_of(t, s);
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
@@ -213,8 +257,8 @@ static void check_case(kc *t, const shape *s)
              s->n);
     for (int step = 0; step < 2; step++) {
         const fm_mix_args m = args_of(&l, &ragged, &b);
-        kc_true(t, t->k.mix(&run, &m), where);
-        one_by_one(&t->k, &run, &l, args_of(&l, &ragged, &a));
+        kc_true(t, how(&t->k, &run, &l, &m), where);
+        one_by_one(&t->k, &run, &l, args_of(&l, &ragged, &a), false);
     }
     kc_same(t, host_copy(t, a.states, floats * sizeof(float)), host_copy(t, b.states, floats * sizeof(float)),
             floats * sizeof(float), where);
@@ -227,15 +271,16 @@ static void check_case(kc *t, const shape *s)
     kc_release(t);
 }
 
-static void check_refused(kc *t, shape s)
+static void check_refused(kc *t, const shape *s, way *how)
 {
-    const layer l = layer_of(t, &s);
+    const layer l = layer_of(t, s);
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
-    const fm_ragged ragged = {.n_seq = s.n, .begin = l.begin, .n_tokens = s.n, .longest = 1};
-    result r = {room(s.n * l.state * sizeof(float)), NULL, 0};
+    const fm_ragged ragged = {.n_seq = s->n, .begin = l.begin, .n_tokens = s->n, .longest = 1};
+    result r = {room(s->n * l.state * sizeof(float)), room(t->k.pack_x_bytes(s->out, s->n, s->inner)), 0};
     const fm_mix_args m = args_of(&l, &ragged, &r);
-    kc_true(t, !t->k.mix(&run, &m), "a step that the kernel is not for");
+    kc_true(t, !how(&t->k, &run, &l, &m), "a step that the kernel is not for");
     fm_stream_free(kc_device(), r.states);
+    fm_stream_free(kc_device(), r.packed);
     free_layer(&l);
     kc_release(t);
 }
@@ -249,25 +294,32 @@ static void check(kc *t)
                  {FM_Q8_0, FM_X_Q8_32},  {FM_Q4_0, FM_X_Q8_256}, {FM_IQ4_NL, FM_X_BF16},
                  {FM_Q4_K, FM_X_Q8_256}, {FM_Q6_K, FM_X_Q8_32},  {FM_INT4_G128, FM_X_Q8_256}};
     static const size_t floats[][2] = {{8192, 256}, {256, 256}, {1536, 48}, {2048, 256}},
-                        quants[][2] = {{8192, 256}, {4096, 256}};
+                        quants[][2] = {{8192, 256}, {4096, 256}}, tokens[] = {1, 2, 3, 4, 5, 8, 11, 16};
+    const size_t n_tokens = kc_is_quick() ? 4 : FM_COUNT(tokens);
     for (size_t i = 0; i < FM_COUNT(types); i++) {
         const bool quant = fm_xform_of(types[i].type) >= FM_X_Q8_32;
         const size_t n_sizes = kc_is_quick() ? 1 : quant ? FM_COUNT(quants) : FM_COUNT(floats);
         for (size_t k = 0; k < n_sizes; k++)
-            for (size_t n = 1; n <= 2; n++) {
-                const size_t *size = quant ? quants[k] : floats[k];
+            for (size_t j = 0; j < n_tokens; j++) {
+                const size_t *size = quant ? quants[k] : floats[k], n = tokens[j];
                 const shape s = {types[i].type, types[i].out, size[0], size[1], n, (n + i + k) % 4 != 0, (n + k + i) % 5 == 0};
-                if (kc_device_options().f32)
-                    check_refused(t, s);
-                else
-                    check_case(t, &s);
+                void (*checked)(kc *, const shape *, way *) = kc_device_options().f32 ? check_refused : check_case;
+                if (n <= 2) checked(t, &s, all_at_once);
+                if (n > 8 && (s.type == FM_Q4_K || s.type == FM_Q6_K)) checked = check_refused;
+                checked(t, &s, with_its_end_at_once);
             }
     }
-    check_refused(t, (shape){FM_BF16, FM_X_BF16, 256, 48, 3, true, false});
-    check_refused(t, (shape){FM_BF16, FM_X_BF16, 128, 48, 1, true, false});
-    check_refused(t, (shape){FM_BF16, FM_X_Q8_32, 256, 48, 1, true, false});
-    check_refused(t, (shape){FM_Q8_0, FM_X_Q8_32, 768, 64, 1, true, false});
-    check_refused(t, (shape){FM_Q5_K, FM_X_Q8_256, 8192, 256, 1, true, false});
+    const shape refused[] = {{FM_BF16, FM_X_BF16, 256, 48, 3, true, false},
+                             {FM_BF16, FM_X_BF16, 128, 48, 1, true, false},
+                             {FM_BF16, FM_X_Q8_32, 256, 48, 1, true, false},
+                             {FM_Q8_0, FM_X_Q8_32, 768, 64, 1, true, false},
+                             {FM_Q5_K, FM_X_Q8_256, 8192, 256, 1, true, false}};
+    for (size_t i = 0; i < FM_COUNT(refused); i++) check_refused(t, &refused[i], all_at_once);
+    const shape end_refused[] = {{FM_BF16, FM_X_BF16, 128, 48, 17, true, false},
+                                 {FM_BF16, FM_X_BF16, 96, 48, 4, true, false},
+                                 {FM_Q8_0, FM_X_Q8_32, 128, 64, 4, true, false},
+                                 {FM_Q5_K, FM_X_Q8_256, 8192, 256, 4, true, false}};
+    for (size_t i = 0; i < FM_COUNT(end_refused); i++) check_refused(t, &end_refused[i], with_its_end_at_once);
 }
 
 const kc_op kc_op_mix = {"mix", check, NULL};

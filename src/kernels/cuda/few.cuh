@@ -376,6 +376,13 @@ static inline few_cut few_cut_of(size_t rows, unsigned chunks, unsigned group)
     return c;
 }
 
+// Warps that sum parts of a row.
+static inline unsigned few_ways(size_t rows, unsigned chunks, unsigned group)
+{
+    const few_cut cut = few_cut_of(rows, chunks, group);
+    return cut.split * cut.cluster;
+}
+
 // Tiles of 16 rows that a block has at once.
 static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
 {

@@ -35,8 +35,7 @@ static few_args product(const fm_tensor *W, size_t n)
 
 static unsigned ways(const few_args &p, const fm_tensor *W)
 {
-    const few_cut cut = few_cut_of(p.rows, p.chunks, FM_CHUNK / few_width(W->type));
-    return cut.split * cut.cluster;
+    return few_ways(p.rows, p.chunks, FM_CHUNK / few_width(W->type));
 }
 
 static void place_out(mix_args *p, const fm_mix_args *m)

@@ -70,5 +70,14 @@ __device__ static inline void ring_join_cluster()
 {
     asm volatile("barrier.cluster.wait;" ::: "memory");
 }
+// The former in two halves.
+__device__ static inline void ring_reach_cluster()
+{
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+__device__ static inline void ring_join_cluster_acquire()
+{
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
 
 #endif

@@ -310,7 +310,6 @@ static fm_packed mix_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch
     const fm_conv_args conv = conv_args(l, b, m->u, m->in); /* 4, 5 */
     const fm_packed packed_u = fm_op_conv_silu_pack(c, &conv, &l->w[X_PROJ]);
     const fm_packed packed_dt = project_dt_b_c(c, l, b, packed_u, &q, m->normed_q); /* 7, 8 */
-    fm_op_linear_channels(c, m->dt, packed_dt, &l->w[DT_PROJ], NULL);
     const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
     if (b->log) fm_op_copy(c, log_rows(b, 0, b->n_tokens).B, B);
     const fm_scan_args scan = scan_args(l, b, /* 9 - 13 */
@@ -318,15 +317,19 @@ static fm_packed mix_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch
                                                        .y_stride = m->y.stride,
                                                        .u = m->u.p,
                                                        .u_stride = m->u.stride,
-                                                       .dt = m->dt.p,
-                                                       .dt_stride = m->dt.stride,
                                                        .B = B.p,
                                                        .C = C.p,
                                                        .bc_stride = q.stride,
                                                        .z = m->z.p,
                                                        .z_stride = m->z.stride,
                                                        .kept = m->kept});
-    const fm_packed packed = fm_op_scan_pack(c, &scan, &l->w[OUT_PROJ], b->saved != NULL);
+    const fm_dt_scan both = {.x = packed_dt,
+                             .dt_proj = &l->w[DT_PROJ],
+                             .dt = m->dt,
+                             .scan = scan,
+                             .keep_dt = b->saved || b->log || b->watcher,
+                             .keep = b->saved != NULL};
+    const fm_packed packed = fm_op_dt_scan_pack(c, &both, &l->w[OUT_PROJ]);
     show_scan(c, l, b, (fm_scan_view){.dt = m->dt, .B = B, .C = C});
     return packed;
 }
