@@ -127,7 +127,7 @@ race_all() {
         ours=$(grep -E "Race reported|and (Read|Write) access" "$work/race-$op" | grep -vc nvjet_)
         say "racecheck of $op: $ours hazards of ours; $(grep SUMMARY "$work/race-$op")"
         if [ "$ours" -ne 0 ] || ! grep -q "SUMMARY.*(" "$work/race-$op" || ! grep -q passed "$work/race-$op"; then
-            fail "racecheck of $op"
+            fail "racecheck of $op: $(grep -v "^=====" "$work/race-$op" | tail -n 1)"
         fi
     done
 }

@@ -39,10 +39,8 @@ template <class F> struct dt_room {
     unsigned states, x, sums, steps, bc, out, list, all;
 
     __host__ __device__ static unsigned items(const dt_scan_args &a) { return DT_CHANNELS / 16 * a.ways; }
-    __host__ __device__ static unsigned chunks(const dt_scan_args &a)
-    {
-        return (a.dt.chunks + a.ways - 1) / a.ways;
-    } // of a way
+    // Chunks of a way, at most.
+    __host__ __device__ static unsigned chunks(const dt_scan_args &a) { return (a.dt.chunks + a.ways - 1) / a.ways; }
     // Bytes of a record of 8 tokens, or of a row: not all in the same bank.
     __host__ __device__ static unsigned x_stride(const dt_scan_args &a)
     {
