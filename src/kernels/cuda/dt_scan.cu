@@ -30,7 +30,7 @@ static dt_scan_args args_of(fm_stream *s, const fm_dt_scan_args *m)
     const fm_scan_args *g = &m->scan;
     dt_scan_args p = {};
     p.dt = product(s, m);
-    p.ways = few_ways(p.dt.rows, p.dt.chunks, FM_CHUNK / few_width(m->W->type));
+    p.ways = few_ways(p.dt, m->W->type);
     p.u = g->u, p.u_stride = g->u_stride;
     p.z = g->z, p.z_stride = g->z_stride;
     p.B = g->B, p.C = g->C, p.bc_stride = g->bc_stride;

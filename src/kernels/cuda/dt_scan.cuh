@@ -277,10 +277,7 @@ template <class F> struct dt_block {
     {
         const unsigned rank = blockIdx.x % DT_BLOCKS,
                        to = at.out + 4 * (token / DT_BLOCKS * FM_CHUNK + rank * DT_CHANNELS + channel);
-        asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.f32 [there], %2;}" ::"r"(
-                         shared_address(shared + to)),
-                     "r"(token % DT_BLOCKS), "f"(y)
-                     : "memory");
+        ring_put(shared_address(shared + to), token % DT_BLOCKS, y);
     }
     __device__ void put_records() const
     {

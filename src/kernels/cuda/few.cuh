@@ -376,13 +376,6 @@ static inline few_cut few_cut_of(size_t rows, unsigned chunks, unsigned group)
     return c;
 }
 
-// Warps that sum parts of a row.
-static inline unsigned few_ways(size_t rows, unsigned chunks, unsigned group)
-{
-    const few_cut cut = few_cut_of(rows, chunks, group);
-    return cut.split * cut.cluster;
-}
-
 // Tiles of 16 rows that a block has at once.
 static inline unsigned few_tiles(size_t rows, few_cut cut, unsigned n_sm)
 {
@@ -443,6 +436,13 @@ template <class F> static void few_of(fm_stream *s, const few_args *p, const few
 static inline unsigned few_width(fm_dtype type)
 {
     return !fm_is_float(type) ? FM_CHUNK : type == FM_F32 ? 32 : 64;
+}
+
+// Warps that sum parts of a row of such a product.
+static inline unsigned few_ways(const few_args &p, fm_dtype type)
+{
+    const few_cut cut = few_cut_of(p.rows, p.chunks, FM_CHUNK / few_width(type));
+    return cut.split * cut.cluster;
 }
 
 // The arguments of a product's first group of columns; *group: bytes of the pack from one group to the next.

@@ -325,10 +325,7 @@ __device__ void narrow_leave(const narrow_args &a, unsigned sums, const float c[
     for (int i = 0; i < NT * 4; i++) {
         const unsigned token = sum_column(i, lane),
                        at = chain * a.outs<NT>() + token / a.cluster * NARROW_ROWS + sum_row(i, lane);
-        asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.f32 [there], %2;}" ::"r"(
-                         sums + 4 * at),
-                     "r"(token % a.cluster), "f"(c[i / 4][i % 4])
-                     : "memory");
+        ring_put(sums + 4 * at, token % a.cluster, c[i / 4][i % 4]);
     }
 }
 

@@ -33,11 +33,6 @@ static few_args product(const fm_tensor *W, size_t n)
     return p;
 }
 
-static unsigned ways(const few_args &p, const fm_tensor *W)
-{
-    return few_ways(p.rows, p.chunks, FM_CHUNK / few_width(W->type));
-}
-
 static void place_out(mix_args *p, const fm_mix_args *m)
 {
     const size_t n = m->conv.ragged->n_seq;
@@ -69,7 +64,7 @@ static bool mix(const fm_run *run, const fm_mix_args *m)
     const fm_scan_args *g = &m->scan;
     mix_args p = {};
     p.x = product(m->x_proj, v->ragged->n_seq), p.dt = product(m->dt_proj, v->ragged->n_seq);
-    p.ways = ways(p.x, m->x_proj), p.dt_ways = ways(p.dt, m->dt_proj);
+    p.ways = few_ways(p.x, m->x_proj->type), p.dt_ways = few_ways(p.dt, m->dt_proj->type);
     const size_t channels = fm_is_float(m->x_proj->type) ? 4 * 64 : 2 * FM_CHUNK; // of a way
     if (p.ways * channels != v->d_inner || !place_scratch(&p, s)) return false;
     p.in = v->x, p.in_stride = v->x_stride;

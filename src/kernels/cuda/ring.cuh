@@ -70,7 +70,7 @@ __device__ static inline void ring_join_cluster()
 {
     asm volatile("barrier.cluster.wait;" ::: "memory");
 }
-// The former in two halves.
+// The first in two halves.
 __device__ static inline void ring_reach_cluster()
 {
     asm volatile("barrier.cluster.arrive.release;" ::: "memory");
@@ -78,6 +78,14 @@ __device__ static inline void ring_reach_cluster()
 __device__ static inline void ring_join_cluster_acquire()
 {
     asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// A float to the place in block `block` of the cluster that `to` is here.
+__device__ static inline void ring_put(unsigned to, unsigned block, float v)
+{
+    asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.f32 [there], %2;}" ::"r"(to),
+                 "r"(block), "f"(v)
+                 : "memory");
 }
 
 #endif
