@@ -186,7 +186,7 @@ void rmsnorm_pack(const fm_run *run, fm_xform form, void *packed, const float *x
         fm_aligned(x, x_stride) && w && fm_aligned(w, 0))
         fm_cuda_pack_later(run->stream, &a);
     else
-        fm_cuda_norm_pack(run->stream, &a, form);
+        fm_cuda_pack_now(&a, form);
 }
 
 // ---- Three runs of a row: a warp each ----
