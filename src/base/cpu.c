@@ -56,6 +56,16 @@ static unsigned amx_features(unsigned edx, unsigned xcr0)
     return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0 ? FM_CPU_AMX_INT8 : 0;
 }
 
+/* AMD's family 19h is Zen 3 and 4. */
+static unsigned stream_features(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx) return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
+    return family >= 0x19 ? FM_CPU_STREAM : 0;
+}
+
 unsigned fm_cpu_features(void)
 {
     const unsigned need = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
@@ -64,8 +74,9 @@ unsigned fm_cpu_features(void)
     const unsigned xcr0 = read_xcr0();
     if ((xcr0 & XCR0_AVX) != XCR0_AVX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0) return 0;
-    if ((xcr0 & XCR0_AVX512) != XCR0_AVX512) return FM_CPU_AVX2;
-    unsigned features = FM_CPU_AVX2 | avx512_features(b, c);
+    unsigned features = FM_CPU_AVX2 | stream_features();
+    if ((xcr0 & XCR0_AVX512) != XCR0_AVX512) return features;
+    features |= avx512_features(b, c);
     if ((features & FM_CPU_AVX512_VNNI) != 0) features |= amx_features(d, xcr0);
     return features;
 }
@@ -100,14 +111,15 @@ typedef struct cap {
     unsigned needs, allows;
 } cap;
 
+enum { AVX2 = FM_CPU_AVX2 | FM_CPU_STREAM, AVX512 = AVX2 | FM_CPU_AVX512, VNNI = AVX512 | FM_CPU_AVX512_VNNI };
+
 static const cap caps[] = {
     {"ref", 0, 0},
-    {"avx2", FM_CPU_AVX2, FM_CPU_AVX2},
-    {"avx512", FM_CPU_AVX512, FM_CPU_AVX2 | FM_CPU_AVX512},
-    {"avx512+vnni", FM_CPU_AVX512 | FM_CPU_AVX512_VNNI, FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI},
-    {"avx512+vnni+bf16", FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16,
-     FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16},
-    {"avx512+vnni+amx", FM_CPU_AMX_INT8, FM_CPU_AVX2 | FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AMX_INT8},
+    {"avx2", FM_CPU_AVX2, AVX2},
+    {"avx512", FM_CPU_AVX512, AVX512},
+    {"avx512+vnni", FM_CPU_AVX512 | FM_CPU_AVX512_VNNI, VNNI},
+    {"avx512+vnni+bf16", FM_CPU_AVX512 | FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16, VNNI | FM_CPU_AVX512_BF16},
+    {"avx512+vnni+amx", FM_CPU_AMX_INT8, VNNI | FM_CPU_AMX_INT8},
     {"neon", FM_CPU_NEON, FM_CPU_NEON},
     {"neon+dotprod", FM_CPU_NEON | FM_CPU_DOTPROD, FM_CPU_NEON | FM_CPU_DOTPROD},
 };

@@ -12,6 +12,9 @@ enum {
     FM_CPU_NEON = 1u << 4,     /* aarch64 baseline */
     FM_CPU_DOTPROD = 1u << 5,  /* aarch64 SDOT/UDOT */
     FM_CPU_AMX_INT8 = 1u << 6, /* tiles of bytes; only where VNNI is too */
+    /* No instructions but a manner: a core reads one ascending stream as fast as memory gives it, and prefetches into the second
+     * level do nothing by themselves.  AMD from Zen 3 on, measured on Zen 4 (docs/linear-kernels.md); only where AVX2 is. */
+    FM_CPU_STREAM = 1u << 7,
 };
 
 /* Features of this machine (operating system support included).  Tiles need a permission of Linux, which this asks for where

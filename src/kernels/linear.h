@@ -53,6 +53,11 @@ void fm_linear_fill_amx(fm_kernels *k);
 void fm_linear_fill_neon(fm_kernels *k);
 void fm_linear_fill_neon_dotprod(fm_kernels *k);
 
+/* After the filler of the same name, for cores that read one ascending stream best (FM_CPU_STREAM): products of one token with
+ * F32 and F16 take short rows one after the other, to the same bits. */
+void fm_linear_stream_avx2(fm_kernels *k);
+void fm_linear_stream_avx512(fm_kernels *k);
+
 /* The products of avx512_vnni for any quantised type: what the table amx does with too few tokens for tiles. */
 void fm_linear_few_avx512_vnni(const fm_run *run, const fm_linear_args *a);
 

@@ -13,6 +13,7 @@ static void test_features(void **state)
     if ((f & FM_CPU_AVX512) != 0) assert_true((f & FM_CPU_AVX2) != 0);
     if ((f & (FM_CPU_AVX512_VNNI | FM_CPU_AVX512_BF16)) != 0) assert_true((f & FM_CPU_AVX512) != 0);
     if ((f & FM_CPU_AMX_INT8) != 0) assert_true((f & FM_CPU_AVX512_VNNI) != 0);
+    if ((f & FM_CPU_STREAM) != 0) assert_true((f & FM_CPU_AVX2) != 0);
     if ((f & FM_CPU_DOTPROD) != 0) assert_true((f & FM_CPU_NEON) != 0);
     assert_false((f & FM_CPU_AVX2) != 0 && (f & FM_CPU_NEON) != 0);
 #if defined(__x86_64__)
@@ -46,6 +47,7 @@ static void test_caps(void **state)
         if ((have & bits[i]) == bits[i]) {
             assert_ok(fm_cpu_cap(&f, tables[i], &err));
             assert_true((f & bits[i]) != 0 && (f & ~have) == 0);
+            assert_int_equal(f & FM_CPU_STREAM, have & FM_CPU_STREAM);
         } else {
             assert_fails(fm_cpu_cap(&f, tables[i], &err), FM_ERR_UNSUPPORTED, err, tables[i]);
             assert_int_equal(f, 0);

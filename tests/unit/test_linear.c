@@ -29,6 +29,18 @@ static void fill_bf16(fm_kernels *k)
     fm_linear_fill_avx512_vnni(k);
     fm_linear_fill_avx512_bf16(k);
 }
+
+static void fill_avx2_stream(fm_kernels *k)
+{
+    fm_linear_fill_avx2(k);
+    fm_linear_stream_avx2(k);
+}
+
+static void fill_avx512_stream(fm_kernels *k)
+{
+    fm_linear_fill_avx512(k);
+    fm_linear_stream_avx512(k);
+}
 #endif
 
 static const table tables[] = {
@@ -39,6 +51,8 @@ static const table tables[] = {
     {"avx512+vnni", FM_CPU_AVX512_VNNI, fm_linear_fill_avx512_vnni},
     {"avx512+vnni+bf16", FM_CPU_AVX512_BF16, fill_bf16},
     {"avx512+vnni+amx", FM_CPU_AMX_INT8, fm_linear_fill_amx},
+    {"avx2, row by row", FM_CPU_AVX2, fill_avx2_stream},
+    {"avx512, row by row", FM_CPU_AVX512, fill_avx512_stream},
 #elif defined(__aarch64__)
     {"neon", FM_CPU_NEON, fm_linear_fill_neon},
     {"neon+dotprod", FM_CPU_DOTPROD, fm_linear_fill_neon_dotprod},

@@ -11,3 +11,8 @@ void fm_linear_fill_avx2(fm_kernels *k)
     linear_fill(k);
     gemv_fill(k);
 }
+
+void fm_linear_stream_avx2(fm_kernels *k)
+{
+    linear_fill_stream(k);
+}

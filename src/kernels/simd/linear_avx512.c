@@ -12,3 +12,8 @@ void fm_linear_fill_avx512(fm_kernels *k)
     linear_fill(k);
     gemv_fill(k);
 }
+
+void fm_linear_stream_avx512(fm_kernels *k)
+{
+    linear_fill_stream(k);
+}

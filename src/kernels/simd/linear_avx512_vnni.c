@@ -8,7 +8,7 @@
 static void linear_q4_k(const fm_run *run, const fm_linear_args *a)
 {
     size_t r, end;
-    if (a->n < 2 || a->n > FEW_TOKENS) {
+    if (a->n < 2 || a->n > 2 * FEW_TOKENS) {
         gemv[FM_Q4_K](run, a);
         return;
     }

@@ -1,4 +1,4 @@
-/* linear_few_vnni.h - 2 to 8 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
+/* linear_few_vnni.h - 2 to 16 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
  *
  * A 32-bit product costs as much as three of the instruction that multiplies pairs of 16 bits, and the sum of a group's products
  * almost fits 16: 32 codes of at most 15 with inputs of at most 127 make 60960.  So a sum starts at minus 8 times the input's,
@@ -97,41 +97,52 @@ FM_INLINE void block_few_q4_k(float *y, const few_block *w, const fm_x256 *x, in
     UNROLL for (int t = 0; t < T; t++) finish_few_q4_k(y + t * LANES, sum[t], &h, x + t);
 }
 
-/* Rows [r, r + rows), at most LANES, of T tokens. */
-FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, int T)
+/* Rows [r, r + rows), at most LANES, of tokens [t0, t0 + T). */
+FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, int T)
 {
     const uint8_t *row[LANES];
     float y[FEW_TOKENS * LANES] = {0};
     few_block w = {.row = row, .next = (const uint8_t *)((uintptr_t)a->W->data + (r + LANES) * a->W->stride)};
     for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     for (size_t b = 0; b < a->W->cols / FM_X_COLS; b++, w.off += 144, w.next += LANES * 144)
-        block_few_q4_k(y, &w, (const fm_x256 *)a->x + b * (size_t)T, T);
-    for (size_t t = 0; t < (size_t)T; t++) finish_rows(a, r, rows, t, y + t * LANES);
+        block_few_q4_k(y, &w, (const fm_x256 *)a->x + b * a->n + t0, T);
+    for (size_t t = 0; t < (size_t)T; t++) finish_rows(a, r, rows, t0 + t, y + t * LANES);
 }
 
-/* Rows [r, end) of 2 to 8 tokens. */
+/* The same of n tokens, 2 to FEW_TOKENS. */
 #ifdef FM_ROLLED
-static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
+static void part_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
 {
-    for (; r < end; r += LANES) rows_few_q4_k(a, r, end - r < LANES ? end - r : LANES, (int)a->n);
+    rows_few_q4_k(a, r, rows, t0, (int)n);
 }
 #else
 #define FEW_Q4_K(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #define X(T)                                                                                                                   \
-    static void few_q4_k_##T(const fm_linear_args *a, size_t r, size_t end)                                                    \
+    static void few_q4_k_##T(const fm_linear_args *a, size_t r, size_t rows, size_t t0)                                        \
     {                                                                                                                          \
-        for (; r < end; r += LANES) rows_few_q4_k(a, r, end - r < LANES ? end - r : LANES, T);                                 \
+        rows_few_q4_k(a, r, rows, t0, T);                                                                                      \
     }
 FEW_Q4_K(X)
 #undef X
 
-static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
+static void part_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
 {
 #define X(T) few_q4_k_##T,
-    static void (*const few[])(const fm_linear_args *, size_t, size_t) = {FEW_Q4_K(X)};
+    static void (*const few[])(const fm_linear_args *, size_t, size_t, size_t) = {FEW_Q4_K(X)};
 #undef X
-    few[a->n - 2](a, r, end);
+    few[n - 2](a, r, rows, t0);
 }
 #endif
+
+/* Rows [r, end) of 2 to 16 tokens, more than FEW_TOKENS in two parts: the second finds the rows in the cache. */
+static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
+{
+    const size_t first = a->n > FEW_TOKENS ? (a->n + 1) / 2 : a->n;
+    for (; r < end; r += LANES) {
+        const size_t rows = end - r < LANES ? end - r : LANES;
+        part_few_q4_k(a, r, rows, 0, first);
+        if (first < a->n) part_few_q4_k(a, r, rows, first, a->n - first);
+    }
+}
 
 #endif

@@ -147,11 +147,18 @@ FM_INLINE void pack_words(const fm_pack_args *a, word_kind kind)
 
 enum { WORDS_FAR = 6 << 10, WORDS_NEAR = 512 }; /* bytes beyond the rows that are being read, and in each of them */
 
-/* Four rows are read side by side, but fetched in the order in which they lie, into the second level, and from there row by row
+/* Rows that are read side by side are fetched in the order in which they lie, into the second level, and from there row by row
  * into the first (linear_gemv.h).  A prefetch cannot fault, so the last ones may lie beyond the weights. */
 FM_INLINE void fetch_words(uintptr_t at, size_t bytes)
 {
     UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const void *)(at + i), 0, 2);
+}
+
+/* The first line of the next page, where these bytes begin one: hardware prefetchers stop at its end. */
+FM_INLINE void fetch_page(uintptr_t at, size_t bytes)
+{
+    enum { PAGE = 4096 };
+    if (at % PAGE < bytes) __builtin_prefetch((const void *)(at + PAGE));
 }
 
 FM_INLINE void stream_tile(const fm_linear_args *a, size_t r, size_t t0, int R, int T, word_kind kind)
@@ -172,6 +179,7 @@ FM_INLINE void stream_tile(const fm_linear_args *a, size_t r, size_t t0, int R, 
             if (R > 1 && t0 == 0) fetch_words(ahead, (size_t)R * LANES * size);
             if (R > 1 && t0 == 0 && k * size % 64 == 0)
                 UNROLL for (int i = 0; i < R; i++) __builtin_prefetch((const void *)((uintptr_t)w[i] + k * size + WORDS_NEAR));
+            if (R == 1 && t0 == 0 && kind == WORD_F32) fetch_page((uintptr_t)w[0] + k * size, LANES * size);
             ahead += (size_t)R * LANES * size;
             UNROLL for (int j = 0; j < T; j++) xs[j] = fv_load(x + ((size_t)j * stride + k) * sizeof(float));
             UNROLL for (int i = 0; i < R; i++)
@@ -200,6 +208,21 @@ FM_INLINE void stream_rows(const fm_linear_args *a, size_t r, int R, word_kind k
     if (F_TOKENS > 4 && t + 4 <= a->n) stream_tile(a, r, t, R, 4, kind), t += 4;
     if (t + 2 <= a->n) stream_tile(a, r, t, R, 2, kind), t += 2;
     if (t < a->n) stream_tile(a, r, t, R, 1, kind);
+}
+
+/* One token, row after row: for cores that read a stream best (FM_CPU_STREAM), where rows are short. */
+enum { STREAM_BYTES = 6 << 10 };
+
+FM_INLINE bool streams(const fm_linear_args *a, word_kind kind)
+{
+    return a->n == 1 && row_bytes(a->W->cols, kind) <= STREAM_BYTES;
+}
+
+FM_INLINE void stream_words(const fm_run *run, const fm_linear_args *a, word_kind kind)
+{
+    size_t r, end;
+    fm_run_range(run, a->W->rows, GRANULE, &r, &end);
+    for (; r < end; r++) stream_tile(a, r, 0, 1, 1, kind);
 }
 
 /* ---- Many tokens ---- */
