@@ -4,6 +4,7 @@
 
 #include "kernels/simd/linear_float.h"
 #include "kernels/simd/linear_gemv_avx2.h"
+#include "kernels/simd/linear_stream.h"
 #include "kernels/simd/pack.h"
 
 void fm_linear_fill_avx512(fm_kernels *k)

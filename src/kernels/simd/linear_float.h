@@ -22,22 +22,6 @@ static void linear_bf16(const fm_run *run, const fm_linear_args *a)
     linear_words(run, a, WORD_BF16);
 }
 
-static void linear_f32_stream(const fm_run *run, const fm_linear_args *a)
-{
-    if (streams(a, WORD_F32))
-        stream_words(run, a, WORD_F32);
-    else
-        linear_f32(run, a);
-}
-
-static void linear_f16_stream(const fm_run *run, const fm_linear_args *a)
-{
-    if (streams(a, WORD_F16))
-        stream_words(run, a, WORD_F16);
-    else
-        linear_f16(run, a);
-}
-
 static void pack_words_f32(const fm_pack_args *a)
 {
     pack_words(a, WORD_F32);
@@ -55,12 +39,6 @@ static void linear_fill(fm_kernels *k)
     k->pack_x[FM_X_BF16] = pack_words_f32;
     k->product = product;
     k->product_floats = product_floats;
-}
-
-static void linear_fill_stream(fm_kernels *k)
-{
-    k->linear[FM_F32] = linear_f32_stream;
-    k->linear[FM_F16] = linear_f16_stream;
 }
 
 #endif
