@@ -30,14 +30,6 @@ void fm_run_range(const fm_run *run, size_t n, size_t granule, size_t *begin, si
     *end = last < granules ? last * granule : n;
 }
 
-#if defined(__x86_64__)
-static void fill_stream(fm_kernels *k, unsigned cpu_features)
-{
-    if (cpu_features & FM_CPU_AVX2) fm_linear_stream_avx2(k);
-    if (cpu_features & FM_CPU_AVX512) fm_linear_stream_avx512(k);
-}
-#endif
-
 void fm_kernels_for(fm_kernels *out, unsigned cpu_features)
 {
     *out = (fm_kernels){0};
@@ -51,7 +43,7 @@ void fm_kernels_for(fm_kernels *out, unsigned cpu_features)
         out->name = "avx512+vnni+amx";
         fm_linear_fill_amx(out);
     }
-    if (cpu_features & FM_CPU_STREAM) fill_stream(out, cpu_features);
+    if (cpu_features & FM_CPU_STREAM) (cpu_features & FM_CPU_AVX512 ? fm_linear_stream_avx512 : fm_linear_stream_avx2)(out);
 #elif defined(__aarch64__)
     if (cpu_features & FM_CPU_NEON) fm_kernels_fill_neon(out);
     if (cpu_features & FM_CPU_DOTPROD) {

@@ -225,7 +225,6 @@ static void check_all_packs(kc *t)
 /* ---- A product of rows that are to be normed, whose blocks may do that: the bits of the norm, the pack and the product ---- */
 
 typedef struct norm_product {
-    fm_dtype type;
     fm_tensor W;
     const float *x, *w;
     float *normed, *y[2];
@@ -235,7 +234,7 @@ typedef struct norm_product {
 static void check_norm_rows(kc *t, const norm_product *p, size_t n)
 {
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
-    const fm_xform form = fm_xform_of(p->type);
+    const fm_xform form = fm_xform_of(p->W.type);
     const size_t rows = p->W.rows, cols = p->W.cols;
     const float *x = p->x + n * cols;
     const char *why = NULL;
@@ -250,8 +249,8 @@ static void check_norm_rows(kc *t, const norm_product *p, size_t n)
                                       .col_end = cols,
                                       .stream = kc_device()});
     for (int i = 0; i < 2; i++)
-        t->k.linear[p->type](&run,
-                             &(fm_linear_args){.y = p->y[i], .y_stride = rows, .x = p->packed[i], .W = &p->W, .n = n});
+        t->k.linear[p->W.type](&run,
+                               &(fm_linear_args){.y = p->y[i], .y_stride = rows, .x = p->packed[i], .W = &p->W, .n = n});
     kc_true(t, fm_stream_wait(kc_device(), &why), why ? why : "a product");
     kc_same(t, p->y[0], p->y[1], n * rows * sizeof *p->y[0], "a product of rows that its blocks norm");
 }
@@ -265,8 +264,7 @@ static void check_norm_product(kc *t, fm_dtype type, size_t rows, size_t cols)
     if (!t->k.packs || !t->k.packs(&run, form, false, NULL, N, cols)) return;
     const fm_tensor raw = kc_matrix(t, type, rows, cols);
     const size_t bytes = t->k.pack_x_bytes(form, N, cols);
-    const norm_product p = {.type = type,
-                            .W = stored_matrix(t, &raw),
+    const norm_product p = {.W = stored_matrix(t, &raw),
                             .x = kc_input(t, 2 * N * cols, KC_NORMAL),
                             .w = kc_input(t, cols, KC_NORMAL),
                             .normed = kc_floats(t, N * cols),

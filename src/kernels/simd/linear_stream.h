@@ -4,6 +4,20 @@
 
 #include "kernels/simd/linear_float.h"
 
+enum { STREAM_BYTES = 6 << 10 }; /* of a row, at most: longer ones lose */
+
+FM_INLINE bool streams(const fm_linear_args *a, word_kind kind)
+{
+    return a->n == 1 && row_bytes(a->W->cols, kind) <= STREAM_BYTES;
+}
+
+FM_INLINE void stream_words(const fm_run *run, const fm_linear_args *a, word_kind kind)
+{
+    size_t r, end;
+    fm_run_range(run, a->W->rows, GRANULE, &r, &end);
+    for (; r < end; r++) stream_tile(a, r, 0, 1, 1, kind);
+}
+
 static void linear_f32_stream(const fm_run *run, const fm_linear_args *a)
 {
     if (streams(a, WORD_F32))

@@ -154,7 +154,8 @@ FM_INLINE void fetch_words(uintptr_t at, size_t bytes)
     UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const void *)(at + i), 0, 2);
 }
 
-/* The first line of the next page, where these bytes begin one: hardware prefetchers stop at its end. */
+/* The first line of the next page, where these bytes begin one: hardware prefetchers stop at its end.  F32 gained by it, F16 lost
+ * (docs/linear-kernels.md). */
 FM_INLINE void fetch_page(uintptr_t at, size_t bytes)
 {
     enum { PAGE = 4096 };
@@ -208,21 +209,6 @@ FM_INLINE void stream_rows(const fm_linear_args *a, size_t r, int R, word_kind k
     if (F_TOKENS > 4 && t + 4 <= a->n) stream_tile(a, r, t, R, 4, kind), t += 4;
     if (t + 2 <= a->n) stream_tile(a, r, t, R, 2, kind), t += 2;
     if (t < a->n) stream_tile(a, r, t, R, 1, kind);
-}
-
-/* One token, row after row: for cores that read a stream best (FM_CPU_STREAM), where rows are short. */
-enum { STREAM_BYTES = 6 << 10 };
-
-FM_INLINE bool streams(const fm_linear_args *a, word_kind kind)
-{
-    return a->n == 1 && row_bytes(a->W->cols, kind) <= STREAM_BYTES;
-}
-
-FM_INLINE void stream_words(const fm_run *run, const fm_linear_args *a, word_kind kind)
-{
-    size_t r, end;
-    fm_run_range(run, a->W->rows, GRANULE, &r, &end);
-    for (; r < end; r++) stream_tile(a, r, 0, 1, 1, kind);
 }
 
 /* ---- Many tokens ---- */
