@@ -121,6 +121,12 @@ typedef struct fm_conv_args {
     fm_xform form;          /* of that pack */
 } fm_conv_args;
 
+/* The product that makes x and z and the convolution of x (spec 2.1 steps 2 - 5), for a table that can do both at once. */
+typedef struct fm_linear_conv_args {
+    fm_linear_args product; /* W (2 d_inner, cols), neither add nor half; of y only z is written, columns d_inner and up */
+    fm_conv_args conv;      /* x: not looked at */
+} fm_linear_conv_args;
+
 /* States of a channel, at most: a held scan keeps a copy on the stack. */
 enum { FM_D_STATE_MAX = 4096 };
 
@@ -413,6 +419,8 @@ typedef struct fm_kernels {
     bool (*mix)(const fm_run *run, const fm_mix_args *a);
     /* All of fm_dt_scan_args, likewise. */
     bool (*dt_scan)(const fm_run *run, const fm_dt_scan_args *a);
+    /* All of fm_linear_conv_args, likewise.  It takes no step that mix takes. */
+    bool (*linear_conv)(const fm_run *run, const fm_linear_conv_args *a);
 } fm_kernels;
 
 /* The table for these features (base/cpu.h): reference first, then each instruction set overrides what it has. */

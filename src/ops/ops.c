@@ -293,6 +293,19 @@ fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_
     return b.packed ? (fm_packed){b.packed, out.n, out.d, b.form} : fm_op_pack_channels(c, out, W);
 }
 
+bool fm_op_linear_conv_pack(const fm_ctx *c, fm_packed x, const fm_linear_conv_args *a, const fm_tensor *W, fm_packed *out)
+{
+    const fm_tensor *V = a->product.W;
+    fm_linear_conv_args m = *a;
+    FM_ASSERT(V->rows == 2 * W->cols && a->conv.d_inner == W->cols && x.n == a->conv.ragged->n_tokens);
+    FM_ASSERT(x.cols == V->cols && x.form == fm_xform_of(V->type));
+    m.product.x = x.p, m.product.n = x.n;
+    m.conv.packed = channels_place(c), m.conv.form = fm_xform_of(W->type);
+    if (!c->k->linear_conv || !c->k->linear_conv(&c->run, &m)) return false;
+    *out = (fm_packed){m.conv.packed, x.n, W->cols, m.conv.form};
+    return true;
+}
+
 static fm_rows scanned(const fm_scan_args *a)
 {
     return (fm_rows){a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};

@@ -123,6 +123,10 @@ typedef struct fm_linear_three {
 } fm_linear_three;
 fm_packed fm_op_linear_three_pack(const fm_ctx *c, const fm_linear_three *a);
 fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_tensor *W);
+/* The product of x with `a`'s W, then the above of its first half, where the table does both at once in such a step
+ * (fm_kernels.linear_conv): then true, with the pack for W in *out.  Of `a`, the product's x and n and what conv packs are not
+ * looked at.  False: nothing was done. */
+bool fm_op_linear_conv_pack(const fm_ctx *c, fm_packed x, const fm_linear_conv_args *a, const fm_tensor *W, fm_packed *out);
 /* dt = x dt_proj^T, then the scan that takes it; x may be the pack of before. */
 typedef struct fm_dt_scan {
     fm_packed x;

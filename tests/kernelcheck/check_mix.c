@@ -1,4 +1,4 @@
-/* check_mix.c - the middle of a layer at once, and its end, against the same device's entries one by one: the same bits. */
+/* check_mix.c - a layer's middle at once, its end, and its begin, against the same device's entries one by one: the same bits. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -74,6 +74,15 @@ static fm_tensor matrix(kc *t, fm_dtype type, size_t rows, size_t cols)
     return (fm_tensor){W, type, rows, cols, stored};
 }
 
+/* Where the rows of n sequences of one token each begin. */
+static const size_t *begins_of(kc *t, size_t n)
+{
+    size_t *begin = kc_bytes(t, (n + 1) * sizeof *begin), *there = room((n + 1) * sizeof *there);
+    for (size_t i = 0; i <= n; i++) begin[i] = i;
+    fm_stream_upload(kc_device(), there, begin, (n + 1) * sizeof *begin);
+    return there;
+}
+
 static layer layer_of(kc *t, const shape *s)
 {
     const size_t I = s->inner;
@@ -86,10 +95,7 @@ static layer layer_of(kc *t, const shape *s)
     l.A = vector(t, D_STATE * I, 0.5, -2.0);
     l.skip = vector(t, I, 1.0, 0.0);
     l.xz = vector(t, s->n * 2 * I, 1.0, 0.0);
-    size_t *begin = kc_bytes(t, (s->n + 1) * sizeof *begin), *there = room((s->n + 1) * sizeof *there);
-    for (size_t i = 0; i <= s->n; i++) begin[i] = i;
-    fm_stream_upload(kc_device(), there, begin, (s->n + 1) * sizeof *begin);
-    l.begin = there;
+    l.begin = begins_of(t, s->n);
     return l;
 }
 
@@ -285,6 +291,210 @@ static void check_refused(kc *t, const shape *s, way *how)
     kc_release(t);
 }
 
+/* ---- The begin: in_proj, and the convolution of the first half of what it makes ---- */
+
+typedef struct front {
+    fm_tensor W; /* (2 d_inner, cols) */
+    float *in_bias, *taps, *bias;
+} front;
+
+/* Memory of a step: what it is given and what it leaves. */
+typedef struct begun {
+    float *xz, *u, *states, **list;
+    void *packed;
+} begun;
+
+typedef struct begin_case {
+    size_t n;
+    bool in_bias, bias, hold, listed;
+} begin_case;
+
+/* What the host has of it is released with the first case. */
+static front front_of(kc *t, fm_dtype type, size_t inner, size_t cols)
+{
+    return (front){.W = matrix(t, type, 2 * inner, cols),
+                   .in_bias = vector(t, 2 * inner, 0.2, 0.0),
+                   .taps = vector(t, D_CONV * inner, 0.5, 0.0),
+                   .bias = vector(t, inner, 0.2, 0.0)};
+}
+
+static void free_front(const front *f)
+{
+    void *all[] = {(void *)(uintptr_t)f->W.data, f->in_bias, f->taps, f->bias};
+    for (size_t i = 0; i < FM_COUNT(all); i++) fm_stream_free(kc_device(), all[i]);
+}
+
+static size_t window_floats(const front *f)
+{
+    return SPARE + (D_CONV - 1) * f->W.rows / 2;
+}
+
+/* States by their numbers, and by a list, in which the last comes first. */
+static begun begun_of(kc *t, const front *f, size_t n, const float *states)
+{
+    const size_t I = f->W.rows / 2, bytes = n * window_floats(f) * sizeof(float);
+    const begun b = {room(n * 2 * I * sizeof(float)), room(n * I * sizeof(float)), room(bytes), room(n * sizeof(float *)),
+                     room(n * I * sizeof(uint16_t))};
+    float **list = kc_bytes(t, n * sizeof *list);
+    for (size_t i = 0; i < n; i++) list[i] = b.states + (n - 1 - i) * window_floats(f);
+    fm_stream_upload(kc_device(), b.list, list, n * sizeof *list);
+    fm_stream_upload(kc_device(), b.states, states, bytes);
+    wait();
+    return b;
+}
+
+static void free_begun(const begun *b)
+{
+    void *all[] = {b->xz, b->u, b->states, b->list, b->packed};
+    for (size_t i = 0; i < FM_COUNT(all); i++) fm_stream_free(kc_device(), all[i]);
+}
+
+static fm_linear_conv_args begin_args(const front *f, const begin_case *s, const fm_ragged *r, const begun *b, const void *x)
+{
+    const size_t I = f->W.rows / 2;
+    fm_states state = {.rows = b->states, .stride = window_floats(f), .at = SPARE};
+    if (s->listed) state = (fm_states){.list = b->list, .at = SPARE};
+    return (fm_linear_conv_args){
+        .product =
+            {.y = b->xz, .y_stride = 2 * I, .x = x, .W = &f->W, .bias = s->in_bias ? f->in_bias : NULL, .n = r->n_tokens},
+        .conv = {.out = b->u,
+                 .out_stride = I,
+                 .state = state,
+                 .x = b->xz,
+                 .x_stride = 2 * I,
+                 .w = f->taps,
+                 .bias = s->bias ? f->bias : NULL,
+                 .ragged = r,
+                 .d_inner = I,
+                 .d_conv = D_CONV,
+                 .hold = s->hold,
+                 .packed = b->packed,
+                 .form = FM_X_BF16}};
+}
+
+/* Another input each time, then one step into `a` by two entries and into `b` by one. */
+static void begin_both(kc *t, const front *f, const begin_case *s, const fm_ragged *r, const begun *a, const begun *b)
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const size_t cols = f->W.cols, n = s->n;
+    float *x = vector(t, n * cols, 1.0, 0.0);
+    void *packed = room(t->k.pack_x_bytes(FM_X_BF16, n, cols));
+    pack(&t->k, packed, FM_X_BF16, x, cols, n, cols);
+    const fm_linear_conv_args two = begin_args(f, s, r, a, packed), one = begin_args(f, s, r, b, packed);
+    t->k.linear[f->W.type](&run, &two.product);
+    t->k.conv_silu(&run, &two.conv);
+    wait();
+    kc_true(t, t->k.linear_conv(&run, &one), "a step that the kernel is for");
+    wait();
+    fm_stream_free(kc_device(), x);
+    fm_stream_free(kc_device(), packed);
+}
+
+static void same_there(kc *t, const void *a, const void *b, size_t bytes, const char *where)
+{
+    kc_same(t, host_copy(t, a, bytes), host_copy(t, b, bytes), bytes, where);
+}
+
+/* Of b's rows the first half is as it was, zeros. */
+static void same_gates(kc *t, const float *a, const float *b, size_t n, size_t inner, const char *where)
+{
+    const size_t half = inner * sizeof(float);
+    const float *p = host_copy(t, a, 2 * n * half), *q = host_copy(t, b, 2 * n * half);
+    const void *zeros = memset(kc_bytes(t, half), 0, half);
+    for (size_t i = 0; i < n; i++) {
+        kc_same(t, p + (2 * i + 1) * inner, q + (2 * i + 1) * inner, half, where);
+        kc_same(t, zeros, q + 2 * i * inner, half, where);
+    }
+}
+
+static void check_begin_case(kc *t, const front *f, const begin_case *s)
+{
+    const size_t I = f->W.rows / 2, n = s->n, floats = n * window_floats(f);
+    const fm_ragged ragged = {.n_seq = n, .begin = begins_of(t, n), .n_tokens = n, .longest = 1};
+    const float *states = kc_input(t, floats, KC_NORMAL);
+    const begun a = begun_of(t, f, n, states), b = begun_of(t, f, n, states);
+    char where[96];
+    snprintf(where, sizeof where, "in_proj of %zu columns and %zu channels of %zu tokens", f->W.cols, I, n);
+    for (int step = 0; step < 2; step++) begin_both(t, f, s, &ragged, &a, &b);
+    same_gates(t, a.xz, b.xz, n, I, where);
+    same_there(t, a.u, b.u, n * I * sizeof(float), where);
+    same_there(t, a.packed, b.packed, n * I * sizeof(uint16_t), where);
+    same_there(t, a.states, b.states, floats * sizeof(float), where);
+    free_begun(&a);
+    free_begun(&b);
+    fm_stream_free(kc_device(), (void *)(uintptr_t)ragged.begin);
+    kc_release(t);
+}
+
+/* n sequences with `more` tokens in the last one beside its first; `change` makes the step another one. */
+static void check_begin_refused(kc *t, const front *f, size_t n, size_t more, void (*change)(fm_linear_conv_args *a))
+{
+    const size_t all = n + more;
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_ragged ragged = {.n_seq = n, .begin = begins_of(t, n), .n_tokens = all, .longest = 1 + more};
+    const begun b = begun_of(t, f, all, kc_input(t, all * window_floats(f), KC_NORMAL));
+    void *x = room(t->k.pack_x_bytes(fm_xform_of(f->W.type), all, f->W.cols));
+    fm_linear_conv_args a = begin_args(f, &(begin_case){.n = all}, &ragged, &b, x);
+    if (change) change(&a);
+    kc_true(t, !t->k.linear_conv(&run, &a), "a step that the kernel is not for");
+    wait();
+    free_begun(&b);
+    fm_stream_free(kc_device(), x);
+    fm_stream_free(kc_device(), (void *)(uintptr_t)ragged.begin);
+    kc_release(t);
+}
+
+static void make_half(fm_linear_conv_args *a)
+{
+    a->conv.half = true;
+}
+
+static void make_records(fm_linear_conv_args *a)
+{
+    a->conv.form = FM_X_Q8_32;
+}
+
+static void make_short(fm_linear_conv_args *a)
+{
+    a->conv.d_conv = D_CONV - 1;
+}
+
+static void check_begin_refusals(kc *t)
+{
+    const front f = front_of(t, FM_BF16, 8192, 256);
+    check_begin_refused(t, &f, 2, 0, NULL);
+    check_begin_refused(t, &f, 17, 0, NULL);
+    check_begin_refused(t, &f, 4, 1, NULL);
+    check_begin_refused(t, &f, 4, 0, make_half);
+    check_begin_refused(t, &f, 4, 0, make_records);
+    check_begin_refused(t, &f, 4, 0, make_short);
+    if (kc_device_options().f32) check_begin_refused(t, &f, 4, 0, NULL);
+    free_front(&f);
+    static const struct {
+        fm_dtype type;
+        size_t inner;
+    } others[] = {{FM_BF16, 256}, {FM_BF16, 8256}, {FM_F16, 8192}, {FM_Q8_0, 8192}};
+    for (size_t i = 0; i < FM_COUNT(others); i++) {
+        const front other = front_of(t, others[i].type, others[i].inner, 256);
+        check_begin_refused(t, &other, 4, 0, NULL);
+        free_front(&other);
+    }
+}
+
+/* The second shape is what few_bulk.cu takes of the least rows, in the third some blocks have rows twice, the last is 7B's. */
+static void check_begin(kc *t)
+{
+    static const size_t shapes[][2] = {{8192, 256}, {6400, 256}, {8704, 320}, {8192, 4096}}, tokens[] = {3, 4, 8, 9, 16};
+    check_begin_refusals(t);
+    const size_t n_shapes = kc_device_options().f32 ? 0 : kc_is_quick() ? 1 : FM_COUNT(shapes);
+    for (size_t k = 0; k < n_shapes; k++) {
+        const front f = front_of(t, FM_BF16, shapes[k][0], shapes[k][1]);
+        for (size_t i = 0; i < 2 * FM_COUNT(tokens); i++)
+            check_begin_case(t, &f, &(begin_case){tokens[i / 2], (i + k) % 3 == 0, (i + k) % 4 != 0, i % 5 == 2, i % 2 == 1});
+        free_front(&f);
+    }
+}
+
 static void check(kc *t)
 {
     static const struct {
@@ -320,6 +530,7 @@ static void check(kc *t)
                                  {FM_Q8_0, FM_X_Q8_32, 128, 64, 4, true, false},
                                  {FM_Q5_K, FM_X_Q8_256, 8192, 256, 4, true, false}};
     for (size_t i = 0; i < FM_COUNT(end_refused); i++) check_refused(t, &end_refused[i], with_its_end_at_once);
+    check_begin(t);
 }
 
 const kc_op kc_op_mix = {"mix", check, NULL};

@@ -204,7 +204,28 @@ static void linear(const fm_run *run, const fm_linear_args *a)
     fm_cuda_linear_few(s, a);
 }
 
+// One token of each of few sequences, rows of f32, and u's pack rows of bf16.
+static bool convolves(const fm_stream *s, const fm_conv_args *v)
+{
+    const fm_ragged *r = v->ragged;
+    return !s->o.f32 && r->n_tokens == r->n_seq && r->longest == 1 && r->n_seq <= FM_CUDA_FEW && !v->half && v->packed &&
+           fm_cuda_is_floats(v->form);
+}
+
+// Packs of as many columns as that takes are never put off.
+static bool linear_conv(const fm_run *run, const fm_linear_conv_args *m)
+{
+    if (!convolves(run->stream, &m->conv)) return false;
+    size_t group;
+    few_args p = fm_cuda_few_args(&m->product, &group);
+    p.n = (unsigned)m->product.n;
+    if (!fm_cuda_few_bulk_conv(run->stream, &p, m->product.W->type, &m->conv)) return false;
+    fm_cuda_pack_forget(run->stream, m->conv.packed);
+    return true;
+}
+
 extern "C" void fm_cuda_fill_few(fm_kernels *k)
 {
     for (int t = 0; t < FM_DTYPE_COUNT; t++) k->linear[t] = linear;
+    k->linear_conv = linear_conv;
 }

@@ -11,6 +11,9 @@
 //
 // Matrices of few rows, such as x_proj's, have so many chains that all chunks of one are in shared memory at once, and a cluster shares
 // the chains of a row.
+//
+// What in_proj makes of x can be convolved where it is put away, to the bits of conv.cu: whoever has a channel of a token has its
+// window.
 #include "kernels/cuda/few_bulk.cuh"
 
 #include "kernels/cuda/boxes.cuh"
@@ -20,7 +23,7 @@
 namespace
 {
 
-enum { LINE = FM_BOX_LINE, CLUSTER = 2, ROOM = 214 * 1024, LEAST = 3 /* columns */ };
+enum { LINE = FM_BOX_LINE, CLUSTER = 2, ROOM = 214 * 1024, LEAST = 3 /* columns */, TAPS = 4 /* d_conv, Mamba's own */ };
 
 // ---- Fragments ----
 
@@ -96,6 +99,16 @@ struct bulk_args {
     const float *bias;
     unsigned rows, n, chunks, stages, groups; // stages of a row; groups: rows of a cluster
     bool add;
+};
+
+// Rows below d_inner, a whole number of blocks', are x of a convolution (fm_conv_args), column t that of sequence t.
+struct conv_args : bulk_args {
+    fm_states state;
+    const float *taps, *taps_bias;
+    float *u;
+    __nv_bfloat16 *packed; // (n, d_inner) without a gap
+    size_t u_stride, d_inner;
+    bool hold;
 };
 
 // What comes in: one thread.
@@ -206,38 +219,115 @@ __device__ void put_away(float *sums, const float c[R::CHAINS][R::NT][4], unsign
     leave<R>(sums, v, tile, lane);
 }
 
-// Where a thread's outputs are: one row, every so many columns.  What they are added to is asked for before the sums are made.
-template <class R> struct outputs {
+// Where a thread's outputs are: one row, every so many columns.
+template <class R> struct own_outputs {
     static constexpr int EVERY = R::COPIES / R::ROWS;
     unsigned in, row, token; // in: the row of the block's
-    float old[R::OUTS];
 
-    __device__ outputs(const bulk_args &a, unsigned first_row)
+    __device__ explicit own_outputs(unsigned first_row)
         : in(threadIdx.x % R::ROWS), row(first_row + in), token(threadIdx.x / R::ROWS)
     {
+    }
+    __device__ bool exists(const bulk_args &a, int k) const { return row < a.rows && token + k * EVERY < a.n; }
+    __device__ float *at(const bulk_args &a, int k) const { return a.y + (token + k * EVERY) * a.y_stride + row; }
+    __device__ float bias(const bulk_args &a) const { return a.bias && row < a.rows ? a.bias[row] : 0.0f; }
+    __device__ float sum(const bulk_args &a, const float *sums, int k, float with) const
+    {
+        float v = 0.0f;
 #pragma unroll
-        for (int k = 0; k < R::OUTS; k++) old[k] = a.add && exists(a, k) ? *at(a, k) : 0.0f;
+        for (int w = 0; w < R::LEFT; w++) v += sums[(w * R::TOKENS + token + k * EVERY) * R::PITCH + in];
+        if (a.bias) v += with;
+        return v;
     }
-    __device__ bool exists(const bulk_args &a, int k) const
+};
+
+// What they are added to is asked for before the sums are made.
+template <class R> struct outputs {
+    typedef bulk_args args;
+    const own_outputs<R> own;
+    float old[R::OUTS];
+
+    __device__ outputs(const bulk_args &a, unsigned first_row) : own(first_row)
     {
-        return row < a.rows && token + k * EVERY < a.n;
-    }
-    __device__ float *at(const bulk_args &a, int k) const
-    {
-        return a.y + (token + k * EVERY) * a.y_stride + row;
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) old[k] = a.add && own.exists(a, k) ? *own.at(a, k) : 0.0f;
     }
 
     __device__ void finish(const bulk_args &a, const float *sums) const
     {
-        const float bias = a.bias && row < a.rows ? a.bias[row] : 0.0f;
+        const float bias = own.bias(a);
 #pragma unroll
         for (int k = 0; k < R::OUTS; k++) {
-            float v = 0.0f;
-#pragma unroll
-            for (int w = 0; w < R::LEFT; w++) v += sums[(w * R::TOKENS + token + k * EVERY) * R::PITCH + in];
-            if (a.bias) v += bias;
-            if (exists(a, k)) *at(a, k) = a.add ? v + old[k] : v;
+            const float v = own.sum(a, sums, k, bias);
+            if (own.exists(a, k)) *own.at(a, k) = a.add ? v + old[k] : v;
         }
+    }
+};
+
+// The outputs of a block are all of x, and go through the convolution, or of z.  Windows are asked for before the sums are made.
+template <class R> struct convolved {
+    typedef conv_args args;
+    const own_outputs<R> own;
+    float *window[R::OUTS], v[R::OUTS][TAPS - 1], w[TAPS], bias;
+
+    __device__ bool is_x(const conv_args &a) const { return own.row < a.d_inner; }
+
+    // Columns that do not exist repeat the last one and are not written.
+    __device__ convolved(const conv_args &a, unsigned first_row) : own(first_row)
+    {
+        if (!is_x(a)) return;
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) window[k] = fm_cuda_state(a.state, min(own.token + k * own.EVERY, a.n - 1)) + own.row;
+#pragma unroll
+        for (int i = 0; i < TAPS; i++) w[i] = a.taps[i * a.d_inner + own.row];
+        bias = a.taps_bias ? a.taps_bias[own.row] : 0.0f;
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++)
+#pragma unroll
+            for (int i = 0; i < TAPS - 1; i++) v[k][i] = window[k][i * a.d_inner];
+    }
+
+    __device__ void finish(const conv_args &a, const float *sums) const
+    {
+        const float in_bias = own.bias(a);
+        float y[R::OUTS];
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) y[k] = own.sum(a, sums, k, in_bias);
+        if (is_x(a))
+            put_convolved(a, y);
+        else
+            put(a, y);
+    }
+
+    __device__ void put(const conv_args &a, const float z[R::OUTS]) const
+    {
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++)
+            if (own.exists(a, k)) *own.at(a, k) = z[k];
+    }
+
+    // All are computed before the first goes out, so that none waits for another.
+    __device__ void put_convolved(const conv_args &a, const float x[R::OUTS]) const
+    {
+        float u[R::OUTS];
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++)
+            u[k] = fm_silu(
+                __fmaf_rn(w[3], x[k], __fmaf_rn(w[2], v[k][2], __fmaf_rn(w[1], v[k][1], __fmaf_rn(w[0], v[k][0], bias)))));
+#pragma unroll
+        for (int k = 0; k < R::OUTS; k++) {
+            if (!own.exists(a, k)) break;
+            a.u[(own.token + k * own.EVERY) * a.u_stride + own.row] = u[k];
+            a.packed[(own.token + k * own.EVERY) * a.d_inner + own.row] = __float2bfloat16_rn(u[k]);
+            if (!a.hold) move_window(a, k, x[k]);
+        }
+    }
+
+    __device__ void move_window(const conv_args &a, int k, float x) const
+    {
+        window[k][0] = v[k][1];
+        window[k][a.d_inner] = v[k][2];
+        window[k][2 * a.d_inner] = x;
     }
 };
 
@@ -248,7 +338,8 @@ template <class R> __device__ void meet()
 }
 
 // What the warps do that sum: every so many groups of rows.
-template <class R> __device__ void sum_groups(const bulk_args &a, uint8_t *ring, reader<R> from, unsigned of)
+template <class R, class OUT>
+__device__ void sum_groups(const typename OUT::args &a, uint8_t *ring, reader<R> from, unsigned of)
 {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, way = warp % R::WAYS, tile = warp / R::WAYS;
     const unsigned first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER;
@@ -256,7 +347,7 @@ template <class R> __device__ void sum_groups(const bulk_args &a, uint8_t *ring,
     float *sums = (float *)(ring + R::STAGES * R::STAGE);
     for (unsigned group = first; group < a.groups; group += step) {
         float c[R::CHAINS][R::NT][4];
-        const outputs<R> out(a, (group * CLUSTER + of) * R::ROWS);
+        const OUT out(a, (group * CLUSTER + of) * R::ROWS);
         multiply<R>(c, a, from, way, p);
         if (group != first) meet<R>(); // nobody overwrites what others still read
         put_away<R>(sums, c, tile, way, lane);
@@ -265,7 +356,8 @@ template <class R> __device__ void sum_groups(const bulk_args &a, uint8_t *ring,
     }
 }
 
-template <class R> __global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_kernel(const __grid_constant__ bulk_args a)
+template <class R, class OUT>
+__global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_kernel(const __grid_constant__ typename OUT::args a)
 {
     extern __shared__ uint8_t unaligned[];
     __shared__ uint64_t barriers[2 * R::STAGES];
@@ -279,7 +371,7 @@ template <class R> __global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_ker
         from.all((a.groups - blockIdx.x / CLUSTER + step - 1) / step * a.stages);
     } else if (threadIdx.x < R::COPIES) {
         fm_begin();
-        sum_groups<R>(a, ring, {ring, full, empty, 0, 0}, of);
+        sum_groups<R, OUT>(a, ring, {ring, full, empty, 0, 0}, of);
     }
     ring_meet_cluster_relaxed(); // nobody leaves while the other still tells it of stages
 }
@@ -405,29 +497,56 @@ bool map_chunks(fm_stream *s, CUtensorMap *map, const void *from, size_t stride,
     return fm_cuda_map(s, map, from, &b);
 }
 
-template <class R> static void launch_ring(fm_stream *s, const few_args *p)
+template <class R> bool fill_args(fm_stream *s, bulk_args *a, const few_args *p)
 {
-    bulk_args a = {};
-    if (!map_chunks(s, &a.weights, p->w, p->w_stride, p, p->rows, R::ROWS, R::WAYS) ||
-        !map_chunks(s, &a.tokens, p->x, p->x_stride, p, p->n, R::HALF, R::WAYS))
-        return;
-    a.y = p->y, a.y_stride = p->y_stride, a.bias = p->bias, a.add = p->add;
-    a.rows = p->rows, a.n = p->n, a.chunks = p->chunks;
-    a.stages = fm_blocks(p->chunks, R::WAYS);
-    a.groups = fm_blocks(p->rows, CLUSTER * R::ROWS);
+    a->y = p->y, a->y_stride = p->y_stride, a->bias = p->bias, a->add = p->add;
+    a->rows = p->rows, a->n = p->n, a->chunks = p->chunks;
+    a->stages = fm_blocks(p->chunks, R::WAYS);
+    a->groups = fm_blocks(p->rows, CLUSTER * R::ROWS);
+    return map_chunks(s, &a->weights, p->w, p->w_stride, p, p->rows, R::ROWS, R::WAYS) &&
+           map_chunks(s, &a->tokens, p->x, p->x_stride, p, p->n, R::HALF, R::WAYS);
+}
+
+template <class R, class OUT> static void launch_ring(fm_stream *s, const typename OUT::args &a)
+{
+    const auto kernel = bulk_kernel<R, OUT>;
     static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(bulk_kernel<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED));
+    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED));
     ready = true;
     const fm_launch l = {s, min(a.groups, (unsigned)s->n_sm / CLUSTER) * CLUSTER, R::COPIES + 32, R::SHARED, CLUSTER};
-    fm_cuda_launch(&l, "linear", bulk_kernel<R>, a);
+    fm_cuda_launch(&l, "linear", kernel, a);
+}
+
+template <class R> void launch_outputs(fm_stream *s, const few_args *p)
+{
+    bulk_args a = {};
+    if (fill_args<R>(s, &a, p)) launch_ring<R, outputs<R>>(s, a);
+}
+
+template <class R> void launch_convolved(fm_stream *s, const few_args *p, const fm_conv_args *v)
+{
+    conv_args a = {};
+    if (!fill_args<R>(s, &a, p)) return;
+    a.state = v->state, a.taps = v->w, a.taps_bias = v->bias;
+    a.u = v->out, a.u_stride = v->out_stride, a.packed = (__nv_bfloat16 *)v->packed;
+    a.d_inner = v->d_inner, a.hold = v->hold;
+    launch_ring<R, convolved<R>>(s, a);
 }
 
 template <int TILES, int WAYS, int CHAINS> void launch(fm_stream *s, const few_args *p)
 {
     if (p->n > 8)
-        launch_ring<ring_of<TILES, WAYS, CHAINS, 2>>(s, p);
+        launch_outputs<ring_of<TILES, WAYS, CHAINS, 2>>(s, p);
     else
-        launch_ring<ring_of<TILES, WAYS, CHAINS, 1>>(s, p);
+        launch_outputs<ring_of<TILES, WAYS, CHAINS, 1>>(s, p);
+}
+
+template <int TILES, int WAYS, int CHAINS> void launch_conv(fm_stream *s, const few_args *p, const fm_conv_args *v)
+{
+    if (p->n > 8)
+        launch_convolved<ring_of<TILES, WAYS, CHAINS, 2>>(s, p, v);
+    else
+        launch_convolved<ring_of<TILES, WAYS, CHAINS, 1>>(s, p, v);
 }
 
 template <int NT> static void launch_narrow(fm_stream *s, const few_args *p, few_cut cut)
@@ -458,26 +577,31 @@ void narrow(fm_stream *s, const few_args *p)
         launch_narrow<1>(s, p, narrow_cut(p));
 }
 
-// By how a product is cut, those of many rows to a block first.
-typedef void launch_fn(fm_stream *s, const few_args *p);
-const struct {
+// By how a product is cut, those of many rows to a block first.  Convolved is what in_proj of the 7B model is cut like.
+const struct tile {
     unsigned split, rows;
-    launch_fn *launch;
-} tiles[] = {{1, 128, launch<8, 1, 1>},
-             {2, 128, launch<8, 1, 2>},
-             {4, 128, launch<8, 1, 4>},
-             {8, 64, launch<4, 2, 4>},
-             {8, 32, launch<2, 4, 2>}};
+    void (*launch)(fm_stream *s, const few_args *p);
+    void (*convolve)(fm_stream *s, const few_args *p, const fm_conv_args *v); // NULL: there is none
+} tiles[] = {{1, 128, launch<8, 1, 1>, NULL},
+             {2, 128, launch<8, 1, 2>, NULL},
+             {4, 128, launch<8, 1, 4>, launch_conv<8, 1, 4>},
+             {8, 64, launch<4, 2, 4>, NULL},
+             {8, 32, launch<2, 4, 2>, NULL}};
 
 // NULL: none fills three quarters of the card.
-launch_fn *launch_of(const fm_stream *s, const few_args *p)
+const tile *tile_of(const fm_stream *s, const few_args *p)
 {
     const few_cut cut = few_cut_of(p->rows, p->chunks, NARROW_STAGES);
-    if (narrow_cut(p).split) return narrow;
     for (size_t i = 0; i < sizeof tiles / sizeof *tiles && cut.cluster == 1; i++)
         if (tiles[i].split == cut.split && (size_t)p->rows * 4 >= (size_t)tiles[i].rows * 3 * (unsigned)s->n_sm)
-            return tiles[i].launch;
+            return &tiles[i];
     return NULL;
+}
+
+bool takes(const few_args *p, fm_dtype type)
+{
+    return type == FM_BF16 && p->n >= LEAST && p->cols % FM_BOX_COLS == 0 && fm_cuda_has_boxes(p->w, p->w_stride) &&
+           fm_cuda_has_boxes(p->x, p->x_stride);
 }
 
 } // namespace
@@ -485,10 +609,20 @@ launch_fn *launch_of(const fm_stream *s, const few_args *p)
 bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type)
 {
     static_assert((int)NARROW_STAGES * (int)FM_BOX_COLS == (int)FM_CHUNK, "a chain of few rows has 256 columns");
-    if (type != FM_BF16 || p->n < LEAST || p->cols % FM_BOX_COLS != 0 || !fm_cuda_has_boxes(p->w, p->w_stride) ||
-        !fm_cuda_has_boxes(p->x, p->x_stride))
-        return false;
-    launch_fn *const launch = launch_of(s, p);
-    if (launch) launch(s, p);
-    return launch != NULL;
+    if (!takes(p, type)) return false;
+    const bool few_rows = narrow_cut(p).split != 0;
+    const tile *t = few_rows ? NULL : tile_of(s, p);
+    if (few_rows)
+        narrow(s, p);
+    else if (t)
+        t->launch(s, p);
+    return few_rows || t;
+}
+
+bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const fm_conv_args *v)
+{
+    const tile *t = takes(p, type) ? tile_of(s, p) : NULL;
+    if (!t || !t->convolve || v->d_conv != TAPS || v->d_inner % t->rows != 0) return false;
+    t->convolve(s, p, v);
+    return true;
 }

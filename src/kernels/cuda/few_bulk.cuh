@@ -7,5 +7,8 @@
 
 // y += x W^T of one group of columns; false: not such a product, nothing is done.
 bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type);
+// The same and, of its first v->d_inner rows, the convolution (fm_linear_conv_args): one token of each sequence, u and its pack as
+// rows.  Nothing is added.
+bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const fm_conv_args *v);
 
 #endif

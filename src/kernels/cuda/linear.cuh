@@ -48,7 +48,7 @@ void fm_cuda_pack_after(fm_stream *s, void *pack, fm_xform form, const float *x,
 // y = x W^T (+ bias) (+ y) of packed inputs; the table's linear[type] takes one or the other.
 void fm_cuda_linear_few(fm_stream *s, const fm_linear_args *a);
 void fm_cuda_linear_many(fm_stream *s, const fm_linear_args *a);
-extern "C" void fm_cuda_fill_few(fm_kernels *k);  // linear
+extern "C" void fm_cuda_fill_few(fm_kernels *k);  // linear, linear_conv
 extern "C" void fm_cuda_fill_many(fm_kernels *k); // has_three, linear_three
 
 // Products of up to 64 rows that fm_gemm describes (blas.cuh), to the bits of fm_cuda_gemm; fresh: the kernel in front wrote the weights.

@@ -301,14 +301,18 @@ typedef struct middle {
     float *normed_q, *kept;
 } middle;
 
-/* Steps 4 to 13, the input of step 14. */
-static fm_packed mix_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m)
+/* Whether anybody looks at rows between the steps. */
+static bool is_looked_at(const fm_batch *b)
+{
+    return b->saved || b->log || b->watcher;
+}
+
+/* Steps 7 to 13, the input of step 14. */
+static fm_packed select_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m, fm_packed packed_u)
 {
     const fm_config *cfg = b->config;
     const size_t rank = cfg->dt_rank;
     fm_rows q = m->q;
-    const fm_conv_args conv = conv_args(l, b, m->u, m->in); /* 4, 5 */
-    const fm_packed packed_u = fm_op_conv_silu_pack(c, &conv, &l->w[X_PROJ]);
     const fm_packed packed_dt = project_dt_b_c(c, l, b, packed_u, &q, m->normed_q); /* 7, 8 */
     const fm_rows B = fm_rows_cols(q, rank, cfg->d_state), C = fm_rows_cols(q, rank + cfg->d_state, cfg->d_state);
     if (b->log) fm_op_copy(c, log_rows(b, 0, b->n_tokens).B, B);
@@ -327,14 +331,14 @@ static fm_packed mix_in_steps(const fm_ctx *c, const fm_layer *l, const fm_batch
                              .dt_proj = &l->w[DT_PROJ],
                              .dt = m->dt,
                              .scan = scan,
-                             .keep_dt = b->saved || b->log || b->watcher,
+                             .keep_dt = is_looked_at(b),
                              .keep = b->saved != NULL};
     const fm_packed packed = fm_op_dt_scan_pack(c, &both, &l->w[OUT_PROJ]);
     show_scan(c, l, b, (fm_scan_view){.dt = m->dt, .B = B, .C = C});
     return packed;
 }
 
-/* The same at once, where there is a kernel for it and nobody wants what lies between. */
+/* Steps 4 to 13, at once where there is a kernel for it and nobody wants what lies between. */
 static fm_packed mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m)
 {
     const fm_mix_args a = {.conv = conv_args(l, b, m->u, m->in),
@@ -344,8 +348,20 @@ static fm_packed mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, cons
                            .norms = b->config->mixer_norms,
                            .eps = b->config->mixer_rms_eps};
     fm_packed y;
-    if (!b->saved && !b->log && !b->watcher && fm_op_mix(c, &a, &l->w[OUT_PROJ], &y)) return y;
-    return mix_in_steps(c, l, b, m);
+    if (!is_looked_at(b) && fm_op_mix(c, &a, &l->w[OUT_PROJ], &y)) return y;
+    return select_in_steps(c, l, b, m, fm_op_conv_silu_pack(c, &a.conv, &l->w[X_PROJ]));
+}
+
+/* Steps 2 to 13, of which 2 to 5 at once on the same terms. */
+static fm_packed project_and_mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_packed n, const middle *m)
+{
+    const fm_linear_conv_args a = {
+        .product = {.y = m->in.p, .y_stride = m->in.stride, .W = &l->w[IN_PROJ], .bias = l->w[IN_BIAS].data},
+        .conv = conv_args(l, b, m->u, m->in)};
+    fm_packed u;
+    if (!is_looked_at(b) && fm_op_linear_conv_pack(c, n, &a, &l->w[X_PROJ], &u)) return select_in_steps(c, l, b, m, u);
+    project_in(c, l, b->config->d_inner, n, (fm_rows[2]){m->in, m->z}); /* 2 */
+    return mix(c, l, b, m);
 }
 
 static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena, fm_rows x)
@@ -366,8 +382,8 @@ static void forward(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_ar
                       .y = between(b, b->saved ? save_states(c, l, b, &v) : s.u, inner),
                       .normed_q = s.normed_q,
                       .kept = v.kept};
-    project_in(c, l, inner, norm_in(c, l, b, x, n), (fm_rows[2]){m.in, m.z}); /* 1, 2 */
-    add_out(c, l, b, x, mix(c, l, b, &m), v.out);                             /* 4 - 14 */
+    const fm_packed y = project_and_mix(c, l, b, norm_in(c, l, b, x, n), &m); /* 1 - 13 */
+    add_out(c, l, b, x, y, v.out);                                            /* 14 */
 }
 
 static void replay(const fm_ctx *c, const fm_layer *l, const fm_batch *b, fm_arena arena)
