@@ -5,15 +5,18 @@
 #include "kernels/simd/linear_few_vnni.h"
 #include "kernels/simd/linear_gemv_vnni.h"
 
+/* Parts of few tokens that are faster than panels. */
+enum { Q4_K_PARTS = 3 };
+
 static void linear_q4_k(const fm_run *run, const fm_linear_args *a)
 {
     size_t r, end;
-    if (a->n < 2 || a->n > 2 * FEW_TOKENS) {
+    if (a->n < 2 || a->n > Q4_K_PARTS * FEW_TOKENS) {
         gemv[FM_Q4_K](run, a);
         return;
     }
     fm_run_range(run, a->W->rows, GRANULE, &r, &end);
-    few_q4_k(a, r, end);
+    few_parts(a, r, end, part_few_q4_k);
 }
 
 void fm_linear_fill_avx512_vnni(fm_kernels *k)

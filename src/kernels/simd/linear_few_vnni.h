@@ -1,4 +1,4 @@
-/* linear_few_vnni.h - 2 to 16 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
+/* linear_few_vnni.h - 2 to 24 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
  *
  * A 32-bit product costs as much as three of the instruction that multiplies pairs of 16 bits, and the sum of a group's products
  * almost fits 16: 32 codes of at most 15 with inputs of at most 127 make 60960.  So a sum starts at minus 8 times the input's,
@@ -133,16 +133,5 @@ static void part_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t
     few[n - 2](a, r, rows, t0);
 }
 #endif
-
-/* Rows [r, end) of 2 to 16 tokens, more than FEW_TOKENS in two parts: the second finds the rows in the cache. */
-static void few_q4_k(const fm_linear_args *a, size_t r, size_t end)
-{
-    const size_t first = a->n > FEW_TOKENS ? (a->n + 1) / 2 : a->n;
-    for (; r < end; r += LANES) {
-        const size_t rows = end - r < LANES ? end - r : LANES;
-        part_few_q4_k(a, r, rows, 0, first);
-        if (first < a->n) part_few_q4_k(a, r, rows, first, a->n - first);
-    }
-}
 
 #endif

@@ -1,8 +1,9 @@
 /* linear_quant.h - products with quantised weights, once for all instruction sets (after the set's linear_vec_<isa>.h).
  *
  * A panel of LANES rows by 256 columns is unpacked to bytes on the stack and multiplied with every token of a group, P panels by
- * T tokens of sums in registers.  For up to FEW_TOKENS tokens the codes of one panel go straight into the products instead.  One
- * lane is one row, and its float sums run over the blocks in order: the order of the reference, whatever P and T are. */
+ * T tokens of sums in registers.  For up to FEW_TOKENS tokens the codes of one panel go straight into the products instead, and
+ * with types of FEW_TWICE they do so twice for up to twice as many.  One lane is one row, and its float sums run over the blocks
+ * in order: the order of the reference, whatever P and T are. */
 #ifndef FM_KERNELS_SIMD_LINEAR_QUANT_H
 #define FM_KERNELS_SIMD_LINEAR_QUANT_H
 
@@ -217,6 +218,7 @@ typedef struct few_block {
     row_list row;
     size_t off, blocks;
     const uint8_t *next;
+    size_t stride; /* records of x from a token's block to its next */
 } few_block;
 
 /* Adds 256 columns to the sums of T tokens, y[t][LANES], of which n are there: all, or all but the last, which then repeats the
@@ -306,7 +308,7 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
     {                                                                                                                          \
         for (size_t c = 0; c < cols; c += FM_X_COLS, w.off += (bytes), w.next += LANES * (bytes)) {                            \
             w.blocks = cols - c < FM_X_COLS ? (cols - c) / 32 : 8;                                                             \
-            name##_block(y, w, (const record *)x + c / FM_X_COLS * n, n);                                                      \
+            name##_block(y, w, (const record *)x + c / FM_X_COLS * w.stride, n);                                               \
         }                                                                                                                      \
     }
 
@@ -463,27 +465,46 @@ static void rows_quant(const fm_linear_args *a, size_t r, size_t rows, size_t t0
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * PANELS * LANES);
 }
 
-/* Rows [r, r + rows), at most LANES, of at most FEW_TOKENS tokens; tokens beyond the last repeat it. */
-static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t f)
+/* Rows [r, r + rows), at most LANES, of tokens [t0, t0 + n), at most FEW_TOKENS; tokens beyond the last repeat it. */
+static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
 {
     const quant_kind *kind = &quant_kinds[a->W->type];
-    const size_t n = few_tokens[f];
-    const uint8_t *row[LANES];
+    const uint8_t *row[LANES], *x = (const uint8_t *)a->x + t0 * kind->record;
     float y[FEW_TOKENS * LANES];
+    size_t f = 0;
+    while (few_tokens[f] < n) f++;
     for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     const uint8_t *next = (const uint8_t *)((uintptr_t)a->W->data + (r + LANES) * a->W->stride);
-    memset(y, 0, n * LANES * sizeof *y);
-    kind->few[f](y, (few_block){.row = row, .next = next}, a->x, a->n, a->W->cols);
-    for (size_t t = 0; t < a->n; t++) finish_rows(a, r, rows, t, y + t * LANES);
+    memset(y, 0, few_tokens[f] * LANES * sizeof *y);
+    kind->few[f](y, (few_block){.row = row, .next = next, .stride = a->n}, x, n, a->W->cols);
+    for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * LANES);
+}
+
+FM_INLINE bool are_few(const fm_linear_args *a)
+{
+    return a->n <= FEW_TOKENS || (a->n <= 2 * FEW_TOKENS && FEW_TWICE >> a->W->type & 1);
+}
+
+/* Rows [r, end), LANES at a time and the tokens in parts of at most FEW_TOKENS: the second finds the rows in the cache. */
+typedef void few_part_fn(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n);
+FM_INLINE void few_parts(const fm_linear_args *a, size_t r, size_t end, few_part_fn *part)
+{
+    const size_t parts = (a->n + FEW_TOKENS - 1) / FEW_TOKENS;
+    for (; r < end; r += LANES) {
+        const size_t rows = end - r < LANES ? end - r : LANES;
+        for (size_t i = 0, t0 = 0, t1; i < parts; i++, t0 = t1) {
+            t1 = a->n * (i + 1) / parts;
+            part(a, r, rows, t0, t1 - t0);
+        }
+    }
 }
 
 static void linear_quant(const fm_run *run, const fm_linear_args *a)
 {
-    size_t begin, end, f = 0;
+    size_t begin, end;
     fm_run_range(run, a->W->rows, GRANULE, &begin, &end);
-    if (a->n <= FEW_TOKENS && a->n > 0) {
-        while (few_tokens[f] < a->n) f++;
-        for (size_t r = begin; r < end; r += LANES) rows_few(a, r, end - r < LANES ? end - r : LANES, f);
+    if (are_few(a)) {
+        few_parts(a, begin, end, rows_few);
         return;
     }
     for (size_t r = begin; r < end; r += PANELS * LANES) {
