@@ -5,13 +5,10 @@
 #include "kernels/simd/linear_few_vnni.h"
 #include "kernels/simd/linear_gemv_vnni.h"
 
-/* Parts of few tokens that are faster than panels. */
-enum { Q4_K_PARTS = 3 };
-
 static void linear_q4_k(const fm_run *run, const fm_linear_args *a)
 {
     size_t r, end;
-    if (a->n < 2 || a->n > Q4_K_PARTS * FEW_TOKENS) {
+    if (a->n < 2 || !are_few(a)) {
         gemv[FM_Q4_K](run, a);
         return;
     }

@@ -1,4 +1,4 @@
-/* linear_few_vnni.h - 2 to 24 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
+/* linear_few_vnni.h - 2 to 16 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
  *
  * A 32-bit product costs as much as three of the instruction that multiplies pairs of 16 bits, and the sum of a group's products
  * almost fits 16: 32 codes of at most 15 with inputs of at most 127 make 60960.  So a sum starts at minus 8 times the input's,

@@ -437,13 +437,27 @@ static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
 #undef X
 };
 
-/* A panel reads a little of each of its rows at a time, which hardware prefetchers do not follow: asks for piece `b` of the rows
- * that come after these.  A prefetch cannot fault, so the last piece may lie beyond the weights. */
-FM_INLINE void prefetch_next(const fm_tensor *W, size_t r, size_t b, size_t block_bytes)
+/* A panel reads a little of each of its rows at a time, which hardware prefetchers do not follow: asks for `bytes` bytes of rows
+ * [first, end) of these, `off` bytes into them.  A prefetch cannot fault, so they may lie beyond the weights. */
+static void fetch_rows(row_list row, size_t first, size_t end, size_t off, size_t bytes)
 {
-    const size_t piece = PANELS * LANES * block_bytes;
-    const uintptr_t next = (uintptr_t)W->data + (r + PANELS * LANES) * W->stride + b * piece;
-    for (size_t i = 0; i < piece; i += 64) __builtin_prefetch((const void *)(next + i), 0, 1);
+    for (size_t i = first; i < end; i++) {
+        const uintptr_t at = (uintptr_t)row[i] + off, last = at + bytes - 1;
+        for (uintptr_t line = at; line / 64 <= last / 64; line += 64) __builtin_prefetch((const void *)line, 0, 3);
+    }
+}
+
+/* 256 columns of a panel times n tokens, whose records begin at x; meanwhile, a few rows at a time, asks for what lies `next`
+ * bytes into the rows. */
+static void add_panel(float *y, const panel *w, const uint8_t *x, size_t n, size_t blocks, const quant_kind *kind, row_list row,
+                      size_t next)
+{
+    enum { ROWS = PANELS * LANES, PIECES = 16 };
+    const size_t piece = fm_round_up((n + PIECES - 1) / PIECES, TOKENS), share = (ROWS * piece + n - 1) / n;
+    for (size_t t = 0, r = 0; t < n; t += piece, r += share) {
+        fetch_rows(row, r, r + share < ROWS ? r + share : ROWS, next, kind->bytes);
+        kind->add(y + t * ROWS, w, x + t * kind->record, n - t < piece ? n - t : piece, (int)blocks);
+    }
 }
 
 /* Rows [r, r + rows), at most PANELS * LANES, of tokens [t0, t0 + n).  Lanes beyond the last row repeat it. */
@@ -451,16 +465,16 @@ static void rows_quant(const fm_linear_args *a, size_t r, size_t rows, size_t t0
 {
     const quant_kind *kind = &quant_kinds[a->W->type];
     const uint8_t *row[PANELS * LANES], *x = (const uint8_t *)a->x + t0 * kind->record;
-    const size_t cols = a->W->cols;
+    const size_t cols = a->W->cols, n_blocks = (cols + FM_X_COLS - 1) / FM_X_COLS;
     panel w[PANELS];
     float y[TOKEN_GROUP * PANELS * LANES];
     for (size_t i = 0; i < PANELS * LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     memset(y, 0, n * PANELS * LANES * sizeof *y);
-    for (size_t b = 0; b * FM_X_COLS < cols; b++) {
+    for (size_t b = 0; b < n_blocks; b++) {
         const size_t left = (cols - b * FM_X_COLS) / 32, blocks = left < 8 ? left : 8;
-        prefetch_next(a->W, r, b, kind->bytes);
+        const size_t next = b + 1 < n_blocks ? (b + 1) * kind->bytes : PANELS * LANES * a->W->stride;
         for (size_t p = 0; p < PANELS; p++) kind->unpack(w + p, row + p * LANES, b * kind->bytes, blocks);
-        kind->add(y, w, x + b * a->n * kind->record, n, (int)blocks);
+        add_panel(y, w, x + b * a->n * kind->record, n, blocks, kind, row, next);
     }
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * PANELS * LANES);
 }

@@ -84,8 +84,8 @@ enum { DOT_CHAIN = 1, FULL_OFFSET = 128 };
 
 /* Types of which 9 to 16 tokens are faster in two parts of few than by panels (linear_quant.h). */
 #define FEW_TWICE                                                                                                              \
-    (1u << FM_Q8_0 | 1u << FM_Q4_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_NL | 1u << FM_Q2_K | 1u << FM_Q3_K | 1u << FM_Q6_K |         \
-     1u << FM_IQ4_XS)
+    (1u << FM_Q8_0 | 1u << FM_Q4_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_NL | 1u << FM_Q2_K | 1u << FM_Q3_K | 1u << FM_Q4_K |         \
+     1u << FM_Q6_K | 1u << FM_IQ4_XS)
 
 FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
 {
