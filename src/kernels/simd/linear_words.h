@@ -229,6 +229,23 @@ FM_INLINE void load_piece(iv out[4], const uint8_t *const *row, size_t off, size
     iv_load_rows(out, copies, 0);
 }
 
+/* A line of LANES rows, side by side: rows that lie a power of two apart fall on the same few places of the first cache, where a
+ * line that is read in pieces would be gone before the next. */
+typedef struct row_lines {
+    uint8_t of[LANES][64];
+} row_lines;
+
+/* Of which `left` bytes exist; zeros beyond. */
+FM_INLINE void copy_lines(row_lines *to, const uint8_t *const *row, size_t off, size_t left)
+{
+    if (left >= 64) {
+        UNROLL for (size_t i = 0; i < LANES; i++) memcpy(to->of[i], row[i] + off, 64);
+        return;
+    }
+    memset(to, 0, sizeof *to);
+    for (size_t i = 0; i < LANES; i++) memcpy(to->of[i], row[i] + off, left);
+}
+
 /* The (second) word of one column of LANES rows. */
 FM_INLINE fv widen(iv v, bool second, word_kind kind)
 {
@@ -237,32 +254,64 @@ FM_INLINE fv widen(iv v, bool second, word_kind kind)
     return (fv)v;
 }
 
-/* Turns the words [b, b + steps * LANES) of P vectors of rows: w[residue][step][P][LANES]; words beyond the row are 0. */
-FM_INLINE void turn_panel(float *w, const uint8_t *const *row, size_t b, size_t bytes, size_t steps, int P, word_kind kind)
+/* The n words of these lines, the first of which is word k of the block, to their places in w (turn_panel). */
+FM_INLINE void turn_lines(float *w, const row_lines *l, size_t k, size_t n, size_t steps, int P, word_kind kind)
 {
     const size_t size = word_bytes(kind), each = 4 / size;
-    for (size_t k = 0; k < steps * LANES; k += 16 / size) {
-        const size_t off = (b + k) * size, left = off < bytes ? bytes - off : 0;
-        UNROLL for (int p = 0; p < P; p++)
+    const uint8_t *line[LANES];
+    for (size_t i = 0; i < LANES; i++) line[i] = l->of[i];
+    for (size_t at = 0; at < n; at += 16 / size) {
+        iv v[4];
+        iv_load_rows(v, line, at * size);
+        UNROLL for (size_t c = 0; c < 4 * each; c++)
         {
-            iv v[4];
-            load_piece(v, row + p * LANES, off, left);
-            UNROLL for (size_t c = 0; c < 4 * each; c++)
-            {
-                const size_t at = (slot_of((k + c) % LANES) * steps + (k + c) / LANES) * (size_t)P + (size_t)p;
-                if (LANES * size >= 16 || k + c < steps * LANES) fv_store(w + at * LANES, widen(v[c / each], c % each, kind));
-            }
+            const size_t word = k + at + c, to = slot_of(word % LANES) * (steps + 1) + word / LANES;
+            if (LANES * size >= 16 || at + c < n) fv_store(w + to * (size_t)P * LANES, widen(v[c / each], c % each, kind));
         }
     }
 }
 
+/* Turns the words [b, b + steps * LANES) of P vectors of rows: w[residue][step][P][LANES], with a step's room between residues,
+ * which would lie a power of two apart too; words beyond the row are 0. */
+FM_INLINE void turn_panel(float *w, const uint8_t *const *row, size_t b, size_t bytes, size_t steps, int P, word_kind kind)
+{
+    const size_t size = word_bytes(kind), words = 64 / size;
+    row_lines l;
+    for (size_t k = 0; k < steps * LANES; k += words) {
+        const size_t off = (b + k) * size, left = off < bytes ? bytes - off : 0;
+        UNROLL for (int p = 0; p < P; p++)
+        {
+            copy_lines(&l, row + p * LANES, off, left);
+            turn_lines(w + p * LANES, &l, k, min_size(words, steps * LANES - k), steps, P, kind);
+        }
+    }
+}
+
+/* Lines that are read next: so many of each row, `off` bytes into it. */
+typedef struct words_next {
+    const uint8_t *const *row;
+    size_t rows, off, lines;
+    size_t at,
+        share; /* of all lines: the next to ask for, and how many at a time, whenever a tile goes on to another residue */
+} words_next;
+
+/* A prefetch cannot fault. */
+FM_INLINE void fetch_share(words_next *n)
+{
+    const size_t end = min_size(n->at + n->share, n->rows * n->lines);
+    for (; n->at < end; n->at++)
+        __builtin_prefetch((const void *)((uintptr_t)n->row[n->at / n->lines] + n->off + n->at % n->lines * 64));
+}
+
 /* Adds a block to the sums y[T][P][LANES] of T tokens of a tile.  Sums of residues wait in `part` until their partner comes. */
-FM_INLINE void panel_tile(float *y, const float *w, const uint32_t *x, size_t steps, int P, int T, word_kind kind)
+FM_INLINE void panel_tile(float *y, const float *w, const uint32_t *x, size_t steps, int P, int T, word_kind kind,
+                          words_next *next)
 {
     fv part[5][F_PANELS * F_TILE];
     int d = 0;
-    for (unsigned l = 0; l < LANES; l++) {
+    for (unsigned l = 0; l < LANES; l++, w += P * LANES) {
         fv acc[F_PANELS][F_TILE];
+        fetch_share(next);
         UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) acc[p][t] = fv_set1(0.0f);
         for (size_t i = 0; i < steps; i++, w += P * LANES, x += F_TILE) {
             fv ws[F_PANELS];
@@ -283,16 +332,27 @@ FM_INLINE void panel_tile(float *y, const float *w, const uint32_t *x, size_t st
 }
 
 /* A block of n tokens: whole tiles, then the last in thirds of a tile. */
-FM_INLINE void panel_block(float *y, const float *w, const uint32_t *x, size_t n, size_t steps, int P, word_kind kind)
+FM_INLINE void panel_block(float *y, const float *w, const uint32_t *x, size_t n, size_t steps, int P, word_kind kind,
+                           words_next *next)
 {
-    for (; n >= F_TILE; n -= F_TILE, x += steps * LANES * F_TILE, y += F_TILE * P * LANES)
-        panel_tile(y, w, x, steps, P, F_TILE, kind);
-    if (n > F_TILE / 3 * 2)
-        panel_tile(y, w, x, steps, P, F_TILE, kind);
-    else if (n > F_TILE / 3)
-        panel_tile(y, w, x, steps, P, F_TILE / 3 * 2, kind);
+    for (; n > F_TILE / 3 * 2; n -= min_size(n, F_TILE), x += steps * LANES * F_TILE, y += F_TILE * P * LANES)
+        panel_tile(y, w, x, steps, P, F_TILE, kind, next);
+    if (n > F_TILE / 3)
+        panel_tile(y, w, x, steps, P, F_TILE / 3 * 2, kind, next);
     else if (n > 0)
-        panel_tile(y, w, x, steps, P, F_TILE / 3, kind);
+        panel_tile(y, w, x, steps, P, F_TILE / 3, kind, next);
+}
+
+/* While n tokens are multiplied by the block at word b: the block after it, or the first of the rows that come after these. */
+FM_INLINE words_next next_block(const fm_tensor *W, const uint8_t *const *row, size_t b, size_t n, int P, word_kind kind)
+{
+    const size_t rows = (size_t)P * LANES, times = (n + F_TILE - 1) / F_TILE * LANES;
+    const size_t size = word_bytes(kind), bytes = row_bytes(W->cols, kind), after = (b + F_BLOCK) * size;
+    const bool more = after < bytes;
+    words_next next = {.row = row, .rows = rows, .off = more ? after : rows * W->stride};
+    next.lines = min_size(more ? bytes - after : bytes, F_BLOCK * size) / 64 + 1;
+    next.share = (rows * next.lines + times - 1) / times;
+    return next;
 }
 
 /* Rows [r, r + rows), at most P vectors of them, of tokens [t0, t0 + n).  Lanes beyond the last row repeat it. */
@@ -300,14 +360,15 @@ FM_INLINE void panel_rows(const fm_linear_args *a, size_t r, size_t rows, size_t
 {
     const size_t words = words_of(a->W->cols, kind), tokens = padded_tokens(a->n);
     const uint8_t *row[F_PANELS * LANES];
-    float w[F_PANELS * LANES * F_BLOCK] __attribute__((aligned(64)));
+    float w[F_PANELS * LANES * (F_BLOCK + LANES)] __attribute__((aligned(64)));
     float y[F_GROUP * F_PANELS * LANES] __attribute__((aligned(64)));
     for (size_t i = 0; i < (size_t)P * LANES; i++) row[i] = fm_tensor_row(a->W, r + min_size(i, rows - 1));
     memset(y, 0, padded_tokens(n) * (size_t)P * LANES * sizeof *y);
     for (size_t b = 0; b < words; b += F_BLOCK) {
         const size_t steps = steps_of(min_size(words - b, F_BLOCK));
         turn_panel(w, row, b, row_bytes(a->W->cols, kind), steps, P, kind);
-        panel_block(y, w, (const uint32_t *)a->x + b * tokens + t0 * steps * LANES, n, steps, P, kind);
+        words_next next = next_block(a->W, row, b, n, P, kind);
+        panel_block(y, w, (const uint32_t *)a->x + b * tokens + t0 * steps * LANES, n, steps, P, kind, &next);
     }
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * (size_t)P * LANES);
 }
