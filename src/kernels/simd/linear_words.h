@@ -291,8 +291,8 @@ FM_INLINE void turn_panel(float *w, const uint8_t *const *row, size_t b, size_t 
 typedef struct words_next {
     const uint8_t *const *row;
     size_t rows, off, lines;
-    size_t at,
-        share; /* of all lines: the next to ask for, and how many at a time, whenever a tile goes on to another residue */
+    size_t at;    /* of all lines, the next to ask for */
+    size_t share; /* so many at a time, whenever a tile goes on to another residue */
 } words_next;
 
 /* A prefetch cannot fault. */
