@@ -17,6 +17,22 @@ static size_t product_floats(size_t m)
     return min_size((m + F_TILE - 1) / F_TILE * F_TILE, P_ROWS) * P_BLOCK + LANES;
 }
 
+/* 16 bytes of LANES rows, of which `left` exist: out[j] holds word j of all rows. */
+FM_INLINE void load_piece(iv out[4], const uint8_t *const *row, size_t off, size_t left)
+{
+    uint8_t copy[LANES][16] = {{0}};
+    const uint8_t *copies[LANES];
+    if (left >= 16) {
+        iv_load_rows(out, row, off);
+        return;
+    }
+    for (size_t i = 0; i < LANES; i++) {
+        memcpy(copy[i], row[i] + off, left);
+        copies[i] = copy[i];
+    }
+    iv_load_rows(out, copies, 0);
+}
+
 /* Rows [r, r + rows) of a, of which row i is a tile's lane i: columns [k, k + n).  Lanes beyond repeat the last row. */
 FM_INLINE void turn_tile(float *out, const fm_product_args *a, size_t r, size_t rows, size_t k, size_t n)
 {

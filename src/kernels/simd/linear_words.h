@@ -213,22 +213,6 @@ FM_INLINE void stream_rows(const fm_linear_args *a, size_t r, int R, word_kind k
 
 /* ---- Many tokens ---- */
 
-/* 16 bytes of LANES rows, of which `left` exist: out[j] holds word j of all rows. */
-FM_INLINE void load_piece(iv out[4], const uint8_t *const *row, size_t off, size_t left)
-{
-    uint8_t copy[LANES][16] = {{0}};
-    const uint8_t *copies[LANES];
-    if (left >= 16) {
-        iv_load_rows(out, row, off);
-        return;
-    }
-    for (size_t i = 0; i < LANES; i++) {
-        memcpy(copy[i], row[i] + off, left);
-        copies[i] = copy[i];
-    }
-    iv_load_rows(out, copies, 0);
-}
-
 /* A line of LANES rows, side by side: rows that lie a power of two apart fall on the same few places of the first cache, where a
  * line that is read in pieces would be gone before the next. */
 typedef struct row_lines {
