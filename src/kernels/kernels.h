@@ -36,6 +36,12 @@ typedef struct fm_ragged {
     const size_t *on_host;    /* `begin` where launches can read it, or NULL; decides how work is shared */
 } fm_ragged;
 
+/* One token of each sequence. */
+static inline bool fm_is_one_each(const fm_ragged *r)
+{
+    return r->longest == 1 && r->n_tokens == r->n_seq;
+}
+
 /* One piece of every sequence's state: `at` floats into each of a list, or into the rows of a matrix.  Neither: there is none.
  * `at` and `stride` count floats also where what lies there is bf16. */
 typedef struct fm_states {

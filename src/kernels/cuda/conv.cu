@@ -263,7 +263,7 @@ template <typename R, int FORM> void launch(fm_stream *s, const fm_conv_args *g)
                  g->d_conv,
                  1,
                  g->hold,
-                 r->longest == 1 && r->n_tokens == r->n_seq,
+                 fm_is_one_each(r),
                  FORM == FM_X_BF16 ? (__nv_bfloat16 *)g->packed : NULL,
                  fm_records_at(g->packed, r->n_tokens, g->d_inner)};
     const bool wide = a.d_conv == WIDE;

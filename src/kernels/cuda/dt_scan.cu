@@ -8,8 +8,8 @@ static bool fits(const fm_stream *s, const fm_dt_scan_args *m)
     const fm_scan_args *g = &m->scan;
     const fm_ragged *r = g->ragged;
     const bool floats = fm_cuda_is_floats(g->form);
-    return !s->o.f32 && r->n_tokens == r->n_seq && r->longest == 1 && r->n_seq > 0 && r->n_seq <= FM_CUDA_FEW && !g->half &&
-           !g->half_h && !g->kept && g->packed && g->alone && g->z && g->d_state == DT_STATES &&
+    return !s->o.f32 && fm_is_one_each(r) && r->n_seq > 0 && r->n_seq <= FM_CUDA_FEW && !g->half && !g->half_h && !g->kept &&
+           g->packed && g->alone && g->z && g->d_state == DT_STATES &&
            g->d_inner % (floats ? (size_t)DT_CHANNELS : FM_CHUNK) == 0;
 }
 

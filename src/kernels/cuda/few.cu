@@ -208,8 +208,7 @@ static void linear(const fm_run *run, const fm_linear_args *a)
 static bool convolves(const fm_stream *s, const fm_conv_args *v)
 {
     const fm_ragged *r = v->ragged;
-    return !s->o.f32 && r->n_tokens == r->n_seq && r->longest == 1 && r->n_seq <= FM_CUDA_FEW && !v->half && v->packed &&
-           fm_cuda_is_floats(v->form);
+    return !s->o.f32 && fm_is_one_each(r) && r->n_seq <= FM_CUDA_FEW && !v->half && v->packed && fm_cuda_is_floats(v->form);
 }
 
 // Packs of as many columns as that takes are never put off.

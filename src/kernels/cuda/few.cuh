@@ -213,7 +213,7 @@ __device__ static inline void few_take_input(uint8_t *to, const few_args &p, con
         few_piece v;
         few_read(v, from.x + t * from.stride, (ptrdiff_t)p.cols);
         if (t == 0) meanwhile();
-        few_norm_piece(v, w, (double)p.cols, from.eps);
+        few_norm_piece(v, w, 1.0 / (double)p.cols, from.eps);
         if constexpr (F::RECORDS)
             few_put_records<F::SIDE == FM_X256_SIDE>(to, p.x_stride, p.chunks, v);
         else

@@ -25,9 +25,9 @@ __device__ static inline void few_read(few_piece &v, const float *x, ptrdiff_t d
     }
 }
 
-__device__ static inline void few_norm_piece(few_piece &v, const few_piece &w, double d, float eps)
+__device__ static inline void few_norm_piece(few_piece &v, const few_piece &w, double reciprocal, float eps)
 {
-    const float scale = norm_scale(block_sum(v.sum_squares()), d, eps);
+    const float scale = norm_scale(block_sum(v.sum_squares()), reciprocal, eps);
 #pragma unroll
     for (int j = 0; j < KEPT; j++) v.v[j] = scaled(v.v[j], scale, w.v[j]);
 }
@@ -68,15 +68,19 @@ __device__ static inline void few_put_records(uint8_t *to, unsigned stride, unsi
                    t = lane % 4;
     uint32_t top[KEPT];
     few_tops<WIDE>(top, v);
+    // Lanes that share a block have the same largest numbers: each divides for one of them.
+    static_assert(KEPT == 4, "as many as lane % 4 tells");
+    float its_d;
+    const float its_inverse = round_scale(lane & 2 ? lane & 1 ? top[3] : top[2] : lane & 1 ? top[1] : top[0], &its_d);
 #pragma unroll
     for (int j = 0; j < KEPT; j++) {
         const unsigned chunk = 4 * j + warp / 2;
         if (chunk >= chunks) continue; // the whole warp
         uint8_t *record = to + chunk * stride, *side = record + FM_CHUNK;
         const float four[4] = {v.v[j].x, v.v[j].y, v.v[j].z, v.v[j].w};
-        float d;
+        const float inverse = __shfl_sync(0xffffffffu, its_inverse, (lane & ~3u) | j),
+                    d = __shfl_sync(0xffffffffu, its_d, (lane & ~3u) | j);
         int sum = 0;
-        const float inverse = round_scale(top[j], &d);
         *(uint32_t *)(record + b / 2 * 64 + t * 16 + b % 2 * 8 + h * 4) = round_quad(four, inverse, &sum);
         sum = lanes4(sum);
         if (WIDE) {

@@ -9,9 +9,9 @@ static bool fits(const fm_mix_args *m)
     const fm_conv_args *v = &m->conv;
     const fm_ragged *r = v->ragged;
     const size_t rank = m->dt_proj->cols;
-    return r->n_seq <= MIX_TOKENS && r->longest == 1 && r->n_tokens == r->n_seq && r->n_seq > 0 && !v->half && !g->half_h &&
-           g->z && v->d_conv == MIX_TAPS && g->d_state == MIX_STATES && rank % 4 == 0 &&
-           m->x_proj->rows == rank + 2 * MIX_STATES && m->x_proj->rows <= MIX_ROWS;
+    return r->n_seq <= MIX_TOKENS && fm_is_one_each(r) && r->n_seq > 0 && !v->half && !g->half_h && g->z &&
+           v->d_conv == MIX_TAPS && g->d_state == MIX_STATES && rank % 4 == 0 && m->x_proj->rows == rank + 2 * MIX_STATES &&
+           m->x_proj->rows <= MIX_ROWS;
 }
 
 // Records of out_proj are 256 columns in a row, which only a cluster of quantised x_proj has.
@@ -74,6 +74,7 @@ static bool mix(const fm_run *run, const fm_mix_args *m)
     p.d_inner = v->d_inner;
     p.rank = (unsigned)m->dt_proj->cols;
     p.eps = m->eps, p.norms = m->norms, p.hold = v->hold;
+    p.rank_reciprocal = 1.0 / (double)p.rank;
     place_out(&p, m);
     if (!kernel(s, &p)) return false;
     fm_cuda_pack_forget(s, m->packed);

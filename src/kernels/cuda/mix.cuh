@@ -44,6 +44,7 @@ struct mix_args {
     fm_xform out_form;
     unsigned rank, ways, dt_ways;
     float eps;
+    double rank_reciprocal;
     bool norms, hold;
 };
 
@@ -330,12 +331,15 @@ template <class FX, class FD, int N> struct mix_block {
         const unsigned t = warp / 3, run = warp % 3;
         if (t >= N) return;
         float *row = floats(at.q) + t * a.x.rows;
-        if (a.norms) norm_run(row + (run == 0 ? 0 : a.rank + (run - 1) * MIX_STATES), run == 0 ? a.rank : (unsigned)MIX_STATES);
+        const bool first = run == 0;
+        if (a.norms)
+            norm_run(row + (first ? 0 : a.rank + (run - 1) * MIX_STATES), first ? a.rank : (unsigned)MIX_STATES,
+                     first ? a.rank_reciprocal : 1.0 / MIX_STATES);
         __syncwarp();
         if (run == 0) pack_dt(t, row);
     }
 
-    __device__ void norm_run(float *row, unsigned d) const
+    __device__ void norm_run(float *row, unsigned d, double reciprocal) const
     {
         enum { KEPT = MIX_ROWS / 128 };
         float4 v[KEPT];
@@ -346,7 +350,7 @@ template <class FX, class FD, int N> struct mix_block {
             v[j] = i < d ? *(const float4 *)(row + i) : float4{0.0f, 0.0f, 0.0f, 0.0f};
             sum += squares(v[j]);
         }
-        const float scale = norm_scale(fm_warp_sum(sum), (double)d, a.eps);
+        const float scale = norm_scale(fm_warp_sum(sum), reciprocal, a.eps);
 #pragma unroll
         for (int j = 0; j < KEPT; j++) {
             const unsigned i = 4 * (l.lane + 32 * j);

@@ -80,7 +80,8 @@ __device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t
 
 // w: the weights of the first piece, which nobody writes just before: they come while the row is waited for.
 template <int THREADS, bool ALIGNED, int FORM, int N>
-__device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigned t, stage<THREADS, FORM, N> *s)
+__device__ void norm_row(const norm &a, piece<THREADS, N> w, double reciprocal, size_t row, unsigned t,
+                         stage<THREADS, FORM, N> *s)
 {
     enum { COLS = piece<THREADS, N>::COLS };
     const float *x = a.x + row * a.x_stride;
@@ -91,7 +92,7 @@ __device__ void norm_row(const norm &a, piece<THREADS, N> w, size_t row, unsigne
     const bool whole = N > KEPT; // such pieces are all there is of a row
     for (ptrdiff_t i = COLS + 4 * (ptrdiff_t)t; !whole && i < d; i += 4 * THREADS)
         sum += squares(fm_load4<ALIGNED>(x + i, d - i));
-    const float scale = norm_scale(THREADS == 32 ? fm_warp_sum(sum) : block_sum(sum), (double)a.d, a.eps);
+    const float scale = norm_scale(THREADS == 32 ? fm_warp_sum(sum) : block_sum(sum), reciprocal, a.eps);
     put_piece<THREADS, ALIGNED, FORM, N>(a, row, 0, t, v, w, scale, s);
     for (ptrdiff_t i = COLS; !whole && i < d; i += COLS) {
         v.template read<ALIGNED>(x + i, t, d - i);
@@ -105,8 +106,9 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(LONG_THREADS
     __shared__ stage<LONG_THREADS, FORM> s;
     piece<LONG_THREADS> w;
     w.read_weights(a.w, threadIdx.x, (ptrdiff_t)a.d);
+    const double reciprocal = 1.0 / (double)a.d;
     fm_begin_for<FORM>(a.records);
-    norm_row<LONG_THREADS, ALIGNED, FORM, KEPT>(a, w, blockIdx.x, threadIdx.x, &s);
+    norm_row<LONG_THREADS, ALIGNED, FORM, KEPT>(a, w, reciprocal, blockIdx.x, threadIdx.x, &s);
 }
 
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_short(norm a)
@@ -115,8 +117,9 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     const size_t warp = threadIdx.x / 32, row = (size_t)blockIdx.x * WARP_ROWS + warp;
     piece<32> w;
     w.read_weights(a.w, threadIdx.x % 32, (ptrdiff_t)a.d);
+    const double reciprocal = 1.0 / (double)a.d;
     fm_begin_for<FORM>(a.records);
-    if (row < a.n) norm_row<32, ALIGNED, FORM, KEPT>(a, w, row, threadIdx.x % 32, s + warp);
+    if (row < a.n) norm_row<32, ALIGNED, FORM, KEPT>(a, w, reciprocal, row, threadIdx.x % 32, s + warp);
 }
 
 // Rows between the two, which a warp keeps whole, with the weights, from one row to its next: of a block for each row a quarter has
@@ -129,9 +132,10 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
     const unsigned t = threadIdx.x % 32, warp = threadIdx.x / 32;
     piece<32, MIDDLE_KEPT> w;
     w.read_weights(a.w, t, (ptrdiff_t)a.d);
+    const double reciprocal = 1.0 / (double)a.d;
     fm_begin_for<FORM>(a.records);
     for (size_t row = (size_t)blockIdx.x * WARP_ROWS + warp; row < a.n; row += (size_t)gridDim.x * WARP_ROWS)
-        norm_row<32, ALIGNED, FORM, MIDDLE_KEPT>(a, w, row, t, s + warp);
+        norm_row<32, ALIGNED, FORM, MIDDLE_KEPT>(a, w, reciprocal, row, t, s + warp);
 }
 
 template <int FORM> void queue_middle(fm_stream *s, const norm &a, bool aligned)
@@ -215,12 +219,13 @@ struct part {
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_three(three t)
 {
     __shared__ stage<32, FORM> s[WARP_ROWS];
-    fm_begin_for<FORM>(t.a.records, t.a.n);
     part p(t);
+    const double reciprocal = 1.0 / (double)p.a.d;
+    fm_begin_for<FORM>(t.a.records, t.a.n);
     p.a.x += p.at;
     piece<32> ones;
     ones.read_weights(NULL, 0, 0);
-    if (p.row < p.a.n) norm_row<32, ALIGNED, FORM, KEPT>(p.a, ones, p.row, threadIdx.x % 32, s + threadIdx.x / 32);
+    if (p.row < p.a.n) norm_row<32, ALIGNED, FORM, KEPT>(p.a, ones, reciprocal, p.row, threadIdx.x % 32, s + threadIdx.x / 32);
 }
 
 template <int FORM> void queue_three(fm_stream *s, const three &t)
@@ -267,8 +272,9 @@ __device__ float4 sum_of(const pieces &p, size_t at)
 template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_ROWS) norm_pieces(pieces p)
 {
     __shared__ stage<32, FORM> s[WARP_ROWS];
-    fm_begin_for<FORM>(p.t.a.records);
     const part r(p.t);
+    const double reciprocal = 1.0 / (double)r.a.d;
+    fm_begin_for<FORM>(p.t.a.records);
     const size_t all = p.t.d[0] + p.t.d[1] + p.t.d[2];
     const unsigned lane = threadIdx.x % 32;
     if (r.row >= r.a.n) return;
@@ -280,7 +286,7 @@ template <bool ALIGNED, int FORM> __global__ void __launch_bounds__(32 * WARP_RO
         if (p.y && c < r.a.d) fm_store4<ALIGNED>(p.y + r.row * p.y_stride + r.at + c, 4, v.v[j]);
     }
     ones.read_weights(NULL, 0, 0);
-    const float scale = norm_scale(fm_warp_sum(v.sum_squares()), (double)r.a.d, r.a.eps);
+    const float scale = norm_scale(fm_warp_sum(v.sum_squares()), reciprocal, r.a.eps);
     put_piece<32, ALIGNED, FORM, KEPT>(r.a, r.row, 0, lane, v, ones, scale, s + threadIdx.x / 32);
 }
 

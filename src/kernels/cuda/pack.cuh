@@ -67,15 +67,17 @@ __device__ static inline float round_scale(uint32_t top, float *d)
     return 0.0f;
 }
 
+// Products of at most 127 end, rounded to even, in the lowest byte of their sum with 1.5 * 2^23: no conversion, of which there are few a
+// clock.
 __device__ static inline uint32_t round_quad(const float v[4], float inverse, int *sum)
 {
-    uint32_t quad = 0;
-    for (int i = 0; i < 4; i++) {
-        const int q = inverse == 0.0f ? 0 : __float2int_rn(__fmul_rn(v[i], inverse));
-        quad |= ((uint32_t)q & 255u) << 8 * i;
-        *sum += q;
-    }
-    return quad;
+    uint32_t q[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) q[i] = __float_as_uint(__fadd_rn(__fmul_rn(v[i], inverse), 12582912.0f));
+    const uint32_t quad = __byte_perm(__byte_perm(q[0], q[1], 0x0040), __byte_perm(q[2], q[3], 0x0040), 0x5410),
+                   found = inverse == 0.0f ? 0 : quad;
+    *sum = __dp4a((int)found, 0x01010101, *sum);
+    return found;
 }
 
 __device__ static inline uint32_t magnitude(float v)

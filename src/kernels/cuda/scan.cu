@@ -496,11 +496,6 @@ __global__ void __launch_bounds__(wide<R, H, S, KEEP>::THREADS, 2) scan_wide(sca
 
 // ---- Launches ----
 
-bool is_one_each(const fm_ragged *r)
-{
-    return r->longest == 1 && r->n_tokens == r->n_seq;
-}
-
 template <typename R, typename K>
 void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, dim3 blocks, unsigned threads, size_t bytes)
 {
@@ -530,7 +525,7 @@ template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R>
     const bool whole = WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % wide<R, H, WIDE, false>::CHANNELS == 0;
     const unsigned seqs = (unsigned)a.n_seq, warps = fm_blocks((size_t)a.d_state, S);
     const dim3 blocks(fm_blocks(a.d_inner, LANES), seqs);
-    if (is_one_each(r))
+    if (fm_is_one_each(r))
         launch_one<H, S>(s, a);
     else if (whole && a.kept)
         launch_keep<R, WIDE>(s, a, r);
@@ -613,7 +608,7 @@ template <typename R> void launch_rows(fm_stream *s, const fm_scan_args *g)
 void launch_records(fm_stream *s, const fm_scan_args *g)
 {
     fm_scan_args rows = *g;
-    if (!g->half_h && is_one_each(g->ragged) && (g->d_state == 8 || g->d_state == 16) && g->d_inner % FM_CHUNK == 0) {
+    if (!g->half_h && fm_is_one_each(g->ragged) && (g->d_state == 8 || g->d_state == 16) && g->d_inner % FM_CHUNK == 0) {
         scan<float> a = args_of<float>(g);
         a.packed = NULL;
         if (g->alone) a.y = NULL;
