@@ -194,18 +194,20 @@ FM_INLINE __m128 add_blocks(__m128 y, const float *scale, const float *isum, con
 }
 
 /* Rows [r, r + rows), at most four; rows that are not there repeat the last.  The rows after these are fetched in the order in
- * which they lie, whatever the order of reading. */
+ * which they lie, whatever the order of reading; and again row by row, where a row ends from the one four further. */
 FM_INLINE void rows_32(const fm_linear_args *a, size_t r, size_t rows, const step_32 *x, fm_dtype type, form_32 f)
 {
-    const size_t blocks = a->W->cols / 32, steps = blocks / STEP_BLOCKS;
-    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + STEP_ROWS * a->W->stride + FAR_32;
+    const size_t blocks = a->W->cols / 32, steps = blocks / STEP_BLOCKS, stride = a->W->stride;
+    uintptr_t ahead = (uintptr_t)fm_tensor_row(a->W, r) + STEP_ROWS * stride + FAR_32;
     const uint8_t *w[STEP_ROWS];
     __m128 y = _mm_setzero_ps();
     float sums[STEP_ROWS];
     for (size_t i = 0; i < STEP_ROWS; i++) w[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     for (size_t s = 0; s < steps; s++, ahead += STEP_LANES * f.bytes) {
+        const bool here = s * STEP_BLOCKS * f.bytes + NEAR_32 < stride;
+        const size_t near = here ? NEAR_32 : NEAR_32 + (STEP_ROWS - 1) * stride;
         fetch_far(ahead, STEP_LANES * f.bytes);
-        UNROLL for (size_t i = 0; i < STEP_ROWS; i++) fetch_near((uintptr_t)w[i] + NEAR_32, STEP_BLOCKS * f.bytes);
+        UNROLL for (size_t i = 0; i < STEP_ROWS; i++) fetch_near((uintptr_t)w[i] + near, STEP_BLOCKS * f.bytes);
         y = add_step(y, w, x + s, STEP_BLOCKS, type, f);
         UNROLL for (size_t i = 0; i < STEP_ROWS; i++) w[i] += STEP_BLOCKS * f.bytes;
     }
