@@ -311,9 +311,7 @@ template <class R> struct convolved {
     {
         float u[R::OUTS];
 #pragma unroll
-        for (int k = 0; k < R::OUTS; k++)
-            u[k] = fm_silu(
-                __fmaf_rn(w[3], x[k], __fmaf_rn(w[2], v[k][2], __fmaf_rn(w[1], v[k][1], __fmaf_rn(w[0], v[k][0], bias)))));
+        for (int k = 0; k < R::OUTS; k++) u[k] = fm_convolved(w, bias, v[k], x[k]);
 #pragma unroll
         for (int k = 0; k < R::OUTS; k++) {
             if (!own.exists(a, k)) break;

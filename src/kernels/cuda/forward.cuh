@@ -151,4 +151,10 @@ __device__ static inline float fm_silu(float v)
     return __fmul_rn(v, r);
 }
 
+// The convolution with four taps and silu, of the input x after those of the window v, the oldest first: conv.cu's order.
+__device__ static inline float fm_convolved(const float w[4], float bias, const float v[3], float x)
+{
+    return fm_silu(__fmaf_rn(w[3], x, __fmaf_rn(w[2], v[2], __fmaf_rn(w[1], v[1], __fmaf_rn(w[0], v[0], bias)))));
+}
+
 #endif

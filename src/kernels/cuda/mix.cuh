@@ -201,8 +201,7 @@ template <class FX, class FD, int N> struct mix_block {
             for (int t = 0; t < N; t++) {
                 float *v = o.v[e][t];
                 const float *w = o.w[e], in = x[e][t];
-                const float u = fm_silu(
-                    __fmaf_rn(w[3], in, __fmaf_rn(w[2], v[2], __fmaf_rn(w[1], v[1], __fmaf_rn(w[0], v[0], o.bias[e])))));
+                const float u = fm_convolved(w, o.bias[e], v, in);
                 const unsigned i = threadIdx.x + e * MIX_THREADS;
                 floats(at.u)[t * W::CHANNELS + i] = u;
                 if (!FX::RECORDS) *(__nv_bfloat16 *)(shared + at.pack + t * room::ROW + 2 * i) = __float2bfloat16_rn(u);

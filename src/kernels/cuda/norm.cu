@@ -78,7 +78,8 @@ __device__ void put_piece(const norm &a, size_t row, ptrdiff_t first, unsigned t
     meet<THREADS>(); // nobody overwrites what others still read
 }
 
-// w: the weights of the first piece, which nobody writes just before: they come while the row is waited for.
+// w, the weights of the first piece, and the reciprocal of d are the caller's: nobody writes them just before, so they come while the row
+// is waited for.
 template <int THREADS, bool ALIGNED, int FORM, int N>
 __device__ void norm_row(const norm &a, piece<THREADS, N> w, double reciprocal, size_t row, unsigned t,
                          stage<THREADS, FORM, N> *s)
