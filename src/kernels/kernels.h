@@ -176,12 +176,14 @@ typedef struct fm_scan_args {
     bool alone;              /* the pack is all that is wanted: whether y is written is the table's business */
 } fm_scan_args;
 
-/* The product that makes dt and the scan that takes it (spec 2.1 steps 8 - 13), for a table that can do them at once. */
-typedef struct fm_dt_scan_args {
-    fm_scan_args scan;  /* dt: not looked at */
-    const void *x;      /* pack of what W is multiplied with, of W's form */
-    const fm_tensor *W; /* (d_inner, dt_rank) */
-} fm_dt_scan_args;
+/* A layer from x_proj to the input of its last product (spec 2.1 steps 7 - 13), for a table that takes fewer launches for it. */
+typedef struct fm_select_args {
+    fm_linear_args x_proj;    /* y: room for (n, dt_rank + 2 d_state) that follow one another */
+    const fm_tensor *dt_proj; /* (d_inner, dt_rank) */
+    bool norms;               /* of dt, B and C, with eps */
+    float eps;
+    fm_scan_args scan; /* dt, B, C: not looked at; of y only the pack is wanted */
+} fm_select_args;
 
 /* A layer from its convolution to the input of its last product (spec 2.1 steps 4 - 13), for a table that can do it at once. */
 typedef struct fm_mix_args {
@@ -423,8 +425,8 @@ typedef struct fm_kernels {
     /* All of fm_mix_args, to the bits of the entries that it stands for; false: not in a step like this, and nothing was done.
      * NULL: never. */
     bool (*mix)(const fm_run *run, const fm_mix_args *a);
-    /* All of fm_dt_scan_args, likewise. */
-    bool (*dt_scan)(const fm_run *run, const fm_dt_scan_args *a);
+    /* All of fm_select_args, likewise. */
+    bool (*select)(const fm_run *run, const fm_select_args *a);
     /* All of fm_linear_conv_args, likewise.  It takes no step that mix takes. */
     bool (*linear_conv)(const fm_run *run, const fm_linear_conv_args *a);
 } fm_kernels;

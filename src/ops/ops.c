@@ -329,16 +329,23 @@ static fm_packed pack_of_scan(const fm_ctx *c, const fm_scan_args *a, const fm_t
     return a->packed ? (fm_packed){a->packed, y.n, y.d, a->form} : fm_op_pack_channels(c, y, W);
 }
 
-fm_packed fm_op_dt_scan_pack(const fm_ctx *c, const fm_dt_scan *a, const fm_tensor *W)
+fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
 {
-    fm_dt_scan_args m = {.scan = scan_with_pack(c, &a->scan, W, a->keep), .x = a->x.p, .W = a->dt_proj};
-    FM_ASSERT(a->dt_proj->rows == W->cols && a->dt_proj->cols == a->x.cols);
-    if (a->keep_dt || !c->k->dt_scan || !c->k->dt_scan(&c->run, &m)) {
-        fm_op_linear_channels(c, a->dt, a->x, a->dt_proj, NULL);
-        m.scan.dt = a->dt.p, m.scan.dt_stride = a->dt.stride;
-        fm_op_scan(c, &m.scan);
-    }
-    return pack_of_scan(c, &m.scan, W);
+    const fm_scan_args b = scan_with_pack(c, a, W, keep);
+    fm_op_scan(c, &b);
+    return pack_of_scan(c, &b, W);
+}
+
+bool fm_op_select(const fm_ctx *c, fm_packed u, const fm_select_args *a, const fm_tensor *W, fm_packed *out)
+{
+    fm_select_args m = *a;
+    FM_ASSERT(u.cols == W->cols && m.x_proj.W->cols == W->cols && m.dt_proj->rows == W->cols);
+    FM_ASSERT(u.form == fm_xform_of(m.x_proj.W->type) && m.x_proj.W->rows == m.dt_proj->cols + 2 * m.scan.d_state);
+    m.x_proj.x = u.p, m.x_proj.n = u.n;
+    m.scan.packed = channels_place(c), m.scan.form = fm_xform_of(W->type), m.scan.alone = true;
+    if (!c->k->select || !c->k->select(&c->run, &m)) return false;
+    *out = (fm_packed){m.scan.packed, u.n, W->cols, m.scan.form};
+    return true;
 }
 
 bool fm_op_mix(const fm_ctx *c, const fm_mix_args *a, const fm_tensor *W, fm_packed *out)

@@ -127,16 +127,12 @@ fm_packed fm_op_conv_silu_pack(const fm_ctx *c, const fm_conv_args *a, const fm_
  * (fm_kernels.linear_conv): then true, with the pack for W in *out.  Of `a`, the product's x and n and what conv packs are not
  * looked at.  False: nothing was done. */
 bool fm_op_linear_conv_pack(const fm_ctx *c, fm_packed x, const fm_linear_conv_args *a, const fm_tensor *W, fm_packed *out);
-/* dt = x dt_proj^T, then the scan that takes it; x may be the pack of before. */
-typedef struct fm_dt_scan {
-    fm_packed x;
-    const fm_tensor *dt_proj;
-    fm_rows dt;        /* (T, d_inner) */
-    fm_scan_args scan; /* dt: not looked at */
-    bool keep_dt;      /* else dt is not written where the table does both at once (fm_kernels.dt_scan) */
-    bool keep;         /* y, as well as its pack */
-} fm_dt_scan;
-fm_packed fm_op_dt_scan_pack(const fm_ctx *c, const fm_dt_scan *a, const fm_tensor *W);
+fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep);
+
+/* From x_proj, of the pack u, to the scan and its pack for W, where the table has that for such a step (fm_kernels.select): then
+ * true, with the pack in *out; of `a`, the product's x and n and what the scan packs are not looked at.  False: nothing was
+ * done. */
+bool fm_op_select(const fm_ctx *c, fm_packed u, const fm_select_args *a, const fm_tensor *W, fm_packed *out);
 
 /* From the convolution to the scan and its pack for W at once, where the table has that for such a step (fm_kernels.mix): then
  * true, with the pack in *out; of `a`, out_form and packed are not looked at.  False: nothing was done. */

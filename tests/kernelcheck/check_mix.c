@@ -1,4 +1,5 @@
-/* check_mix.c - a layer's middle at once, its end, and its begin, against the same device's entries one by one: the same bits. */
+/* check_mix.c - a layer's middle at once, or all of it behind the convolution, and its begin, against the same device's entries
+ * one by one: the same bits. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -186,38 +187,19 @@ static void end_one_by_one(const fm_kernels *k, const fm_run *run, fm_mix_args m
     fm_stream_free(kc_device(), dt);
 }
 
-static bool end_at_once(const fm_kernels *k, const fm_run *run, fm_mix_args m, const float *q)
-{
-    const size_t n = m.conv.ragged->n_tokens;
-    const fm_xform form = fm_xform_of(m.dt_proj->type);
-    void *x = room(k->pack_x_bytes(form, n, m.dt_proj->cols));
-    pack(k, x, form, q, m.x_proj->rows, n, m.dt_proj->cols);
-    m.scan.packed = m.packed, m.scan.form = m.out_form, m.scan.alone = true;
-    const bool done = k->dt_scan(run, &(fm_dt_scan_args){.scan = m.scan, .x = x, .W = m.dt_proj});
-    wait();
-    fm_stream_free(kc_device(), x);
-    return done;
-}
-
-/* at_once: the end of it is; false: there is no kernel for that. */
-static bool one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, fm_mix_args m, bool at_once)
+static void one_by_one(const fm_kernels *k, const fm_run *run, const layer *l, fm_mix_args m)
 {
     const size_t I = l->s.inner, n = l->s.n, q = l->x_proj.rows, widths[3] = {l->s.rank, D_STATE, D_STATE};
     float *u = room(n * I * sizeof *u), *raw = room(n * q * sizeof *raw), *out = raw, *y = room(n * I * sizeof *y);
-    bool done = true;
     m.conv.out = u, m.conv.out_stride = I;
     k->conv_silu(run, &m.conv);
     multiply(k, run, raw, u, I, m.x_proj, n);
     if (m.norms) k->rmsnorm_three(run, out = room(n * q * sizeof *out), q, FM_X_F32, NULL, raw, q, widths, n, m.eps);
     m.scan.u = u, m.scan.u_stride = I;
     m.scan.B = out + l->s.rank, m.scan.C = out + l->s.rank + D_STATE, m.scan.bc_stride = q;
-    if (at_once)
-        done = end_at_once(k, run, m, out);
-    else
-        end_one_by_one(k, run, m, out, y);
+    end_one_by_one(k, run, m, out, y);
     float *all[] = {u, raw, out == raw ? NULL : out, y};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) fm_stream_free(kc_device(), all[i]);
-    return done;
 }
 
 static result result_of(const fm_kernels *k, const layer *l, const float *states)
@@ -245,9 +227,31 @@ static bool all_at_once(const fm_kernels *k, const fm_run *run, const layer *l, 
     return k->mix(run, m);
 }
 
-static bool with_its_end_at_once(const fm_kernels *k, const fm_run *run, const layer *l, const fm_mix_args *m)
+/* All but the convolution. */
+static bool in_two(const fm_kernels *k, const fm_run *run, const layer *l, const fm_mix_args *m)
 {
-    return one_by_one(k, run, l, *m, true);
+    const size_t I = l->s.inner, n = l->s.n, q = l->x_proj.rows;
+    const fm_xform form = fm_xform_of(l->s.type);
+    float *u = room(n * I * sizeof *u), *raw = room(n * q * sizeof *raw);
+    void *packed = room(k->pack_x_bytes(form, n, I));
+    fm_conv_args conv = m->conv;
+    fm_scan_args scan = m->scan;
+    conv.out = u, conv.out_stride = I;
+    scan.u = u, scan.u_stride = I;
+    scan.packed = m->packed, scan.form = m->out_form, scan.alone = true;
+    k->conv_silu(run, &conv);
+    pack(k, packed, form, u, I, n, I);
+    if (!fm_stream_reserve(kc_device(), fm_cuda_work_bytes(kc_device(), m->x_proj, n))) abort();
+    const bool done = k->select(run, &(fm_select_args){.x_proj = {.y = raw, .y_stride = q, .x = packed, .W = m->x_proj, .n = n},
+                                                       .dt_proj = m->dt_proj,
+                                                       .norms = m->norms,
+                                                       .eps = m->eps,
+                                                       .scan = scan});
+    wait();
+    fm_stream_free(kc_device(), u);
+    fm_stream_free(kc_device(), raw);
+    fm_stream_free(kc_device(), packed);
+    return done;
 }
 
 static void check_case(kc *t, const shape *s, way *how)
@@ -264,7 +268,7 @@ static void check_case(kc *t, const shape *s, way *how)
     for (int step = 0; step < 2; step++) {
         const fm_mix_args m = args_of(&l, &ragged, &b);
         kc_true(t, how(&t->k, &run, &l, &m), where);
-        one_by_one(&t->k, &run, &l, args_of(&l, &ragged, &a), false);
+        one_by_one(&t->k, &run, &l, args_of(&l, &ragged, &a));
     }
     kc_same(t, host_copy(t, a.states, floats * sizeof(float)), host_copy(t, b.states, floats * sizeof(float)),
             floats * sizeof(float), where);
@@ -515,8 +519,7 @@ static void check(kc *t)
                 const shape s = {types[i].type, types[i].out, size[0], size[1], n, (n + i + k) % 4 != 0, (n + k + i) % 5 == 0};
                 void (*checked)(kc *, const shape *, way *) = kc_device_options().f32 ? check_refused : check_case;
                 if (n <= 2) checked(t, &s, all_at_once);
-                if (n > 8 && (s.type == FM_Q4_K || s.type == FM_Q6_K)) checked = check_refused;
-                checked(t, &s, with_its_end_at_once);
+                checked(t, &s, in_two);
             }
     }
     const shape refused[] = {{FM_BF16, FM_X_BF16, 256, 48, 3, true, false},
@@ -525,11 +528,12 @@ static void check(kc *t)
                              {FM_Q8_0, FM_X_Q8_32, 768, 64, 1, true, false},
                              {FM_Q5_K, FM_X_Q8_256, 8192, 256, 1, true, false}};
     for (size_t i = 0; i < FM_COUNT(refused); i++) check_refused(t, &refused[i], all_at_once);
-    const shape end_refused[] = {{FM_BF16, FM_X_BF16, 128, 48, 17, true, false},
+    const shape two_refused[] = {{FM_BF16, FM_X_BF16, 128, 48, 17, true, false},
                                  {FM_BF16, FM_X_BF16, 96, 48, 4, true, false},
                                  {FM_Q8_0, FM_X_Q8_32, 128, 64, 4, true, false},
+                                 {FM_Q8_0, FM_X_Q8_32, 256, 64, 17, true, false},
                                  {FM_Q5_K, FM_X_Q8_256, 8192, 256, 4, true, false}};
-    for (size_t i = 0; i < FM_COUNT(end_refused); i++) check_refused(t, &end_refused[i], with_its_end_at_once);
+    for (size_t i = 0; i < FM_COUNT(two_refused); i++) check_refused(t, &two_refused[i], in_two);
     check_begin(t);
 }
 

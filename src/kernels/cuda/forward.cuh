@@ -9,7 +9,7 @@ void fm_cuda_fill_norm(fm_kernels *k);
 void fm_cuda_fill_conv(fm_kernels *k);
 void fm_cuda_fill_scan(fm_kernels *k);
 void fm_cuda_fill_mix(fm_kernels *k);
-void fm_cuda_fill_dt_scan(fm_kernels *k);
+void fm_cuda_fill_select(fm_kernels *k);
 void fm_cuda_fill_rows(fm_kernels *k); // softmax embed gather copy_states decays
 }
 

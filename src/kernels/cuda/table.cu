@@ -15,6 +15,6 @@ extern "C" void fm_kernels_fill_cuda(fm_kernels *k)
     fm_cuda_fill_few(k);
     fm_cuda_fill_many(k);
     fm_cuda_fill_mix(k);
-    fm_cuda_fill_dt_scan(k);
+    fm_cuda_fill_select(k);
     fm_cuda_fill_back(k);
 }

@@ -324,21 +324,32 @@ static fm_packed select_in_steps(const fm_ctx *c, const fm_layer *l, const fm_ba
                                                        .B = B.p,
                                                        .C = C.p,
                                                        .bc_stride = q.stride,
+                                                       .dt = m->dt.p,
+                                                       .dt_stride = m->dt.stride,
                                                        .z = m->z.p,
                                                        .z_stride = m->z.stride,
                                                        .kept = m->kept});
-    const fm_dt_scan both = {.x = packed_dt,
-                             .dt_proj = &l->w[DT_PROJ],
-                             .dt = m->dt,
-                             .scan = scan,
-                             .keep_dt = is_looked_at(b),
-                             .keep = b->saved != NULL};
-    const fm_packed packed = fm_op_dt_scan_pack(c, &both, &l->w[OUT_PROJ]);
+    fm_op_linear_channels(c, m->dt, packed_dt, &l->w[DT_PROJ], NULL);
+    const fm_packed packed = fm_op_scan_pack(c, &scan, &l->w[OUT_PROJ], b->saved != NULL);
     show_scan(c, l, b, (fm_scan_view){.dt = m->dt, .B = B, .C = C});
     return packed;
 }
 
-/* Steps 4 to 13, at once where there is a kernel for it and nobody wants what lies between. */
+/* The same, in fewer launches where there is a kernel for it and nobody wants what lies between. */
+static fm_packed select_from(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m, fm_packed packed_u)
+{
+    const fm_select_args a = {
+        .x_proj = {.y = m->q.p, .y_stride = m->q.stride, .W = &l->w[X_PROJ]},
+        .dt_proj = &l->w[DT_PROJ],
+        .norms = b->config->mixer_norms,
+        .eps = b->config->mixer_rms_eps,
+        .scan = scan_args(l, b, (fm_scan_args){.u = m->u.p, .u_stride = m->u.stride, .z = m->z.p, .z_stride = m->z.stride})};
+    fm_packed y;
+    if (!is_looked_at(b) && fm_op_select(c, packed_u, &a, &l->w[OUT_PROJ], &y)) return y;
+    return select_in_steps(c, l, b, m, packed_u);
+}
+
+/* Steps 4 to 13, likewise. */
 static fm_packed mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, const middle *m)
 {
     const fm_mix_args a = {.conv = conv_args(l, b, m->u, m->in),
@@ -349,7 +360,7 @@ static fm_packed mix(const fm_ctx *c, const fm_layer *l, const fm_batch *b, cons
                            .eps = b->config->mixer_rms_eps};
     fm_packed y;
     if (!is_looked_at(b) && fm_op_mix(c, &a, &l->w[OUT_PROJ], &y)) return y;
-    return select_in_steps(c, l, b, m, fm_op_conv_silu_pack(c, &a.conv, &l->w[X_PROJ]));
+    return select_from(c, l, b, m, fm_op_conv_silu_pack(c, &a.conv, &l->w[X_PROJ]));
 }
 
 /* Steps 2 to 13, of which 2 to 5 at once on the same terms. */
@@ -359,7 +370,7 @@ static fm_packed project_and_mix(const fm_ctx *c, const fm_layer *l, const fm_ba
         .product = {.y = m->in.p, .y_stride = m->in.stride, .W = &l->w[IN_PROJ], .bias = l->w[IN_BIAS].data},
         .conv = conv_args(l, b, m->u, m->in)};
     fm_packed u;
-    if (!is_looked_at(b) && fm_op_linear_conv_pack(c, n, &a, &l->w[X_PROJ], &u)) return select_in_steps(c, l, b, m, u);
+    if (!is_looked_at(b) && fm_op_linear_conv_pack(c, n, &a, &l->w[X_PROJ], &u)) return select_from(c, l, b, m, u);
     project_in(c, l, b->config->d_inner, n, (fm_rows[2]){m->in, m->z}); /* 2 */
     return mix(c, l, b, m);
 }

@@ -1,0 +1,61 @@
+// select.cu - which steps select.cuh is for, and the entry of the table.
+#include "kernels/cuda/select.cuh"
+
+// One token each of few sequences, f32 between the steps, Mamba's own number of states.
+static bool fits(const fm_stream *s, const fm_select_args *m)
+{
+    const fm_scan_args *g = &m->scan;
+    const fm_ragged *r = g->ragged;
+    const size_t rank = m->dt_proj->cols;
+    const bool floats = fm_cuda_is_floats(g->form);
+    return !s->o.f32 && fm_is_one_each(r) && r->n_seq > 0 && r->n_seq <= FM_CUDA_FEW && !g->half && !g->half_h && g->z &&
+           g->d_state == SELECT_STATES && (floats ? fm_cuda_x_stride(g->d_inner) == g->d_inner : g->d_inner % FM_CHUNK == 0) &&
+           rank % 4 == 0 && rank <= SELECT_RANK && fm_aligned(m->x_proj.y, rank);
+}
+
+static few_args product(const fm_select_args *m)
+{
+    size_t group;
+    fm_linear_args a = {};
+    a.W = m->dt_proj, a.n = m->scan.ragged->n_seq;
+    few_args p = fm_cuda_few_args(&a, &group);
+    p.n = (unsigned)a.n;
+    return p;
+}
+
+static select_args args_of(const fm_select_args *m)
+{
+    const fm_scan_args *g = &m->scan;
+    select_args p = {};
+    p.dt = product(m);
+    p.ways = few_ways(p.dt, m->dt_proj->type);
+    p.q = m->x_proj.y;
+    p.rank = (unsigned)m->dt_proj->cols, p.rank_reciprocal = 1.0 / (double)p.rank;
+    p.norms = m->norms, p.eps = m->eps;
+    p.u = g->u, p.u_stride = g->u_stride;
+    p.z = g->z, p.z_stride = g->z_stride;
+    p.dt_bias = g->dt_bias, p.A = g->A, p.skip = g->skip, p.h = g->h;
+    p.d_inner = g->d_inner, p.hold = g->hold;
+    p.form = g->form;
+    if (fm_cuda_is_floats(g->form))
+        p.rows = (__nv_bfloat16 *)g->packed;
+    else
+        p.records = fm_records_at(g->packed, g->ragged->n_seq, g->d_inner);
+    return p;
+}
+
+static bool select(const fm_run *run, const fm_select_args *m)
+{
+    const fm_dtype type = m->dt_proj->type;
+    select_fn *const kernel = (fm_is_float(type) ? fm_cuda_select_float : fm_cuda_select_quant)(type);
+    if (!kernel || !fits(run->stream, m)) return false;
+    const select_args p = args_of(m);
+    if (!kernel(run->stream, &p, &m->x_proj)) return false;
+    fm_cuda_pack_forget(run->stream, m->scan.packed);
+    return true;
+}
+
+extern "C" void fm_cuda_fill_select(fm_kernels *k)
+{
+    k->select = select;
+}
