@@ -161,7 +161,7 @@ template <class F> struct select_block {
         put_dt(row, v, scale_of(fm_warp_sum(v.sum_squares()), a.rank_reciprocal));
     }
 
-    // ---- dt_proj ----
+    // ---- dt_proj, what it is multiplied with and what the scan takes ----
 
     __device__ void multiply() const
     {
@@ -369,7 +369,7 @@ template <class F> __global__ void __launch_bounds__(SELECT_THREADS, 3) select_k
 
 // ---- Launches ----
 
-// Queues it, behind the product that makes q; false: dt_proj's weights leave no room, or it would be slower.
+// Queues it, behind the product that makes q; false: dt_proj's weights leave no room.
 typedef bool select_fn(fm_stream *s, const select_args *a, const fm_linear_args *x_proj);
 
 template <class F> static bool select_of(fm_stream *s, const select_args *a, const fm_linear_args *x_proj)
