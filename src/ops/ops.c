@@ -306,34 +306,16 @@ bool fm_op_linear_conv_pack(const fm_ctx *c, fm_packed x, const fm_linear_conv_a
     return true;
 }
 
-static fm_rows scanned(const fm_scan_args *a)
+fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
 {
-    return (fm_rows){a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
-}
-
-/* With the place of its pack, where the table packs. */
-static fm_scan_args scan_with_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
-{
-    const fm_rows y = scanned(a);
+    const fm_rows y = {a->y, a->ragged->n_tokens, a->d_inner, a->y_stride, a->half};
     fm_scan_args b = *a;
     FM_ASSERT(y.d == W->cols);
     b.packed = !y.half && packs(c, false, channels_place(c), W, y.n) ? channels_place(c) : NULL;
     b.form = fm_xform_of(W->type);
     b.alone = b.packed && !keep;
-    return b;
-}
-
-static fm_packed pack_of_scan(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W)
-{
-    const fm_rows y = scanned(a);
-    return a->packed ? (fm_packed){a->packed, y.n, y.d, a->form} : fm_op_pack_channels(c, y, W);
-}
-
-fm_packed fm_op_scan_pack(const fm_ctx *c, const fm_scan_args *a, const fm_tensor *W, bool keep)
-{
-    const fm_scan_args b = scan_with_pack(c, a, W, keep);
     fm_op_scan(c, &b);
-    return pack_of_scan(c, &b, W);
+    return b.packed ? (fm_packed){b.packed, y.n, y.d, b.form} : fm_op_pack_channels(c, y, W);
 }
 
 bool fm_op_select(const fm_ctx *c, fm_packed u, const fm_select_args *a, const fm_tensor *W, fm_packed *out)
@@ -342,7 +324,7 @@ bool fm_op_select(const fm_ctx *c, fm_packed u, const fm_select_args *a, const f
     FM_ASSERT(u.cols == W->cols && m.x_proj.W->cols == W->cols && m.dt_proj->rows == W->cols);
     FM_ASSERT(u.form == fm_xform_of(m.x_proj.W->type) && m.x_proj.W->rows == m.dt_proj->cols + 2 * m.scan.d_state);
     m.x_proj.x = u.p, m.x_proj.n = u.n;
-    m.scan.packed = channels_place(c), m.scan.form = fm_xform_of(W->type), m.scan.alone = true;
+    m.scan.packed = channels_place(c), m.scan.form = fm_xform_of(W->type);
     if (!c->k->select || !c->k->select(&c->run, &m)) return false;
     *out = (fm_packed){m.scan.packed, u.n, W->cols, m.scan.form};
     return true;

@@ -238,7 +238,7 @@ static bool in_two(const fm_kernels *k, const fm_run *run, const layer *l, const
     fm_scan_args scan = m->scan;
     conv.out = u, conv.out_stride = I;
     scan.u = u, scan.u_stride = I;
-    scan.packed = m->packed, scan.form = m->out_form, scan.alone = true;
+    scan.packed = m->packed, scan.form = m->out_form;
     k->conv_silu(run, &conv);
     pack(k, packed, form, u, I, n, I);
     if (!fm_stream_reserve(kc_device(), fm_cuda_work_bytes(kc_device(), m->x_proj, n))) abort();

@@ -126,6 +126,16 @@ few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group)
     return p;
 }
 
+few_args fm_cuda_few_within(const fm_tensor *W, size_t n)
+{
+    size_t group;
+    fm_linear_args a = {};
+    a.W = W, a.n = n;
+    few_args p = fm_cuda_few_args(&a, &group);
+    p.n = (unsigned)n;
+    return p;
+}
+
 // Warps of a block of such a product.
 static unsigned few_warps(const fm_stream *s, const few_args *p, fm_dtype type)
 {

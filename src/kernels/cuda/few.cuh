@@ -447,6 +447,8 @@ static inline unsigned few_ways(const few_args &p, fm_dtype type)
 
 // The arguments of a product's first group of columns; *group: bytes of the pack from one group to the next.
 few_args fm_cuda_few_args(const fm_linear_args *a, size_t *group);
+// Of n columns in one group, by a kernel that has its own input and output.
+few_args fm_cuda_few_within(const fm_tensor *W, size_t n);
 
 few_fn *fm_cuda_few_float(fm_dtype type);
 few_fn *fm_cuda_few_32(fm_dtype type);

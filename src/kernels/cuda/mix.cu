@@ -22,17 +22,6 @@ static mix_fn *kernel_of(const fm_mix_args *m)
     return (floats ? fm_cuda_mix_float : fm_cuda_mix_quant)(m->x_proj->type, m->dt_proj->type);
 }
 
-static few_args product(const fm_tensor *W, size_t n)
-{
-    size_t group;
-    fm_linear_args a = {};
-    a.W = W;
-    a.n = n;
-    few_args p = fm_cuda_few_args(&a, &group);
-    p.n = (unsigned)n;
-    return p;
-}
-
 static void place_out(mix_args *p, const fm_mix_args *m)
 {
     const size_t n = m->conv.ragged->n_seq;
@@ -63,7 +52,7 @@ static bool mix(const fm_run *run, const fm_mix_args *m)
     const fm_conv_args *v = &m->conv;
     const fm_scan_args *g = &m->scan;
     mix_args p = {};
-    p.x = product(m->x_proj, v->ragged->n_seq), p.dt = product(m->dt_proj, v->ragged->n_seq);
+    p.x = fm_cuda_few_within(m->x_proj, v->ragged->n_seq), p.dt = fm_cuda_few_within(m->dt_proj, v->ragged->n_seq);
     p.ways = few_ways(p.x, m->x_proj->type), p.dt_ways = few_ways(p.dt, m->dt_proj->type);
     const size_t channels = fm_is_float(m->x_proj->type) ? 4 * 64 : 2 * FM_CHUNK; // of a way
     if (p.ways * channels != v->d_inner || !place_scratch(&p, s)) return false;

@@ -13,21 +13,11 @@ static bool fits(const fm_stream *s, const fm_select_args *m)
            rank % 4 == 0 && rank <= SELECT_RANK && fm_aligned(m->x_proj.y, rank);
 }
 
-static few_args product(const fm_select_args *m)
-{
-    size_t group;
-    fm_linear_args a = {};
-    a.W = m->dt_proj, a.n = m->scan.ragged->n_seq;
-    few_args p = fm_cuda_few_args(&a, &group);
-    p.n = (unsigned)a.n;
-    return p;
-}
-
 static select_args args_of(const fm_select_args *m)
 {
     const fm_scan_args *g = &m->scan;
     select_args p = {};
-    p.dt = product(m);
+    p.dt = fm_cuda_few_within(m->dt_proj, g->ragged->n_seq);
     p.ways = few_ways(p.dt, m->dt_proj->type);
     p.q = m->x_proj.y;
     p.rank = (unsigned)m->dt_proj->cols, p.rank_reciprocal = 1.0 / (double)p.rank;
