@@ -499,6 +499,18 @@ static void check_begin(kc *t)
     }
 }
 
+/* More sequences than a product of few columns takes. */
+static void check_wide(kc *t, fm_dtype type, fm_xform out, size_t i)
+{
+    static const size_t sizes[][2] = {{8192, 256}, {1536, 512}, {256, 256}}, tokens[] = {17, 30, 33, 64};
+    const size_t n_sizes = kc_is_quick() ? 1 : FM_COUNT(sizes), n_tokens = kc_is_quick() ? 2 : FM_COUNT(tokens);
+    for (size_t k = 0; k < n_sizes; k++)
+        for (size_t j = 0; j < n_tokens; j++) {
+            const shape s = {type, out, sizes[k][0], sizes[k][1], tokens[j], (i + j + k) % 4 != 0, (i + j + k) % 5 == 0};
+            (kc_device_options().f32 ? check_refused : check_case)(t, &s, in_two);
+        }
+}
+
 static void check(kc *t)
 {
     static const struct {
@@ -521,6 +533,7 @@ static void check(kc *t)
                 if (n <= 2) checked(t, &s, all_at_once);
                 checked(t, &s, in_two);
             }
+        if (quant && types[i].out >= FM_X_Q8_32) check_wide(t, types[i].type, types[i].out, i);
     }
     const shape refused[] = {{FM_BF16, FM_X_BF16, 256, 48, 3, true, false},
                              {FM_BF16, FM_X_BF16, 128, 48, 1, true, false},
@@ -528,11 +541,10 @@ static void check(kc *t)
                              {FM_Q8_0, FM_X_Q8_32, 768, 64, 1, true, false},
                              {FM_Q5_K, FM_X_Q8_256, 8192, 256, 1, true, false}};
     for (size_t i = 0; i < FM_COUNT(refused); i++) check_refused(t, &refused[i], all_at_once);
-    const shape two_refused[] = {{FM_BF16, FM_X_BF16, 128, 48, 17, true, false},
-                                 {FM_BF16, FM_X_BF16, 96, 48, 4, true, false},
-                                 {FM_Q8_0, FM_X_Q8_32, 128, 64, 4, true, false},
-                                 {FM_Q8_0, FM_X_Q8_32, 256, 64, 17, true, false},
-                                 {FM_Q5_K, FM_X_Q8_256, 8192, 256, 4, true, false}};
+    const shape two_refused[] = {
+        {FM_BF16, FM_X_BF16, 128, 48, 17, true, false},     {FM_BF16, FM_X_BF16, 96, 48, 4, true, false},
+        {FM_Q8_0, FM_X_Q8_32, 128, 64, 4, true, false},     {FM_Q8_0, FM_X_Q8_32, 256, 64, 65, true, false},
+        {FM_IQ4_NL, FM_X_BF16, 8192, 256, 17, true, false}, {FM_Q5_K, FM_X_Q8_256, 8192, 256, 4, true, false}};
     for (size_t i = 0; i < FM_COUNT(two_refused); i++) check_refused(t, &two_refused[i], in_two);
     check_begin(t);
 }

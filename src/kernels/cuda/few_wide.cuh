@@ -91,9 +91,7 @@ __device__ static inline void wide_ask_input(unsigned to, unsigned full, const w
     const uint8_t *from = a.p.x + (size_t)chunk * a.p.x_stride + begin;
     ring_expect(full, a.p.x_stride);
     if (a.share == 1)
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                     "l"(from), "r"(bytes), "r"(full)
-                     : "memory");
+        ring_copy(to, full, from, bytes);
     else
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
                      "[%0], [%1], %2, [%3], %4;" ::"r"(to + begin),

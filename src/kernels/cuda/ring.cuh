@@ -32,6 +32,20 @@ __device__ static inline void ring_expect(unsigned full, unsigned bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(full), "r"(bytes) : "memory");
 }
 
+// One of the fillers has written what it had to.
+__device__ static inline void ring_arrive(unsigned full)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(full) : "memory");
+}
+
+// Bytes, a multiple of 16 at places of 16, to a stage that waits for them.
+__device__ static inline void ring_copy(unsigned to, unsigned full, const void *from, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(full)
+                 : "memory");
+}
+
 // Arrives, as one of the fillers, when all is there that this thread has copied asynchronously.
 __device__ static inline void ring_arrive_copied(unsigned full)
 {
@@ -43,7 +57,7 @@ __device__ static inline void ring_release(unsigned empty, unsigned share, unsig
 {
     if (lane >= share) return;
     if (share == 1)
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(empty) : "memory");
+        ring_arrive(empty);
     else
         asm volatile("{.reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
                      "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(empty),

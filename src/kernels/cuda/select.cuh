@@ -41,6 +41,65 @@ struct select_args {
     fm_records records;
 };
 
+// Norms of a token's dt, B and C, by a warp, added up in the order of norm.cu.  Room for so many tokens: dt as dt_proj reads it, a record
+// or a row every `stride` bytes, and B | C of each.
+template <class F> struct select_norm {
+    const select_args &a;
+    uint8_t *x;
+    unsigned stride, tokens;
+    float *bc;
+
+    static_assert((int)SELECT_RANK == (int)piece<32>::COLS, "a warp keeps a row whole");
+
+    __device__ float scale_of(double sum, double reciprocal) const
+    {
+        return a.norms ? norm_scale(sum, reciprocal, a.eps) : 1.0f;
+    }
+
+    // B and C, each in four lanes.
+    __device__ void put_bc(unsigned token, float4 v) const
+    {
+        const int lane = (int)threadIdx.x % 32;
+        double sum = squares(v);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        const float scale = scale_of(sum, 1.0 / SELECT_STATES);
+        if (lane < 2 * SELECT_STATES / 4)
+            *(float4 *)(bc + token * 2 * SELECT_STATES + 4 * lane) = {v.x * scale, v.y * scale, v.z * scale, v.w * scale};
+    }
+
+    // Zeros beyond the rank.
+    __device__ void put_dt(unsigned token, const float *row, const piece<32> &v, float scale) const
+    {
+        if constexpr (F::RECORDS)
+            for (unsigned c = 0; c < a.dt.chunks; c++) {
+                float of[8];
+                pack_load(of, row, a.rank, c, true);
+#pragma unroll
+                for (int i = 0; i < 8; i++) of[i] *= scale;
+                pack_record<F::SIDE == FM_X256_SIDE>(x + c * stride, tokens, token, of);
+            }
+        else
+#pragma unroll
+            for (int j = 0; j < KEPT; j++) {
+                const unsigned c = (unsigned)v.column(threadIdx.x % 32, j);
+                const float4 of = {v.v[j].x * scale, v.v[j].y * scale, v.v[j].z * scale, v.v[j].w * scale};
+                if (c < a.dt.x_stride / 2) fm_store4_bf16((__nv_bfloat16 *)(x + token * stride) + c, of);
+            }
+    }
+
+    // Row `from` of the step's as this token.
+    __device__ void row(unsigned from, unsigned token) const
+    {
+        const int lane = (int)threadIdx.x % 32;
+        const float *q = a.q + from * (a.rank + 2 * SELECT_STATES);
+        piece<32> v;
+        v.template read<true>(q, lane, a.rank);
+        put_bc(token, fm_load4<true>(q + a.rank + 4 * lane, 2 * SELECT_STATES - 4 * lane));
+        put_dt(token, q, v, scale_of(fm_warp_sum(v.sum_squares()), a.rank_reciprocal));
+    }
+};
+
 // Places in a block's shared memory.  At 0 are dt_proj's weights; the groups' parts of the outputs take their place.
 template <class F> struct select_room {
     static constexpr unsigned SUMS = 16 * SELECT_TOKENS * 4; // bytes of a tile and way
@@ -108,57 +167,12 @@ template <class F> struct select_block {
                 }
     }
 
-    // ---- Norms: a warp has a token, and adds up in the order of norm.cu ----
-
-    static_assert((int)SELECT_WARPS == (int)SELECT_TOKENS && (int)SELECT_RANK == (int)piece<32>::COLS,
-                  "a token to a warp, which keeps it whole");
-
-    __device__ float scale_of(double sum, double reciprocal) const
-    {
-        return a.norms ? norm_scale(sum, reciprocal, a.eps) : 1.0f;
-    }
-
-    // B and C, each in four lanes.
-    __device__ void put_bc(float4 v) const
-    {
-        double sum = squares(v);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        const float scale = scale_of(sum, 1.0 / SELECT_STATES);
-        if (l.lane < 2 * SELECT_STATES / 4)
-            *(float4 *)(floats(at.bc) + warp * 2 * SELECT_STATES + 4 * l.lane) = {v.x * scale, v.y * scale, v.z * scale,
-                                                                                  v.w * scale};
-    }
-
-    // dt as dt_proj reads it, zeros beyond the rank.
-    __device__ void put_dt(const float *row, const piece<32> &v, float scale) const
-    {
-        const unsigned stride = room::x_stride(a);
-        if constexpr (F::RECORDS)
-            for (unsigned c = 0; c < a.dt.chunks; c++) {
-                float of[8];
-                pack_load(of, row, a.rank, c, true);
-#pragma unroll
-                for (int i = 0; i < 8; i++) of[i] *= scale;
-                pack_record<F::SIDE == FM_X256_SIDE>(shared + at.x + c * stride, SELECT_TOKENS, warp, of);
-            }
-        else
-#pragma unroll
-            for (int j = 0; j < KEPT; j++) {
-                const unsigned c = (unsigned)v.column(l.lane, j);
-                const float4 of = {v.v[j].x * scale, v.v[j].y * scale, v.v[j].z * scale, v.v[j].w * scale};
-                if (c < a.dt.x_stride / 2) fm_store4_bf16((__nv_bfloat16 *)(shared + at.x + warp * stride) + c, of);
-            }
-    }
+    static_assert((int)SELECT_WARPS == (int)SELECT_TOKENS, "a token to a warp");
 
     __device__ void norm() const
     {
-        if (warp >= tokens) return;
-        const float *row = a.q + (first + warp) * (a.rank + 2 * SELECT_STATES);
-        piece<32> v;
-        v.template read<true>(row, l.lane, a.rank);
-        put_bc(fm_load4<true>(row + a.rank + 4 * l.lane, 2 * SELECT_STATES - 4 * l.lane));
-        put_dt(row, v, scale_of(fm_warp_sum(v.sum_squares()), a.rank_reciprocal));
+        const select_norm<F> to = {a, shared + at.x, room::x_stride(a), SELECT_TOKENS, floats(at.bc)};
+        if (warp < tokens) to.row(first + warp, warp);
     }
 
     // ---- dt_proj, what it is multiplied with and what the scan takes ----
