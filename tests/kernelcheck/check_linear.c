@@ -173,7 +173,7 @@ static void check_ends(kc *t, fm_dtype type, size_t n)
 
 static void check(kc *t)
 {
-    static const size_t rows[] = {1, 2, 15, 16, 17, ROWS_MAX}, tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 24, 33};
+    static const size_t rows[] = {1, 2, 15, 16, 17, ROWS_MAX}, tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 24, 33};
     static const size_t cols[] = {1, 3, 16, 33, 100, 257};
     for (int type = 0; type < FM_DTYPE_COUNT; type++) {
         const fm_dtype_traits *traits = fm_dtype_get((fm_dtype)type);

@@ -8,12 +8,12 @@
 static void linear_q4_k(const fm_run *run, const fm_linear_args *a)
 {
     size_t r, end;
-    if (a->n < 2 || !are_few(a)) {
+    if (a->n < 2 || a->n > FEW_MOST) {
         gemv[FM_Q4_K](run, a);
         return;
     }
     fm_run_range(run, a->W->rows, GRANULE, &r, &end);
-    few_parts(a, r, end, part_few_q4_k);
+    for (; r < end; r += LANES) few_q4_k(a, r, end - r < LANES ? end - r : LANES);
 }
 
 void fm_linear_fill_avx512_vnni(fm_kernels *k)

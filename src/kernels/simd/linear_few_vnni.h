@@ -1,5 +1,8 @@
 /* linear_few_vnni.h - 2 to 16 tokens times Q4_K, for AVX-512 with VNNI; linear_quant.h has the way of the other types.
  *
+ * All tokens go at once: with more than 8 a step's sums are in registers, those of a block in memory, where they are wanted
+ * once for every eight products.
+ *
  * A 32-bit product costs as much as three of the instruction that multiplies pairs of 16 bits, and the sum of a group's products
  * almost fits 16: 32 codes of at most 15 with inputs of at most 127 make 60960.  So a sum starts at minus 8 times the input's,
  * as if the codes were -8 .. 7, which makes at most 32512, and sum(scale * 8 * the input's sums) comes back at the end, for all
@@ -53,7 +56,7 @@ FM_INLINE void step_few_q4_k(iv *sum, const iv v[8], const head_few *h, const fm
     UNROLL for (int half = 0; half < 2; half++)
     {
         const int g = 2 * step + half;
-        iv s[FEW_TOKENS];
+        iv s[FEW_MOST];
         UNROLL for (int t = 0; t < T; t++) s[t] = iv_set1((uint32_t)start[t][g]);
         UNROLL for (int k = 0; k < 8; k++)
         {
@@ -82,9 +85,9 @@ FM_INLINE void finish_few_q4_k(float *y, iv sum, const head_few *h, const fm_x25
 
 FM_INLINE void block_few_q4_k(float *y, const few_block *w, const fm_x256 *x, int T)
 {
-    int32_t start[FEW_TOKENS][8];
+    int32_t start[FEW_MOST][8];
     head_few h;
-    iv sum[FEW_TOKENS];
+    iv sum[FEW_MOST];
     UNROLL for (int t = 0; t < T; t++) start_few(start[t], x + t), sum[t] = iv_set1(0);
     head_few_q4_k(&h, w->row, w->off);
     ROLLED for (int step = 0; step < 4; step++)
@@ -97,40 +100,39 @@ FM_INLINE void block_few_q4_k(float *y, const few_block *w, const fm_x256 *x, in
     UNROLL for (int t = 0; t < T; t++) finish_few_q4_k(y + t * LANES, sum[t], &h, x + t);
 }
 
-/* Rows [r, r + rows), at most LANES, of tokens [t0, t0 + T). */
-FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, int T)
+/* Rows [r, r + rows), at most LANES, of T tokens. */
+FM_INLINE void rows_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, int T)
 {
     const uint8_t *row[LANES];
-    float y[FEW_TOKENS * LANES] = {0};
+    float y[FEW_MOST * LANES] = {0};
     few_block w = {.row = row, .next = (const uint8_t *)((uintptr_t)a->W->data + (r + LANES) * a->W->stride)};
     for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
     for (size_t b = 0; b < a->W->cols / FM_X_COLS; b++, w.off += 144, w.next += LANES * 144)
-        block_few_q4_k(y, &w, (const fm_x256 *)a->x + b * a->n + t0, T);
-    for (size_t t = 0; t < (size_t)T; t++) finish_rows(a, r, rows, t0 + t, y + t * LANES);
+        block_few_q4_k(y, &w, (const fm_x256 *)a->x + b * a->n, T);
+    for (size_t t = 0; t < (size_t)T; t++) finish_rows(a, r, rows, t, y + t * LANES);
 }
 
-/* The same of n tokens, 2 to FEW_TOKENS. */
 #ifdef FM_ROLLED
-static void part_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
+static void few_q4_k(const fm_linear_args *a, size_t r, size_t rows)
 {
-    rows_few_q4_k(a, r, rows, t0, (int)n);
+    rows_few_q4_k(a, r, rows, (int)a->n);
 }
 #else
-#define FEW_Q4_K(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+#define FEW_Q4_K(X) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
 #define X(T)                                                                                                                   \
-    static void few_q4_k_##T(const fm_linear_args *a, size_t r, size_t rows, size_t t0)                                        \
+    static void few_q4_k_##T(const fm_linear_args *a, size_t r, size_t rows)                                                   \
     {                                                                                                                          \
-        rows_few_q4_k(a, r, rows, t0, T);                                                                                      \
+        rows_few_q4_k(a, r, rows, T);                                                                                          \
     }
 FEW_Q4_K(X)
 #undef X
 
-static void part_few_q4_k(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
+static void few_q4_k(const fm_linear_args *a, size_t r, size_t rows)
 {
 #define X(T) few_q4_k_##T,
-    static void (*const few[])(const fm_linear_args *, size_t, size_t, size_t) = {FEW_Q4_K(X)};
+    static void (*const few[])(const fm_linear_args *, size_t, size_t) = {FEW_Q4_K(X)};
 #undef X
-    few[n - 2](a, r, rows, t0);
+    few[a->n - 2](a, r, rows);
 }
 #endif
 

@@ -1,9 +1,9 @@
 /* linear_quant.h - products with quantised weights, once for all instruction sets (after the set's linear_vec_<isa>.h).
  *
  * A panel of LANES rows by 256 columns is unpacked to bytes on the stack and multiplied with every token of a group, P panels by
- * T tokens of sums in registers.  For up to FEW_TOKENS tokens the codes of one panel go straight into the products instead, and
- * with types of FEW_TWICE they do so twice for up to twice as many.  One lane is one row, and its float sums run over the blocks
- * in order: the order of the reference, whatever P and T are. */
+ * T tokens of sums in registers.  For up to FEW_TOKENS tokens, of some types FEW_MOST, the codes of one panel go straight into
+ * the products instead, and with types of FEW_TWICE they do so twice for up to twice as many.  One lane is one row, and its float
+ * sums run over the blocks in order: the order of the reference, whatever P and T are. */
 #ifndef FM_KERNELS_SIMD_LINEAR_QUANT_H
 #define FM_KERNELS_SIMD_LINEAR_QUANT_H
 
@@ -17,7 +17,7 @@
 #define ROLLED _Pragma("GCC unroll 1")
 #endif
 
-enum { TOKEN_GROUP = 256, FEW_TOKENS = 8 };
+enum { TOKEN_GROUP = 256, FEW_TOKENS = 8, FEW_MOST = FEW_LONG ? 16 : FEW_TOKENS };
 
 typedef enum mins { MIN_NONE, MIN_OFFSET, MIN_FLOAT } mins;
 
@@ -197,8 +197,9 @@ typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blo
 
 UNPACK_256(int4_g128, 2) /* not among the unpackers, for AMX has no use for it */
 
-#define KINDS_256(X)                                                                                                           \
-    X(Q2_K, q2_k, 84) X(Q3_K, q3_k, 110) X(Q4_K, q4_k, 144) X(Q5_K, q5_k, 176) X(Q6_K, q6_k, 210) X(IQ4_XS, iq4_xs, 136)
+#define KINDS_SHORT(X) X(Q2_K, q2_k, 84) X(Q3_K, q3_k, 110) X(Q4_K, q4_k, 144) X(Q5_K, q5_k, 176) X(IQ4_XS, iq4_xs, 136)
+#define KINDS_LONG(X)  X(Q6_K, q6_k, 210)
+#define KINDS_256(X)   KINDS_SHORT(X) KINDS_LONG(X)
 #define KINDS_128(X) X(INT4_G128, int4_g128, 132)
 #define KINDS_32(X)                                                                                                            \
     X(Q8_0, q8_0, 34) X(Q4_0, q4_0, 18) X(Q4_1, q4_1, 20) X(Q5_0, q5_0, 22) X(Q5_1, q5_1, 24) X(IQ4_NL, iq4_nl, 18)
@@ -253,7 +254,7 @@ FM_INLINE void few_run(iv *sum, const iv *q, const int8_t *const *x, int T, cons
     const int step = f.run < at[1] && !DOT_CHAIN ? f.run : at[1];
     UNROLL for (int from = 0; from < at[1]; from += step)
     {
-        iv s[FEW_TOKENS];
+        iv s[FEW_MOST];
         UNROLL for (int t = 0; t < T; t++) s[t] = iv_set1(0);
         UNROLL for (int k = from; k < from + step; k++)
         {
@@ -281,11 +282,11 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
 {
     const size_t b = (size_t)place.step;
     const int step = f.run < 8 && !DOT_CHAIN ? f.run : 8;
-    iv sum[FEW_TOKENS];
+    iv sum[FEW_MOST];
     UNROLL for (int t = 0; t < T; t++) sum[t] = f.min == MIN_OFFSET ? iv_set1((uint32_t)x[t]->nsum[b]) << f.shift : iv_set1(0);
     UNROLL for (int from = 0; from < 8; from += step)
     {
-        iv s[FEW_TOKENS];
+        iv s[FEW_MOST];
         UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
         UNROLL for (int k = from; k < from + step; k++)
         {
@@ -343,7 +344,7 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
     const int run = DOT_CHAIN ? 16 : f.run;
     UNROLL for (int from = 0; from < 16; from += run)
     {
-        iv s[FEW_TOKENS];
+        iv s[FEW_MOST];
         UNROLL for (int t = 0; t < T; t++) s[t] = DOT_CHAIN ? sum[t] : iv_set1(0);
         UNROLL for (int k = from; k < from + run; k++)
         {
@@ -399,9 +400,9 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
     }                                                                                                                          \
     FEW_ROWS(name, 8 * (bytes), fm_x32)
 
-/* For 5 and 7 tokens the next larger one works on copies. */
-enum { FEW_KINDS = 5 };
-static const uint8_t few_tokens[FEW_KINDS] = {2, 3, 4, 6, 8};
+/* For a number in between the next larger one works on a copy of the last (few_fn). */
+enum { FEW_KINDS = FEW_LONG ? 9 : 5 };
+static const uint8_t few_tokens[] = {2, 3, 4, 6, 8, 10, 12, 14, 16};
 
 #define FEW_EACH(FEW, type, bytes)                                                                                             \
     FEW(few2_##type, type, bytes, 2)                                                                                           \
@@ -409,6 +410,7 @@ static const uint8_t few_tokens[FEW_KINDS] = {2, 3, 4, 6, 8};
     FEW(few4_##type, type, bytes, 4)                                                                                           \
     FEW(few6_##type, type, bytes, 6)                                                                                           \
     FEW(few8_##type, type, bytes, 8)
+#define FEW_NAMES(type)       few2_##type, few3_##type, few4_##type, few6_##type, few8_##type
 #define X(upper, type, bytes) FEW_EACH(FEW_256, type, bytes)
 KINDS_256(X)
 #undef X
@@ -419,21 +421,41 @@ KINDS_128(X)
 KINDS_32(X)
 #undef X
 
+/* Sums of a block are then in memory, except while a group of its columns is multiplied. */
+#if FEW_LONG
+#define FEW_LONGER(FEW, type, bytes)                                                                                           \
+    FEW(few10_##type, type, bytes, 10)                                                                                         \
+    FEW(few12_##type, type, bytes, 12)                                                                                         \
+    FEW(few14_##type, type, bytes, 14)                                                                                         \
+    FEW(few16_##type, type, bytes, 16)
+#define FEW_ALL_NAMES(type)   FEW_NAMES(type), few10_##type, few12_##type, few14_##type, few16_##type
+#define X(upper, type, bytes) FEW_LONGER(FEW_256, type, bytes)
+KINDS_LONG(X)
+#undef X
+#define X(upper, type, bytes) FEW_LONGER(FEW_32, type, bytes)
+KINDS_32(X)
+#undef X
+#else
+#define FEW_ALL_NAMES FEW_NAMES
+#endif
+
 typedef struct quant_kind {
     void (*unpack)(panel *p, row_list row, size_t off, size_t blocks);
     block_fn *add;
-    few_fn *few[FEW_KINDS];
-    size_t bytes;  /* of 256 columns */
-    size_t record; /* of a token's 256 packed columns */
+    few_fn *few[FEW_KINDS]; /* NULL: none for so many tokens */
+    size_t bytes;           /* of 256 columns */
+    size_t record;          /* of a token's 256 packed columns */
 } quant_kind;
 
-#define FEW(type) {few2_##type, few3_##type, few4_##type, few6_##type, few8_##type}
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
-#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), bytes, sizeof(fm_x256)},
-    KINDS_256(X) KINDS_128(X)
+#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_NAMES(type)}, bytes, sizeof(fm_x256)},
+    KINDS_SHORT(X) KINDS_128(X)
 #undef X
-#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, FEW(type), 8 * (bytes), sizeof(fm_x32)},
-    KINDS_32(X)
+#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, bytes, sizeof(fm_x256)},
+        KINDS_LONG(X)
+#undef X
+#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, 8 * (bytes), sizeof(fm_x32)},
+            KINDS_32(X)
 #undef X
 };
 
@@ -479,12 +501,12 @@ static void rows_quant(const fm_linear_args *a, size_t r, size_t rows, size_t t0
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * PANELS * LANES);
 }
 
-/* Rows [r, r + rows), at most LANES, of tokens [t0, t0 + n), at most FEW_TOKENS; tokens beyond the last repeat it. */
+/* Rows [r, r + rows), at most LANES, of tokens [t0, t0 + n), at most few_most() of them; tokens beyond the last repeat it. */
 static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n)
 {
     const quant_kind *kind = &quant_kinds[a->W->type];
     const uint8_t *row[LANES], *x = (const uint8_t *)a->x + t0 * kind->record;
-    float y[FEW_TOKENS * LANES];
+    float y[FEW_MOST * LANES];
     size_t f = 0;
     while (few_tokens[f] < n) f++;
     for (size_t i = 0; i < LANES; i++) row[i] = fm_tensor_row(a->W, r + (i < rows ? i : rows - 1));
@@ -494,31 +516,38 @@ static void rows_few(const fm_linear_args *a, size_t r, size_t rows, size_t t0, 
     for (size_t t = 0; t < n; t++) finish_rows(a, r, rows, t0 + t, y + t * LANES);
 }
 
-FM_INLINE bool are_few(const fm_linear_args *a)
+static size_t few_most(fm_dtype type)
 {
-    return a->n <= FEW_TOKENS || (a->n <= 2 * FEW_TOKENS && FEW_TWICE >> a->W->type & 1);
+    return quant_kinds[type].few[FEW_KINDS - 1] ? FEW_MOST : FEW_TOKENS;
 }
 
-/* Rows [r, end), LANES at a time and the tokens in parts of at most FEW_TOKENS: the second finds the rows in the cache. */
-typedef void few_part_fn(const fm_linear_args *a, size_t r, size_t rows, size_t t0, size_t n);
-FM_INLINE void few_parts(const fm_linear_args *a, size_t r, size_t end, few_part_fn *part)
+/* Parts of at most few_most() tokens each in which a few are multiplied; 0: they are many. */
+static size_t few_parts(const fm_linear_args *a)
 {
-    const size_t parts = (a->n + FEW_TOKENS - 1) / FEW_TOKENS;
+    const size_t most = few_most(a->W->type);
+    if (a->n <= most) return 1;
+    return a->n <= 2 * most && FEW_TWICE >> a->W->type & 1 ? 2 : 0;
+}
+
+/* Rows [r, end), LANES at a time: the second part finds them in the cache. */
+static void linear_few(const fm_linear_args *a, size_t r, size_t end, size_t parts)
+{
     for (; r < end; r += LANES) {
         const size_t rows = end - r < LANES ? end - r : LANES;
         for (size_t i = 0, t0 = 0, t1; i < parts; i++, t0 = t1) {
             t1 = a->n * (i + 1) / parts;
-            part(a, r, rows, t0, t1 - t0);
+            rows_few(a, r, rows, t0, t1 - t0);
         }
     }
 }
 
 static void linear_quant(const fm_run *run, const fm_linear_args *a)
 {
+    const size_t parts = few_parts(a);
     size_t begin, end;
     fm_run_range(run, a->W->rows, GRANULE, &begin, &end);
-    if (are_few(a)) {
-        few_parts(a, begin, end, rows_few);
+    if (parts > 0) {
+        linear_few(a, begin, end, parts);
         return;
     }
     for (size_t r = begin; r < end; r += PANELS * LANES) {

@@ -71,6 +71,7 @@ FM_INLINE void iv_load_rows(iv out[4], const uint8_t *const *row, size_t off)
 FM_INLINE iv iv_dot16(iv acc, iv a, iv b) { return acc + (iv)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 
 enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
+#define FEW_LONG  0
 #define FEW_TWICE 0u
 
 /* Sums in 16 bits.  Full-range codes move their sign to the input: 2 * 128 * 127 still fits. */

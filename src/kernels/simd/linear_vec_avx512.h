@@ -82,10 +82,9 @@ FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 /* Full-range bytes are stored + 128, since the instruction wants one unsigned side. */
 enum { DOT_CHAIN = 1, FULL_OFFSET = 128 };
 
-/* Types of which 9 to 16 tokens are faster in two parts of few than by panels (linear_quant.h). */
-#define FEW_TWICE                                                                                                              \
-    (1u << FM_Q8_0 | 1u << FM_Q4_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_NL | 1u << FM_Q2_K | 1u << FM_Q3_K | 1u << FM_Q4_K |         \
-     1u << FM_Q6_K | 1u << FM_IQ4_XS)
+/* 9 to 16 tokens of blocks of 32 and of Q6_K at once, of the types of FEW_TWICE in two parts (linear_quant.h). */
+#define FEW_LONG  1
+#define FEW_TWICE (1u << FM_Q2_K | 1u << FM_Q3_K | 1u << FM_IQ4_XS)
 
 FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
 {
@@ -96,6 +95,7 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
 #else
 
 enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
+#define FEW_LONG  0
 #define FEW_TWICE (1u << FM_Q8_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_XS)
 
 FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)

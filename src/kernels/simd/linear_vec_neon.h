@@ -73,6 +73,7 @@ FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 
 /* Codes and inputs are both signed here, and every code fits. */
 enum { DOT_CHAIN = 1, FULL_OFFSET = 0 };
+#define FEW_LONG  0
 #define FEW_TWICE 0u
 
 FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
