@@ -11,7 +11,7 @@ static void note_damage(const fm_plot_log *l, const char *path)
 static int run(const fm_cli *c)
 {
     fm_error err = {0};
-    fm_plot_log logs[FM_PLOT_RUNS_MAX];
+    fm_plot_log logs[FM_PLOT_RUNS_MAX] = {0};
     fm_status status = FM_OK;
     size_t n = 0;
     const char *out = fm_opt_str(&c->options, FM_OPT_OUT);
