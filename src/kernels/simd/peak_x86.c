@@ -48,8 +48,10 @@ static __attribute__((target("avx512f"))) uint64_t read_512(const void *p, size_
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++) sum[k] = _mm512_add_epi64(sum[k], _mm512_load_si512(at + 64 * k));
     }
-    const __m512i total = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
-    return (uint64_t)_mm512_reduce_add_epi64(total);
+    uint64_t lanes[8], total = 0; /* unsigned: what was read may be anything */
+    _mm512_storeu_si512(lanes, _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3])));
+    for (size_t k = 0; k < 8; k++) total += lanes[k];
+    return total;
 }
 
 /* ---- AMX: four tiles of sums, fed by two and two, are what the unit can have in flight. ---- */
