@@ -39,6 +39,9 @@ struct select_args {
     fm_xform form;
     __nv_bfloat16 *rows; // (n, d_inner), or
     fm_records records;
+
+    // Of dt_proj's rows, at most.
+    __host__ __device__ unsigned chunks_of_way() const { return (dt.chunks + ways - 1) / ways; }
 };
 
 // Norms of a token's dt, B and C, by a warp, added up in the order of norm.cu.  Room for so many tokens: dt as dt_proj reads it, a record
@@ -107,8 +110,6 @@ template <class F> struct select_room {
     unsigned states, x, sums, steps, bc, out, list, all;
 
     __host__ __device__ static unsigned items(const select_args &a) { return SELECT_CHANNELS / 16 * a.ways; }
-    // Chunks of a way, at most.
-    __host__ __device__ static unsigned chunks(const select_args &a) { return (a.dt.chunks + a.ways - 1) / a.ways; }
     // Bytes of a record of 8 tokens, or of a row: not all in the same bank.
     __host__ __device__ static unsigned x_stride(const select_args &a)
     {
@@ -117,7 +118,7 @@ template <class F> struct select_room {
     }
     __host__ __device__ explicit select_room(const select_args &a)
     {
-        const unsigned weights = items(a) * chunks(a) * 2 * F::SLOT;
+        const unsigned weights = items(a) * a.chunks_of_way() * 2 * F::SLOT;
         states = weights > PARTS ? weights : PARTS;
         x = states + SELECT_TOKENS * SELECT_STATES * SELECT_CHANNELS * 4;
         sums = x + (F::RECORDS ? a.dt.chunks : SELECT_TOKENS) * x_stride(a);
@@ -154,7 +155,7 @@ template <class F> struct select_block {
 
     // ---- dt_proj: the ways of four tiles are dealt out to the warps ----
 
-    __device__ uint8_t *stage(unsigned item, unsigned k) const { return shared + (item * room::chunks(a) + k) * 2 * F::SLOT; }
+    __device__ uint8_t *stage(unsigned item, unsigned k) const { return shared + (item * a.chunks_of_way() + k) * 2 * F::SLOT; }
 
     __device__ void ask_weights() const
     {

@@ -22,14 +22,13 @@ struct select_wide_args : select_args {
 template <class F> struct select_wide_room {
     unsigned x_stride, weights, x, sums, bc, out, all;
 
-    // Ways of tiles of weights, and chunks of each, at most.
+    // Ways of tiles of weights.
     __host__ __device__ static unsigned items(const select_args &a) { return WIDE_TILES * a.ways; }
-    __host__ __device__ static unsigned chunks(const select_args &a) { return (a.dt.chunks + a.ways - 1) / a.ways; }
     __host__ __device__ select_wide_room(const select_args &a, unsigned stages)
     {
         x_stride = WIDE_TOKENS * FM_CHUNK + WIDE_TOKENS / 8 * F::SIDE;
         weights = stages * WIDE_STATES;
-        x = weights + items(a) * chunks(a) * 2 * F::SLOT;
+        x = weights + items(a) * a.chunks_of_way() * 2 * F::SLOT;
         sums = x + a.dt.chunks * x_stride;
         bc = sums + items(a) * 16 * WIDE_PITCH * 4;
         out = bc + WIDE_TOKENS * 2 * SELECT_STATES * 4;
@@ -92,7 +91,7 @@ template <class F> struct select_wide_block {
 
     __device__ uint8_t *stage(unsigned item, unsigned k) const
     {
-        return shared + at.weights + (item * room::chunks(a) + k) * 2 * F::SLOT;
+        return shared + at.weights + (item * a.chunks_of_way() + k) * 2 * F::SLOT;
     }
 
     __device__ void ask_weights(unsigned warp, const few_lane &l) const

@@ -452,10 +452,10 @@ static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
     KINDS_SHORT(X) KINDS_128(X)
 #undef X
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, bytes, sizeof(fm_x256)},
-        KINDS_LONG(X)
+    KINDS_LONG(X)
 #undef X
 #define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, 8 * (bytes), sizeof(fm_x32)},
-            KINDS_32(X)
+    KINDS_32(X)
 #undef X
 };
 
