@@ -347,9 +347,15 @@ static void check_type(fm_dtype type, bool small)
     if (block == 1) return;
     const size_t wide[] = {17, 24, 32, 33, 57, 64};
     for (size_t i = 0; i < 6; i++) check_case(type, 1 + 67 * i, unit * (i + 1), wide[i], (int)(i % 4));
-    check_case(type, 150, 8192, 64, 0);  // 16 chains, two to each block of a cluster
-    check_case(type, 150, 8192, 20, 0);  // the same, half the blocks without columns to put
-    check_case(type, 1000, 2048, 40, 0); // a chain to each
+    check_case(type, 288, 8192, 16, 0);  // of few rows: 16 chains
+    check_case(type, 288, 8192, 64, 0);  // the same in four groups of tokens
+    check_case(type, 150, 8192, 20, 0);  // in two, the last of few tokens
+    check_case(type, 1000, 2048, 40, 0); // a chain to each warp
+    check_case(type, 40, 2304, 33, 0);   // one of nine chunks in a round of its own
+    check_case(type, 40, 2304, 7, 0);
+    check_case(type, 600, 8192, 64, 0);  // 16 chains, two to each block of a cluster
+    check_case(type, 600, 8192, 20, 0);  // the same, half the blocks without columns to put
+    check_case(type, 1100, 2048, 40, 0); // a chain to each
     check_case(type, 4100, 2048, 33, 0); // chains that do not come out even: three blocks, where four have no room
     check_case(type, 17000, 256, 18, 0); // blocks that walk
     check_case(type, 33, 33024, 21, 0);  // more chains than can be kept apart

@@ -124,13 +124,15 @@ __device__ static inline float magic_float(int i)
 //                       its ring; two where three would spill
 //   F::pack(...)        packs a row of floats, where inputs are no records
 //   F::RECORDS          inputs are records, of which few_wide.cuh takes more columns: then
+//   F::NARROW           columns from which on few_narrow.cuh is faster for matrices of few rows
 //   F::SIDE             bytes beside those of 8 columns in a record
 //   F::WIDE             how codes lie there (few_wide_codes.cuh)
 //   F::wide_rest        what is left to be done of a chunk when its products are done
 //   F::wide(...)        products of a chunk of a warp's 16 rows and the input in shared memory; meanwhile y += the chunk before it,
 //                       settled() and next() (few_256.cuh)
 //   F::wide_settle_all  y += the last chunk
-//   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times the input
+//   F::tokens           a chunk of the input of up to 16 tokens
+//   F::multiply(...)    waits for the oldest of so many stages, y += the chunk of the tile's rows times that
 //   F::ONE              one column has an arithmetic of its own, to the same bits: then
 //   F::column           what a lane multiplies of a chunk of it; read(...) fetches that
 //   F::multiply_one(...)  y += the chunk of the tile's rows times that; all stages that it reads are there
@@ -260,7 +262,7 @@ __device__ static inline void few_multiply(float y[1][4], const uint8_t *stage, 
         few_await<STAGES - 1>();
         F::multiply_one(y[0], stage, column, l);
     } else
-        F::template multiply<1, STAGES>(y, stage, x, chunk, p, l);
+        F::template multiply<1, STAGES>(y, stage, typename F::tokens(x, chunk, p), l);
 }
 
 // ONE: by F::multiply_one.
@@ -325,7 +327,7 @@ __global__ __launch_bounds__(256, NT == 1 ? F::RESIDENT : 2) static void few_ker
                 few_await<R::STAGES - 1>();
                 F::multiply_one(y[0], ring + stage * R::STAGE, here, l);
             } else
-                F::template multiply<NT, R::STAGES>(y, ring + stage * R::STAGE, x, chunk, p, l);
+                F::template multiply<NT, R::STAGES>(y, ring + stage * R::STAGE, typename F::tokens(x, chunk, p), l);
             if (F::RECORDS) __syncwarp(); // lanes read what others copied
             ask_next(stage);
             if (++stage == R::STAGES) stage = 0;
@@ -418,9 +420,11 @@ template <class F, int NT, bool ONE> static void few_launch(fm_stream *s, few_ar
 // y += x W^T of as many columns as a group has: up to 8, 16, and of records also 32 or 64.
 typedef void few_fn(fm_stream *s, const few_args *p, const few_source *from, size_t columns);
 template <class F, int NT> static void wide_launch(fm_stream *s, const few_args &p); // few_wide.cuh
+template <class F> static bool narrow_launch(fm_stream *s, const few_args &p); // few_narrow.cuh: false: it has no such blocks
 template <class F> static void few_of(fm_stream *s, const few_args *p, const few_source *from, size_t columns)
 {
     if constexpr (F::RECORDS) {
+        if (columns >= F::NARROW && narrow_launch<F>(s, *p)) return;
         if (columns > 32) return wide_launch<F, 8>(s, *p);
         if (columns > 16) return wide_launch<F, 4>(s, *p);
     }

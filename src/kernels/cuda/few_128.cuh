@@ -9,7 +9,7 @@
 template <int T> struct few_128 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool ONE = true, WHOLE = true;
-    static constexpr int SIDE = FM_X256_SIDE;
+    static constexpr int SIDE = FM_X256_SIDE, NARROW = 17;
 
     // v = what the sums of 128 columns come to, on top of those before; as they are, or from FM_MAGIC.
     template <int NT, bool MAGIC>
@@ -81,16 +81,14 @@ template <int T> struct few_128 : few_quantised<T> {
     }
 
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
-    template <int NT, int STAGES>
-    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
-                                           const few_args &p, const few_lane &l)
+    template <int NT, int STAGES, class X>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const X &x, const few_lane &l)
     {
-        const uint8_t *record = x + chunk * p.x_stride;
         uint32_t q[4][NT][4];
         float v[NT][4] = {};
         if constexpr (NT == 1)
 #pragma unroll
-            for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
+            for (int i = 0; i < 4; i++) x.template read<NT>(q[i], l, i);
         few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
@@ -101,12 +99,12 @@ template <int T> struct few_128 : few_quantised<T> {
             start<NT>(sum);
 #pragma unroll
             for (int i = 2 * g; i < 2 * g + 2; i++) {
-                if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
+                if constexpr (NT > 1) x.template read<NT>(q[i], l, i);
                 blocks<NT>(sum, r0, r1, q[i], i);
             }
             scale<NT, true>(v, sum, r0.sc[0], r1.sc[0], g);
         }
-        finish<NT>(y, v, record + p.x_tokens * FM_CHUNK, l);
+        finish<NT>(y, v, x.side, l);
     }
 
     // sum = the products of group g; its rows stay in `a` until they are done.

@@ -9,7 +9,7 @@
 template <int T> struct few_256 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_K || F.sc == FM_SC_Q2, HALVES = F.sc == FM_SC_BYTES || F.sc == FM_SC_Q2;
-    static constexpr int SIDE = FM_X256_SIDE;
+    static constexpr int SIDE = FM_X256_SIDE, NARROW = 3;
 
     // What goes with the input of a chunk.
     template <int NT> struct beside {
@@ -177,17 +177,15 @@ template <int T> struct few_256 : few_quantised<T> {
     }
 
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
-    template <int NT, int STAGES>
-    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
-                                           const few_args &p, const few_lane &l)
+    template <int NT, int STAGES, class X>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const X &x, const few_lane &l)
     {
-        const uint8_t *record = x + chunk * p.x_stride;
         uint32_t q[4][NT][4];
         beside<NT> side;
-        side.read(record + p.x_tokens * FM_CHUNK, l);
+        side.read(x.side, l);
         if constexpr (NT == 1)
 #pragma unroll
-            for (int i = 0; i < 4; i++) few_read_bytes<NT>(q[i], p, record, l, i);
+            for (int i = 0; i < 4; i++) x.template read<NT>(q[i], l, i);
         few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
@@ -196,7 +194,7 @@ template <int T> struct few_256 : few_quantised<T> {
         int acc[NT][4] = {};
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            if constexpr (NT > 1) few_read_bytes<NT>(q[i], p, record, l, i);
+            if constexpr (NT > 1) x.template read<NT>(q[i], l, i);
             block<NT>(acc, r0, r1, s0, s1, q[i], 2 * i);
             block<NT>(acc, r0, r1, s0, s1, q[i], 2 * i + 1);
         }

@@ -9,18 +9,18 @@ template <int T> struct few_32 : few_quantised<T> {
     using few_quantised<T>::F, few_quantised<T>::SLOT;
     static constexpr bool MIN = F.sc == FM_SC_PAIR;
     static constexpr bool ONE = !MIN, WHOLE = false; // for a whole product the registers do not suffice
-    static constexpr int SIDE = FM_X32_SIDE;
+    static constexpr int SIDE = FM_X32_SIDE, NARROW = 9;
 
     // Of blocks 2 i and 2 i + 1: bytes; d and d * sum, words 2 (b % 2) and 2 (b % 2) + 1 for tokens 2 t and 2 t + 1.
     template <int NT> struct input {
         uint32_t q[NT][4];
         float d[NT][4], s[MIN ? NT : 1][4];
-        __device__ inline void read(const uint8_t *record, const few_args &p, const few_lane &l, int i)
+        template <class X> __device__ inline void read(const X &x, const few_lane &l, int i)
         {
-            few_read_bytes<NT>(q, p, record, l, i);
+            x.template read<NT>(q, l, i);
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                const float4 *side = (const float4 *)(record + p.x_tokens * FM_CHUNK + nt * FM_X32_SIDE) + 4 * l.t + i;
+                const float4 *side = (const float4 *)(x.side + nt * FM_X32_SIDE) + 4 * l.t + i;
                 *(float4 *)d[nt] = side[0];
                 if constexpr (MIN) *(float4 *)s[nt] = side[FM_X32_FLOATS / 16];
             }
@@ -85,22 +85,20 @@ template <int T> struct few_32 : few_quantised<T> {
     }
 
     // With 8 columns the input is asked for before the wait, with 16 there are no registers for that.
-    template <int NT, int STAGES>
-    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
-                                           const few_args &p, const few_lane &l)
+    template <int NT, int STAGES, class X>
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const X &x, const few_lane &l)
     {
-        const uint8_t *record = x + chunk * p.x_stride;
         input<NT> in[4];
         if constexpr (NT == 1)
 #pragma unroll
-            for (int i = 0; i < 4; i++) in[i].read(record, p, l, i);
+            for (int i = 0; i < 4; i++) in[i].read(x, l, i);
         few_await<STAGES - 1>();
         few_codes<T> r0, r1;
         r0.read(stage, l);
         r1.read(stage + SLOT, l);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            if constexpr (NT > 1) in[i].read(record, p, l, i);
+            if constexpr (NT > 1) in[i].read(x, l, i);
             block<NT>(y, r0, r1, in[i], 2 * i);
             block<NT>(y, r0, r1, in[i], 2 * i + 1);
         }

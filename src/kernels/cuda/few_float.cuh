@@ -47,14 +47,24 @@ template <int T> struct few_float {
         }
     }
 
+    // A chunk of the input, row after row.
+    struct tokens {
+        const uint8_t *x;
+        unsigned stride, n;
+
+        __device__ inline tokens(const uint8_t *rows, unsigned chunk, const few_args &p)
+            : x(rows + chunk * (COLS * 2)), stride(p.x_stride), n(p.n)
+        {
+        }
+    };
     // The input of the instructions that load i feeds: columns in the order of the weights.
     template <int NT> struct input {
         uint32_t x[NT][4];
-        __device__ inline void read(const uint8_t *row, const few_args &p, const few_lane &l, int i)
+        __device__ inline void read(const tokens &rows, const few_lane &l, int i)
         {
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
-                const uint8_t *from = row + min(8 * nt + l.g, (int)p.n - 1) * p.x_stride;
+                const uint8_t *from = rows.x + min(8 * nt + l.g, (int)rows.n - 1) * rows.stride;
                 if constexpr (T == FM_F32)
                     *(uint2 *)x[nt] = *(const uint2 *)(from + 32 * i + 8 * l.t);
                 else
@@ -64,12 +74,11 @@ template <int T> struct few_float {
     };
 
     template <int NT, int STAGES>
-    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const uint8_t *x, unsigned chunk,
-                                           const few_args &p, const few_lane &l)
+    __device__ static inline void multiply(float y[NT][4], const uint8_t *stage, const tokens &x, const few_lane &l)
     {
         input<NT> in[LOADS];
 #pragma unroll
-        for (int i = 0; i < LOADS; i++) in[i].read(x + chunk * (COLS * 2), p, l, i);
+        for (int i = 0; i < LOADS; i++) in[i].read(x, l, i);
         copy_wait<STAGES - 1>();
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {

@@ -3,6 +3,7 @@
 #define FM_KERNELS_CUDA_FEW_QUANT_CUH
 
 #include "kernels/cuda/few.cuh"
+#include "kernels/cuda/few_narrow.cuh"
 #include "kernels/cuda/few_whole.cuh"
 #include "kernels/cuda/few_wide.cuh"
 
@@ -30,11 +31,33 @@ __device__ static inline void few_ask_codes(unsigned to, const uint8_t *row, siz
         if (l.t == 0) copy_async<4>(to + S::D + l.g * 4, row + P::d(n) + chunk * 4);
 }
 
+// A chunk of the input of up to 16 tokens: their bytes, what goes with them, and of blocks 2 i and 2 i + 1 the words that a lane
+// multiplies: words 2 (b % 2) and 2 (b % 2) + 1 meet the quads of b.
+struct few_record {
+    const uint8_t *bytes, *side;
+    unsigned n;
+
+    __device__ inline few_record(const uint8_t *x, unsigned chunk, const few_args &p)
+        : bytes(x + chunk * p.x_stride), side(bytes + p.x_tokens * FM_CHUNK), n(p.n)
+    {
+    }
+    template <int NT> __device__ inline void read(uint32_t q[NT][4], const few_lane &l, int i) const
+    {
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+            const uint8_t *token = bytes + min(8 * nt + l.g, (int)n - 1) * FM_CHUNK + l.t * 16;
+            *(uint4 *)q[nt] = *(const uint4 *)(token + 64 * i);
+        }
+    }
+};
+
 // What the formats of quantised weights have in common for few.cuh.
 template <int T> struct few_quantised {
     static constexpr fm_format F = fm_format_of(T);
     static constexpr int SLOT = few_slot<T>::BYTES, GROUP = 1, RESIDENT = 2;
     static constexpr bool RECORDS = true;
+
+    typedef few_record tokens;
 
     __device__ static inline void ask(unsigned to, const uint8_t *row, const few_args &p, unsigned chunk, const few_lane &l)
     {
@@ -78,18 +101,6 @@ template <int T> struct few_codes {
         return fm_quad<T>(lo[fm_lo_word<T>(b, h)], hi[P::HI ? fm_hi_word<T>(b) : 0], b, h);
     }
 };
-
-// The bytes that a lane multiplies of blocks 2 i and 2 i + 1 of its tokens: words 2 (b % 2) and 2 (b % 2) + 1 meet the quads of b.
-template <int NT>
-__device__ static inline void few_read_bytes(uint32_t q[NT][4], const few_args &p, const uint8_t *record, const few_lane &l,
-                                             int i)
-{
-#pragma unroll
-    for (int nt = 0; nt < NT; nt++) {
-        const uint8_t *token = record + min(8 * nt + l.g, (int)p.n - 1) * FM_CHUNK + l.t * 16;
-        *(uint4 *)q[nt] = *(const uint4 *)(token + 64 * i);
-    }
-}
 
 // Block b of two rows as an operand.
 template <int T> __device__ static inline void few_rows_of(uint32_t a[4], const few_codes<T> &r0, const few_codes<T> &r1, int b)

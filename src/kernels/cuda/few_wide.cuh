@@ -1,7 +1,8 @@
 // few_wide.cuh - products of 17 to 64 columns with quantised weights: the bits of few.cuh, the weights still read once.
 //
 // Four warps have 64 rows and 32 or 64 columns (wgmma.cuh): codes go from a ring in shared memory through registers, where they are
-// unpacked; the input of the same chunk lies in the ring beside them.  Four more warps copy both.  The chunks that
+// unpacked; the input of the same chunk lies in the ring beside them.  A block has two groups of four, one of which multiplies while the
+// other puts its sums together, and four more warps, which copy codes and input.  The chunks that
 // one warp of few.cuh takes are a `chain`, whose sum must stay by itself; a block walks chain after chain, and where rows are too few
 // to fill a card the blocks of a cluster take different chains.  Sums of chains are added in their order.
 //
@@ -13,24 +14,22 @@
 #include "kernels/cuda/few.cuh"
 #include "kernels/cuda/ring.cuh"
 
-// FOURS: groups of four warps that multiply.  Two: the input is copied half as often, and one multiplies while the other puts its
-// sums together.  One: a product of few rows is in more blocks.
-template <class F, int NT, int FOURS> struct wide_ring {
-    static constexpr int WARPS = 4 * FOURS, ROWS = 16 * WARPS, COLS = 8 * NT;
+template <class F, int NT> struct wide_ring {
+    static constexpr int WARPS = 8, ROWS = 16 * WARPS, COLS = 8 * NT; // WARPS: that multiply
     static constexpr int CODES = ROWS * F::WIDE::ROW, SUMS = WARPS * NT * 32 * (int)sizeof(float4);
     // A stage is the codes of a chunk, its input and what goes with that.
     static constexpr int INPUT = CODES, BESIDE = INPUT + COLS * FM_CHUNK, STAGE = (BESIDE + NT * F::SIDE + 1023) / 1024 * 1024;
-    static constexpr int SHARED = 227 * 1024 / (3 - FOURS) - 2048; // for a block, with what aligns it and what the system keeps
+    static constexpr int SHARED = 225 * 1024; // for a block; there are 227, with what aligns it and what the system keeps
     // Chains that a block can keep apart: the last one's sums lie in the ring, which is empty then.
     static constexpr int KEEP = (SHARED - 2 * SUMS) / STAGE >= 3 ? 2 : 1, CHAINS = KEEP + 1;
     static constexpr int FIT = (SHARED - KEEP * SUMS) / STAGE, STAGES = FIT > 4 ? 4 : FIT;
     // Stages whose codes are asked for before the input is, which waits behind them where all blocks begin at once.
-    static constexpr int AHEAD = FOURS == 2 ? 2 : STAGES;
+    static constexpr int AHEAD = 2;
     static_assert(STAGES >= 2 && STAGES * STAGE >= SUMS, "a ring, in which sums have room when it is empty");
     static_assert(CODES % 1024 == 0, "panels of the input begin at multiples of 1024");
 };
 
-enum { WIDE_SUMS = 16 }; // chains of a cluster that keeps them apart, at most
+enum { WIDE_SUMS = 16 /* chains of a cluster that keeps them apart, at most */, WIDE_THREADS = 384 };
 
 struct wide_args {
     few_args p;      // cluster: share * split
@@ -246,26 +245,20 @@ template <int WARPS> __device__ static inline void wide_meet()
     asm volatile("bar.sync 1, %0;" ::"n"(32 * WARPS) : "memory");
 }
 // Registers go from the four warps that copy to those that multiply.
-template <int FOURS> __device__ static inline void wide_take_registers()
+__device__ static inline void wide_take_registers()
 {
-    if constexpr (FOURS == 2)
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    else
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
 }
-template <int FOURS> __device__ static inline void wide_give_registers()
+__device__ static inline void wide_give_registers()
 {
-    if constexpr (FOURS == 2)
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    else
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
 }
 
 // ---- The kernel ----
 
 // What a warp that multiplies does.
-template <class F, int NT, int FOURS> struct wide_warp {
-    using R = wide_ring<F, NT, FOURS>;
+template <class F, int NT> struct wide_warp {
+    using R = wide_ring<F, NT>;
     const wide_args &a;
     const wide_part &w;
     uint8_t *ring;
@@ -339,10 +332,9 @@ template <class F, int NT, int FOURS> struct wide_warp {
     }
 };
 
-template <class F, int NT, int FOURS>
-__global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kernel(const wide_args a)
+template <class F, int NT> __global__ __launch_bounds__(WIDE_THREADS, 1) static void wide_kernel(const wide_args a)
 {
-    using R = wide_ring<F, NT, FOURS>;
+    using R = wide_ring<F, NT>;
     extern __shared__ uint8_t unaligned[];
     __shared__ uint64_t barriers[2 * R::STAGES];
     uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
@@ -355,14 +347,14 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
     if (a.share > 1) ring_meet_cluster_relaxed();
     fm_begin();
     if (warp < R::WARPS) {
-        wide_take_registers<FOURS>();
+        wide_take_registers();
         const int lane = (int)threadIdx.x % 32;
         const few_lane l = {lane, wide_place(lane / 4), lane % 4};
         float4 *sums = (float4 *)(ring + R::STAGES * R::STAGE) + warp * NT * 32 + l.lane;
-        wide_warp<F, NT, FOURS> me = {a, w, ring, full, empty, l, 0, 0, sums};
+        wide_warp<F, NT> me = {a, w, ring, full, empty, l, 0, 0, sums};
         me.multiply();
     } else {
-        wide_give_registers<FOURS>();
+        wide_give_registers();
         copier.go_on();
         if (a.split > 1) ring_meet_cluster();
     }
@@ -372,33 +364,33 @@ __global__ __launch_bounds__(128 * (FOURS + 1), 3 - FOURS) static void wide_kern
 // ---- Launches ----
 
 // How many clusters of so many blocks run at once.
-template <class F, int NT, int FOURS> static unsigned wide_room(fm_stream *s, unsigned cluster)
+template <class F, int NT> static unsigned wide_room(fm_stream *s, unsigned cluster)
 {
-    using R = wide_ring<F, NT, FOURS>;
+    using R = wide_ring<F, NT>;
     static unsigned room[9]; // one device per process
     if (room[cluster]) return room[cluster];
-    FM_CUDA(s, cudaFuncSetAttribute(wide_kernel<F, NT, FOURS>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED + 1024));
+    FM_CUDA(s, cudaFuncSetAttribute(wide_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED + 1024));
     cudaLaunchAttribute size;
     size.id = cudaLaunchAttributeClusterDimension;
     size.val.clusterDim.x = cluster, size.val.clusterDim.y = size.val.clusterDim.z = 1;
     cudaLaunchConfig_t c = {};
-    c.gridDim = dim3(cluster), c.blockDim = dim3(128 * (FOURS + 1));
+    c.gridDim = dim3(cluster), c.blockDim = dim3(WIDE_THREADS);
     c.dynamicSmemBytes = R::SHARED + 1024;
     c.attrs = &size, c.numAttrs = 1;
     int n = 0;
-    FM_CUDA(s, cudaOccupancyMaxActiveClusters(&n, wide_kernel<F, NT, FOURS>, &c));
+    FM_CUDA(s, cudaOccupancyMaxActiveClusters(&n, wide_kernel<F, NT>, &c));
     return room[cluster] = n > 0 ? (unsigned)n : 1;
 }
 
 // How many blocks share the chains of a group of rows: so that the last is done first, which counts in chains that one block walks
 // after the other.  Where there are more groups than room, blocks that have all chains walk on to the next group.
-template <class F, int NT, int FOURS> static unsigned wide_split(fm_stream *s, const wide_args &a)
+template <class F, int NT> static unsigned wide_split(fm_stream *s, const wide_args &a)
 {
-    using R = wide_ring<F, NT, FOURS>;
+    using R = wide_ring<F, NT>;
     const unsigned groups = (a.p.rows + R::ROWS - 1) / R::ROWS;
     unsigned best = 1, least = ~0u;
     for (unsigned split = 1; split <= 8 && split <= a.step; split++) {
-        const unsigned chains = (a.step + split - 1) / split, room = wide_room<F, NT, FOURS>(s, split);
+        const unsigned chains = (a.step + split - 1) / split, room = wide_room<F, NT>(s, split);
         if (split > 1 && (chains > R::CHAINS || a.step > WIDE_SUMS || (split - 1) * chains >= a.step)) continue;
         const unsigned time = (groups + room - 1) / room * chains;
         if (time < least) best = split, least = time;
@@ -407,31 +399,22 @@ template <class F, int NT, int FOURS> static unsigned wide_split(fm_stream *s, c
 }
 
 // Only speed depends on how the work is shared.
-template <class F, int NT, int FOURS> static void wide_launch_with(fm_stream *s, const few_args &p, unsigned step)
+template <class F, int NT> static void wide_launch(fm_stream *s, const few_args &p)
 {
-    using R = wide_ring<F, NT, FOURS>;
+    using R = wide_ring<F, NT>;
+    const few_cut cut = few_cut_of(p.rows, p.chunks, F::GROUP);
+    const unsigned step = cut.split * cut.cluster;
     wide_args a = {p, 1, 1, 0, step};
     const unsigned groups = (p.rows + R::ROWS - 1) / R::ROWS;
-    a.split = wide_split<F, NT, FOURS>(s, a);
+    a.split = wide_split<F, NT>(s, a);
     if (a.split == 1 && groups > (unsigned)s->n_sm / 2) a.share = 2;
     a.chains = (step + a.split - 1) / a.split;
     a.p.cluster = a.share * a.split;
     const unsigned sums = a.split > 1 ? a.chains - 1 : 1, rounds = (groups + a.share - 1) / a.share;
     const size_t shared = 1024 + (size_t)(R::STAGES * R::STAGE) + sums * R::SUMS;
-    const unsigned room = wide_room<F, NT, FOURS>(s, a.p.cluster), clusters = a.split > 1 ? rounds : min(rounds, room);
-    const fm_launch l = {s, clusters * a.p.cluster, 128 * (FOURS + 1), shared, a.p.cluster};
-    fm_cuda_launch(&l, "linear", wide_kernel<F, NT, FOURS>, a);
-}
-
-// Groups of 64 rows where even they find room beside each other.
-template <class F, int NT> static void wide_launch(fm_stream *s, const few_args &p)
-{
-    const few_cut cut = few_cut_of(p.rows, p.chunks, F::GROUP);
-    const unsigned step = cut.split * cut.cluster;
-    if ((p.rows + 63) / 64 * min(step, 8u) <= (unsigned)s->n_sm)
-        wide_launch_with<F, NT, 1>(s, p, step);
-    else
-        wide_launch_with<F, NT, 2>(s, p, step);
+    const unsigned room = wide_room<F, NT>(s, a.p.cluster), clusters = a.split > 1 ? rounds : min(rounds, room);
+    const fm_launch l = {s, clusters * a.p.cluster, WIDE_THREADS, shared, a.p.cluster};
+    fm_cuda_launch(&l, "linear", wide_kernel<F, NT>, a);
 }
 
 #endif

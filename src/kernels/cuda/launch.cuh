@@ -5,7 +5,8 @@
 // directly in front writes.  Weights are such a thing: no kernel that writes weights stands directly in front of a product.  The
 // exceptions are kernels that pack for quantised weights (pack.cu, fm_begin_for), which nothing but loading writes: a load ends
 // with a wait; and what stands between in_proj and dt_proj in a step of few tokens (fm_begin_early), where the next one reads nothing
-// but weights and states before its wait.  in_proj and dt_proj keep to the rule, so what came before a layer has ended all the same.
+// but weights and states before its wait.  The norm in front of in_proj keeps to the rule, or in_proj and dt_proj do, so what came before a
+// layer has ended all the same.
 #ifndef FM_KERNELS_CUDA_LAUNCH_CUH
 #define FM_KERNELS_CUDA_LAUNCH_CUH
 

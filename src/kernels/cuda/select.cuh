@@ -187,7 +187,7 @@ template <class F> struct select_block {
         for (unsigned item = warp; item < room::items(a); item += SELECT_WARPS) {
             float y[1][4] = {};
             for (unsigned k = 0, chunk = item / 4; chunk < a.dt.chunks; k++, chunk += a.ways)
-                F::template multiply<1, 1>(y, stage(item, k), shared + at.x, chunk, p, l);
+                F::template multiply<1, 1>(y, stage(item, k), typename F::tokens(shared + at.x, chunk, p), l);
             few_leave<1>(floats(at.sums) + item * (room::SUMS / 4), y, l);
         }
     }

@@ -120,7 +120,7 @@ template <class F> struct select_wide_block {
         for (unsigned item = warp; item < room::items(a); item += WIDE_WARPS) {
             float y[2][4] = {}, *to = floats(at.sums) + (item * 16 + l.g) * WIDE_PITCH + 2 * l.t;
             for (unsigned k = 0, chunk = item / WIDE_TILES; chunk < a.dt.chunks; k++, chunk += a.ways)
-                F::template multiply<2, 1>(y, stage(item, k), shared + at.x, chunk, p, l);
+                F::template multiply<2, 1>(y, stage(item, k), typename F::tokens(shared + at.x, chunk, p), l);
 #pragma unroll
             for (int i = 0; i < 8; i++) to[i % 4 / 2 * 8 * WIDE_PITCH + i / 4 * 8 + i % 2] = y[i / 4][i % 4];
         }
