@@ -63,7 +63,7 @@ function(fm_unit_test name)
     fm_register_test(${name} LABEL unit TIMEOUT "${arg_TIMEOUT}" SLOW ${arg_SLOW} COMMAND ${name})
 endfunction()
 
-# One ctest with our defaults: 120 seconds, a label, and left out of the daily run when it is slow.
+# One ctest with our defaults: 120 seconds, ten times as long under a sanitizer, a label, and left out of the daily run when slow.
 function(fm_register_test name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;TIMEOUT;SLOW" "COMMAND")
     set(configurations "")
@@ -74,6 +74,9 @@ function(fm_register_test name)
     endif()
     if(NOT arg_TIMEOUT)
         set(arg_TIMEOUT 120)
+    endif()
+    if(FM_SANITIZE)
+        math(EXPR arg_TIMEOUT "10 * ${arg_TIMEOUT}")
     endif()
     add_test(NAME ${name} COMMAND ${arg_COMMAND} ${configurations})
     set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${arg_TIMEOUT}

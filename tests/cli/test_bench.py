@@ -115,8 +115,11 @@ class Roofline(Case):
         tied = not any("output.weight" in t["name"] or "lm_head" in t["name"] for t in info["tensors"])
         size = sum(t["bytes"] for t in info["tensors"] if tied or "token_embd" not in t["name"]) + 2 * info["state_bytes"]
         row = good_json("bench", "-t", 1, "-r", 1, "-p", 0, "-n", 4, "--roofline", "--json")[0]
-        self.assertEqual(row["limited_by"], "memory")
-        self.assertAlmostEqual(row["limit_tok_s"] * size / (row["read_gb_s"] * 1e9), 1, delta=0.02)
+        part = row["limit_tok_s"] * size / (row["read_gb_s"] * 1e9)  # of what memory allows
+        if row["limited_by"] == "memory":
+            self.assertAlmostEqual(part, 1, delta=0.02)
+        else:  # arithmetic is slower still, as under a sanitizer
+            self.assertLess(part, 1.02)
 
     def test_table_and_reference(self):
         text = good("bench", "-t", 1, "-r", 1, "-p", 8, "-n", 0, "--roofline", "--cpu", "ref")
