@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,6 +22,12 @@ def run(*args, stdin=b"", env=None):
     if isinstance(stdin, str):
         stdin = stdin.encode()
     return subprocess.run([PROGRAM, *map(str, args)], input=stdin, capture_output=True, env=environment, timeout=100, check=False)
+
+
+def is_sanitized():
+    """Whether the program was built with a sanitizer, which takes memory and time for itself."""
+    program = pathlib.Path(shutil.which(PROGRAM)).read_bytes()
+    return any(name in program for name in (b"__asan_init", b"__tsan_init"))
 
 
 def good(*args, **more):
