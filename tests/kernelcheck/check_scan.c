@@ -12,7 +12,7 @@
 #include "kernels/dither.h"
 #include "tests/kernelcheck/kernelcheck.h"
 
-enum { SEQ_MAX = 5, SIDES = 2 };
+enum { SEQ_MAX = 67, SIDES = 2 }; /* more sequences than a device has groups that walk them */
 
 typedef struct scan_case {
     const fm_kernels *k;
@@ -21,6 +21,7 @@ typedef struct scan_case {
     size_t begin[SEQ_MAX + 1];
     float *h[SEQ_MAX];
     uint32_t seen[SEQ_MAX]; /* with states in bf16 */
+    size_t skew;            /* floats that states lie off a place of 16 bytes */
 } scan_case;
 
 static void call(void *ctx, const fm_run *run)
@@ -47,7 +48,7 @@ static scan_case fresh(kc *t, const scan_case *from, const fm_kernels *k)
     scan_case c = *from;
     c.k = k;
     c.a.y = kc_floats(t, y_floats(from));
-    for (size_t s = 0; s < c.ragged.n_seq; s++) c.h[s] = kc_copy(t, from->h[s], state_floats(from));
+    for (size_t s = 0; s < c.ragged.n_seq; s++) c.h[s] = kc_copy(t, from->h[s] - c.skew, state_floats(from) + c.skew) + c.skew;
     return c;
 }
 
@@ -219,6 +220,24 @@ static scan_case make(kc *t, const shape *p, size_t n_tokens)
     return c;
 }
 
+/* Gives what the kernel made of it. */
+static scan_case check_input(kc *t, const scan_case *in)
+{
+    scan_case whole = fresh(t, in, &t->k), ref = fresh(t, in, &t->ref);
+    kc_parts(call, &whole, 1);
+    kc_parts(call, &ref, 1);
+    compare(t, in, &whole, &ref);
+    for (size_t i = 0; i < KC_N_PART_COUNTS; i++) {
+        scan_case c = fresh(t, in, &t->k);
+        kc_parts(call, &c, kc_part_counts[i]);
+        same_case(t, &c, &whole, "parts change the bits");
+    }
+    check_cuts(t, in, &whole);
+    check_aliases(t, in, &whole);
+    check_hold(t, in, &whole);
+    return whole;
+}
+
 static void check_case(kc *t, const shape *p)
 {
     scan_case in = make(t, p, 12 + p->extra);
@@ -226,27 +245,34 @@ static void check_case(kc *t, const shape *p)
     const size_t begin[] = {0, 7 + p->extra, 7 + p->extra, 8 + p->extra, 12 + p->extra};
     memcpy(in.begin, begin, sizeof begin);
     for (size_t s = 0; s < in.ragged.n_seq; s++) in.h[s] = kc_input(t, state_floats(&in), p->kind);
-    scan_case whole = fresh(t, &in, &t->k), ref = fresh(t, &in, &t->ref);
-    kc_parts(call, &whole, 1);
-    kc_parts(call, &ref, 1);
-    compare(t, &in, &whole, &ref);
+    const scan_case whole = check_input(t, &in);
     kc_same(t, whole.h[1], in.h[1], state_floats(&in) * sizeof(float), "a sequence without tokens changed");
-    for (size_t i = 0; i < KC_N_PART_COUNTS; i++) {
-        scan_case c = fresh(t, &in, &t->k);
-        kc_parts(call, &c, kc_part_counts[i]);
-        same_case(t, &c, &whole, "parts change the bits");
-    }
-    check_cuts(t, &in, &whole);
-    check_aliases(t, &in, &whole);
-    check_hold(t, &in, &whole);
     kc_release(t);
 }
 
-/* Rows of bf16: the numbers of the same step in f32, rounded, also where y lies on u; the states, which are f32, to the bit. */
-static void check_half(kc *t, size_t d_inner, size_t d_state, bool one_each)
+/* One token of each of n_seq sequences. */
+static void take_one_each(scan_case *c, size_t n_seq)
 {
-    static const size_t begins[][SEQ_MAX] = {{0, 40, 40, 41, 60}, {0, 1, 2, 3, 4}};
-    const size_t d = d_inner, T = begins[one_each][4], bytes = T * d * sizeof(uint16_t);
+    c->ragged.n_seq = n_seq;
+    for (size_t s = 0; s <= n_seq; s++) c->begin[s] = s;
+}
+
+static void check_many_sequences(kc *t, const shape *p, size_t skew)
+{
+    scan_case in = make(t, p, SEQ_MAX);
+    take_one_each(&in, SEQ_MAX);
+    in.skew = skew;
+    for (size_t s = 0; s < SEQ_MAX; s++) in.h[s] = kc_input(t, state_floats(&in) + skew, p->kind) + skew;
+    check_input(t, &in);
+    kc_release(t);
+}
+
+/* Rows of bf16: the numbers of the same step in f32, rounded, also where y lies on u; the states, which are f32, to the bit.
+ * n_each: one token of each of so many sequences; 0: four of uneven length. */
+static void check_half(kc *t, size_t d_inner, size_t d_state, size_t n_each)
+{
+    static const size_t uneven[] = {0, 40, 40, 41, 60};
+    const size_t d = d_inner, T = n_each ? n_each : 60, bytes = T * d * sizeof(uint16_t);
     scan_case in = make(t, &(shape){d, d_state, KC_NORMAL, true, true, 0, true}, T);
     float *rows[3];
     for (size_t k = 0; k < FM_COUNT(rows); k++) {
@@ -254,7 +280,8 @@ static void check_half(kc *t, size_t d_inner, size_t d_state, bool one_each)
         for (size_t i = 0; i < T * d; i++) rows[k][i] = kc_rounded(rows[k][i]);
     }
     in.ragged.n_seq = 4;
-    memcpy(in.begin, begins[one_each], sizeof begins[0]);
+    memcpy(in.begin, uneven, sizeof uneven);
+    if (n_each) take_one_each(&in, n_each);
     in.a.u = rows[0], in.a.dt = rows[1], in.a.z = rows[2];
     in.a.dt_stride = d;
     for (size_t s = 0; s < in.ragged.n_seq; s++) in.h[s] = kc_input(t, state_floats(&in), KC_NORMAL);
@@ -455,9 +482,14 @@ static void check(kc *t)
     }
     for (int kind = 0; kind < KC_KIND_COUNT; kind++) check_case(t, &(shape){128, 16, (kc_kind)kind, true, true, 30, true});
     for (size_t n = 8; n <= 24 && t->k.half; n += 8) {
-        check_half(t, 128, n, false);
-        check_half(t, 384, n, true);
+        check_half(t, 128, n, 0);
+        check_half(t, 384, n, 4);
+        check_half(t, 256, n, SEQ_MAX);
     }
+    for (size_t n = 8; n <= 16; n += 8)
+        for (size_t skew = 0; skew < 2; skew++) check_many_sequences(t, &(shape){512, n, KC_NORMAL, true, true, 0, true}, skew);
+    check_many_sequences(t, &(shape){256, 16, KC_SPECIAL, true, true, 0, true}, 0);
+    check_many_sequences(t, &(shape){256, 16, KC_TINY, false, false, 0, false}, 1);
     check_half_states(t);
     check_limits(t);
 }

@@ -15,7 +15,7 @@
 #include "kernels/kernels.h"
 #include "kernels/peak.h"
 
-enum { KC_BUFFERS_MAX = 256, KC_FAILURES_SHOWN = 10 };
+enum { KC_BUFFERS_MAX = 2048, KC_FAILURES_SHOWN = 10 };
 
 typedef struct kc_buffer {
     unsigned char *map, *begin;
