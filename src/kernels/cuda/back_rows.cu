@@ -372,8 +372,7 @@ template <int THREADS, class V> static void launch_xent(fm_stream *s, const fm_x
 {
     const size_t bytes = a->vocab * sizeof(float);
     const bool keep = bytes <= XENT_KEPT;
-    if (bytes > 40 << 10 && keep)
-        FM_CUDA(s, cudaFuncSetAttribute(xent_rows<THREADS, V>, cudaFuncAttributeMaxDynamicSharedMemorySize, XENT_KEPT));
+    if (keep) fm_cuda_allow_shared<xent_rows<THREADS, V>>(s, XENT_KEPT);
     xent_rows<THREADS, V><<<(unsigned)a->n, THREADS, keep ? bytes : 0, s->stream>>>(*a, keep);
     FM_LAUNCHED(s, "xent");
 }
@@ -463,8 +462,7 @@ static void launch_halves(fm_stream *s, const fm_xent_args *a)
 {
     const size_t bytes = a->vocab * sizeof(__nv_bfloat16);
     const bool keep = bytes <= XENT_KEPT;
-    if (bytes > 40 << 10 && keep)
-        FM_CUDA(s, cudaFuncSetAttribute(xent_halves, cudaFuncAttributeMaxDynamicSharedMemorySize, XENT_KEPT));
+    if (keep) fm_cuda_allow_shared<xent_halves>(s, XENT_KEPT);
     xent_halves<<<(unsigned)a->n, HALVES_THREADS, keep ? bytes : 0, s->stream>>>(*a, keep);
     FM_LAUNCHED(s, "xent");
 }

@@ -535,6 +535,6 @@ bool fm_cuda_walk_fits(const fm_scan_back_args *a)
 
 void fm_cuda_walk(fm_stream *s, const scan_back *v, dim3 blocks)
 {
-    FM_CUDA(s, cudaFuncSetAttribute(scan_back_walk, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(room)));
+    fm_cuda_allow_shared<scan_back_walk>(s, sizeof(room));
     scan_back_walk<<<blocks, THREADS, sizeof(room), s->stream>>>(*v);
 }

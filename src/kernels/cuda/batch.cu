@@ -20,7 +20,8 @@ template <int FOURS_, int TOKENS_> struct ring_of {
     static constexpr int FOURS = FOURS_, TOKENS = TOKENS_, COPIES = 128 * FOURS; // COPIES: the thread that does
     static constexpr int ROWS = 64 * FOURS, WEIGHTS = ROWS * LINE, HALF = TOKENS / CLUSTER * LINE,
                          STAGE = WEIGHTS + TOKENS * LINE;
-    static constexpr int STAGES = 226 * 1024 / STAGE > 12 ? 12 : 226 * 1024 / STAGE, SHARED = STAGES * STAGE + 1024;
+    static constexpr int STAGES = 226 * 1024 / STAGE > 12 ? 12 : 226 * 1024 / STAGE;
+    static constexpr int BARRIERS = STAGES * STAGE, SHARED = BARRIERS + RING_BARRIERS * STAGES; // places in shared memory
     static constexpr int PITCH = 68; // floats of a token's 64 rows on their way out
     static_assert(FOURS * TOKENS * PITCH * (int)sizeof(float) <= STAGES * STAGE, "sums go out through the ring");
 };
@@ -187,10 +188,8 @@ __device__ void finish_any(const batch_args &a, const tile &t, const place &p, c
 
 template <class R> __global__ __launch_bounds__(R::COPIES + 32, 1) void batch_kernel(const __grid_constant__ batch_args a)
 {
-    extern __shared__ uint8_t unaligned[];
-    __shared__ uint64_t barriers[2 * R::STAGES];
-    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
-    const unsigned full = shared_address(barriers), empty = full + 8 * R::STAGES;
+    extern __shared__ __align__(1024) uint8_t ring[];
+    const unsigned full = shared_address(ring) + R::BARRIERS, empty = full + 8 * R::STAGES;
     const tile t = tile_of<R>(a);
     if (threadIdx.x == R::COPIES) ring_init(full, empty, R::STAGES, CLUSTER * 4 * R::FOURS);
     ring_meet_cluster_relaxed();
@@ -229,9 +228,7 @@ template <class R> static void launch(fm_stream *s, const fm_gemm *g, batch_args
         return;
     a.token_tiles = fm_blocks(g->m, R::TOKENS);
     a.stages = fm_blocks(g->k / pieces, COLS);
-    static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(batch_kernel<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED));
-    ready = true;
+    fm_cuda_allow_shared<batch_kernel<R>>(s, R::SHARED);
     const fm_launch l = {s, dim3((unsigned)pairs * a.token_tiles * CLUSTER, (unsigned)pieces), R::COPIES + 32, R::SHARED,
                          CLUSTER};
     fm_cuda_launch(&l, "linear", batch_kernel<R>, a);

@@ -71,4 +71,12 @@ __device__ static inline float fm_warp_sum(float v)
     return v;
 }
 
+// Lets blocks of a kernel have up to so much dynamic shared memory.  Once is enough: there is one device per process.
+template <auto KERNEL> static void fm_cuda_allow_shared(fm_stream *s, size_t bytes)
+{
+    static bool done;
+    if (!done) FM_CUDA(s, cudaFuncSetAttribute(KERNEL, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    done = true;
+}
+
 #endif

@@ -408,11 +408,7 @@ template <class F, int NT, bool ONE> static void few_launch(fm_stream *s, few_ar
     if (fm_cuda_blocks) fit = min((unsigned)(SHARED / (shared + BLOCK_OWN)), fm_cuda_blocks);
 #endif
     const unsigned blocks = cut.cluster > 1 ? groups * cut.cluster : min(groups, max(fit, 1u) * sm);
-    static bool ready; // one device per process
-    if (!ready)
-        FM_CUDA(s,
-                cudaFuncSetAttribute(few_kernel<F, NT, ONE>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED - BLOCK_OWN));
-    ready = true;
+    fm_cuda_allow_shared<few_kernel<F, NT, ONE>>(s, SHARED - BLOCK_OWN);
     const fm_launch l = {s, blocks, 32 * warps, shared, cut.cluster};
     fm_cuda_launch(&l, "linear", few_kernel<F, NT, ONE>, p, from);
 }

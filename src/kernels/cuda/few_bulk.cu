@@ -87,7 +87,8 @@ template <int TILES_, int WAYS_, int CHAINS_, int NT_> struct ring_of {
     static constexpr int WEIGHTS = ROWS * LINE * WAYS, STAGE = WEIGHTS + TOKENS * LINE * WAYS;
     // Sums on their way out, [chain][column][row]; a warp that has all chains of its rows adds them up itself.
     static constexpr int LEFT = WAYS == 1 ? 1 : SPLIT, PITCH = ROWS + 8, SUMS = LEFT * TOKENS * PITCH * 4;
-    static constexpr int STAGES = (ROOM - SUMS) / STAGE, SHARED = STAGES * STAGE + SUMS + 1024;
+    static constexpr int STAGES = (ROOM - SUMS) / STAGE;
+    static constexpr int BARRIERS = STAGES * STAGE + SUMS, SHARED = BARRIERS + RING_BARRIERS * STAGES; // places
     static constexpr int OUTS = ROWS * TOKENS / COPIES; // of a thread
     static_assert(STAGE % 1024 == 0 && ROWS * TOKENS % COPIES == 0 && STAGES > 2, "boxes and outputs come out even");
 };
@@ -357,10 +358,8 @@ __device__ void sum_groups(const typename OUT::args &a, uint8_t *ring, reader<R>
 template <class R, class OUT>
 __global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_kernel(const __grid_constant__ typename OUT::args a)
 {
-    extern __shared__ uint8_t unaligned[];
-    __shared__ uint64_t barriers[2 * R::STAGES];
-    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
-    const unsigned full = shared_address(barriers), empty = full + 8 * R::STAGES;
+    extern __shared__ __align__(1024) uint8_t ring[];
+    const unsigned full = shared_address(ring) + R::BARRIERS, empty = full + 8 * R::STAGES;
     const unsigned of = blockIdx.x % CLUSTER, step = gridDim.x / CLUSTER;
     if (threadIdx.x == R::COPIES) ring_init(full, empty, R::STAGES, CLUSTER * R::WARPS);
     ring_meet_cluster_relaxed();
@@ -390,9 +389,10 @@ struct narrow_args {
     template <int NT> __device__ __host__ unsigned stage_bytes() const { return weight_bytes() + split * 8 * NT * LINE; }
     // Sums that a block adds up: of every cluster-th column, [chain][column][row].
     template <int NT> __device__ __host__ unsigned outs() const { return 8 * NT / cluster * NARROW_ROWS; }
-    template <int NT> __host__ unsigned shared_bytes() const
+    // Behind the stages and all sums are the barriers.
+    template <int NT> __device__ __host__ unsigned barriers() const
     {
-        return NARROW_STAGES * stage_bytes<NT>() + cluster * split * outs<NT>() * (unsigned)sizeof(float) + 1024;
+        return NARROW_STAGES * stage_bytes<NT>() + cluster * split * outs<NT>() * (unsigned)sizeof(float);
     }
 };
 
@@ -460,11 +460,9 @@ template <int NT> struct narrow_copier {
 
 template <int NT> __global__ __launch_bounds__(256, 1) void narrow_kernel(const __grid_constant__ narrow_args a)
 {
-    extern __shared__ uint8_t unaligned[];
-    __shared__ uint64_t barriers[2 * NARROW_STAGES];
-    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
+    extern __shared__ __align__(1024) uint8_t ring[];
     const unsigned rank = blockIdx.x % a.cluster, first_row = blockIdx.x / a.cluster * NARROW_ROWS, stage = a.stage_bytes<NT>();
-    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, full = shared_address(barriers);
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, full = shared_address(ring) + a.barriers<NT>();
     float *sums = (float *)(ring + NARROW_STAGES * stage);
     const narrow_copier<NT> from = {a, shared_address(ring), full, first_row, rank};
     if (threadIdx.x == 0) from.weights();
@@ -507,12 +505,9 @@ template <class R> bool fill_args(fm_stream *s, bulk_args *a, const few_args *p)
 
 template <class R, class OUT> static void launch_ring(fm_stream *s, const typename OUT::args &a)
 {
-    const auto kernel = bulk_kernel<R, OUT>;
-    static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED));
-    ready = true;
+    fm_cuda_allow_shared<bulk_kernel<R, OUT>>(s, R::SHARED);
     const fm_launch l = {s, min(a.groups, (unsigned)s->n_sm / CLUSTER) * CLUSTER, R::COPIES + 32, R::SHARED, CLUSTER};
-    fm_cuda_launch(&l, "linear", kernel, a);
+    fm_cuda_launch(&l, "linear", bulk_kernel<R, OUT>, a);
 }
 
 template <class R> void launch_outputs(fm_stream *s, const few_args *p)
@@ -555,10 +550,9 @@ template <int NT> static void launch_narrow(fm_stream *s, const few_args *p, few
         return;
     a.y = p->y, a.y_stride = p->y_stride, a.bias = p->bias, a.add = p->add;
     a.rows = p->rows, a.n = p->n, a.cluster = cut.cluster, a.split = cut.split;
-    static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(narrow_kernel<NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, ROOM));
-    ready = true;
-    const fm_launch l = {s, fm_blocks(p->rows, NARROW_ROWS) * cut.cluster, 32 * cut.split, a.shared_bytes<NT>(), cut.cluster};
+    fm_cuda_allow_shared<narrow_kernel<NT>>(s, ROOM);
+    const fm_launch l = {s, fm_blocks(p->rows, NARROW_ROWS) * cut.cluster, 32 * cut.split,
+                         a.barriers<NT>() + RING_BARRIERS * NARROW_STAGES, cut.cluster};
     fm_cuda_launch(&l, "linear", narrow_kernel<NT>, a);
 }
 

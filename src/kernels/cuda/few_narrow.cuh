@@ -25,7 +25,7 @@ struct narrow_args {
     __device__ __host__ unsigned tokens() const { return p.x_tokens / p.cluster; }
 };
 
-// Where things lie: a record to each stage, then codes of every stage and tile, then sums [chain][token][row].
+// Where things lie: a record to each stage, then codes of every stage and tile, then sums [chain][token][row], then barriers.
 template <class F> struct narrow_room {
     static constexpr unsigned CODES = 2 * F::SLOT, ROWS = 16 * NARROW_TILES;
 
@@ -34,10 +34,11 @@ template <class F> struct narrow_room {
         return a.stages() * a.p.x_stride + (stage * NARROW_TILES + tile) * CODES;
     }
     __device__ __host__ static unsigned sums(const narrow_args &a) { return codes(a, a.stages(), 0); }
-    __host__ static unsigned bytes(const narrow_args &a)
+    __device__ __host__ static unsigned barriers(const narrow_args &a)
     {
         return sums(a) + a.chains * a.tokens() * ROWS * (unsigned)sizeof(float);
     }
+    __host__ static unsigned bytes(const narrow_args &a) { return barriers(a) + RING_BARRIERS * NARROW_STAGES; }
 };
 
 // A chunk of a group of tokens.  Tokens that do not exist are what the record happens to have there: nobody writes their sums.
@@ -143,13 +144,11 @@ template <class F, int NT> struct narrow_warp {
 
 template <class F, int NT> __global__ __launch_bounds__(NT == 1 ? 128 : 512, 1) static void narrow_kernel(const narrow_args a)
 {
-    extern __shared__ uint8_t unaligned[];
-    __shared__ uint64_t barriers[2 * NARROW_STAGES];
-    uint8_t *shared = unaligned + (128 - shared_address(unaligned) % 128) % 128;
-    const unsigned warp = threadIdx.x / 32, full = shared_address(barriers);
+    extern __shared__ __align__(1024) uint8_t narrow_shared[];
+    const unsigned warp = threadIdx.x / 32, full = shared_address(narrow_shared) + narrow_room<F>::barriers(a);
     const few_lane l = {(int)threadIdx.x % 32, (int)threadIdx.x % 32 / 4, (int)threadIdx.x % 4};
     const narrow_warp<F, NT> me = {a,
-                                   shared,
+                                   narrow_shared,
                                    full,
                                    blockIdx.x % a.p.cluster,
                                    blockIdx.x / a.p.cluster * narrow_room<F>::ROWS,
@@ -174,10 +173,7 @@ template <class F, int NT> __global__ __launch_bounds__(NT == 1 ? 128 : 512, 1) 
 
 template <class F, int NT> static void narrow_launch_with(fm_stream *s, const narrow_args &a, unsigned blocks, unsigned shared)
 {
-    static bool ready; // one device per process
-    if (!ready)
-        FM_CUDA(s, cudaFuncSetAttribute(narrow_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, NARROW_ROOM));
-    ready = true;
+    fm_cuda_allow_shared<narrow_kernel<F, NT>>(s, NARROW_ROOM);
     const fm_launch l = {s, blocks, 32 * a.warps(), shared, a.p.cluster};
     fm_cuda_launch(&l, "linear", narrow_kernel<F, NT>, a);
 }
@@ -188,7 +184,7 @@ template <class F> static bool narrow_launch(fm_stream *s, const few_args &p)
     narrow_args a = {p, cut.split * cut.cluster, 0, p.x_tokens <= 16 ? 1 : p.x_tokens / 16, p.x_tokens <= 16};
     a.deep = (p.chunks + a.chains - 1) / a.chains;
     a.p.cluster = a.chains / NARROW_CHAINS;
-    const unsigned blocks = fm_blocks(p.rows, narrow_room<F>::ROWS) * a.p.cluster, shared = narrow_room<F>::bytes(a) + 128;
+    const unsigned blocks = fm_blocks(p.rows, narrow_room<F>::ROWS) * a.p.cluster, shared = narrow_room<F>::bytes(a);
     if (p.x_shared || a.chains % NARROW_CHAINS || a.p.cluster > NARROW_CLUSTER || a.stages() > NARROW_STAGES ||
         blocks > (unsigned)s->n_sm || shared > NARROW_ROOM)
         return false;

@@ -94,10 +94,7 @@ template <class F> static bool whole_launch(fm_stream *s, const few_args &p, uns
         if (p.cluster != 1 || p.split != R::WARPS || p.tiles != 1 || p.x_shared || p.chunks > R::WARPS * R::CHUNKS ||
             groups <= sm || groups > R::TILES * sm)
             return false;
-        static bool ready; // one device per process
-        if (!ready)
-            FM_CUDA(s, cudaFuncSetAttribute(whole_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)R::SHARED));
-        ready = true;
+        fm_cuda_allow_shared<whole_kernel<F>>(s, R::SHARED);
         const fm_launch l = {s, fm_blocks(p.rows, R::TILES * R::ROWS), 32 * R::WARPS, R::SHARED, 1};
         fm_cuda_launch(&l, "linear", whole_kernel<F>, p);
         return true;

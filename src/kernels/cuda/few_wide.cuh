@@ -19,14 +19,16 @@ template <class F, int NT> struct wide_ring {
     static constexpr int CODES = ROWS * F::WIDE::ROW, SUMS = WARPS * NT * 32 * (int)sizeof(float4);
     // A stage is the codes of a chunk, its input and what goes with that.
     static constexpr int INPUT = CODES, BESIDE = INPUT + COLS * FM_CHUNK, STAGE = (BESIDE + NT * F::SIDE + 1023) / 1024 * 1024;
-    static constexpr int SHARED = 225 * 1024; // for a block; there are 227, with what aligns it and what the system keeps
+    static constexpr int SHARED = 226 * 1024; // for a block, beside its barriers; there are 227
     // Chains that a block can keep apart: the last one's sums lie in the ring, which is empty then.
     static constexpr int KEEP = (SHARED - 2 * SUMS) / STAGE >= 3 ? 2 : 1, CHAINS = KEEP + 1;
     static constexpr int FIT = (SHARED - KEEP * SUMS) / STAGE, STAGES = FIT > 4 ? 4 : FIT;
     // Stages whose codes are asked for before the input is, which waits behind them where all blocks begin at once.
     static constexpr int AHEAD = 2;
     static_assert(STAGES >= 2 && STAGES * STAGE >= SUMS, "a ring, in which sums have room when it is empty");
+    static constexpr int BARRIERS = RING_BARRIERS * STAGES; // bytes
     static_assert(CODES % 1024 == 0, "panels of the input begin at multiples of 1024");
+    static_assert(SHARED + BARRIERS <= 227 * 1024, "what a block may have");
 };
 
 enum { WIDE_SUMS = 16 /* chains of a cluster that keeps them apart, at most */, WIDE_THREADS = 384 };
@@ -38,6 +40,12 @@ struct wide_args {
     unsigned chains; // of a block, at most; the chunks of chain c are c, c + step, ...
     unsigned step;   // chains in all
 };
+
+// Where a block's barriers are: behind the ring and the sums.
+template <class R> __host__ __device__ static inline unsigned wide_barriers(const wide_args &a)
+{
+    return R::STAGES * R::STAGE + (a.split > 1 ? a.chains - 1 : 1) * R::SUMS;
+}
 
 // What a block does: groups `group`, group + step, ... up to `end`, chains `first` to last - 1.  Blocks that share their input do the
 // same number of groups, some perhaps beyond the last row.
@@ -335,10 +343,8 @@ template <class F, int NT> struct wide_warp {
 template <class F, int NT> __global__ __launch_bounds__(WIDE_THREADS, 1) static void wide_kernel(const wide_args a)
 {
     using R = wide_ring<F, NT>;
-    extern __shared__ uint8_t unaligned[];
-    __shared__ uint64_t barriers[2 * R::STAGES];
-    uint8_t *ring = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
-    const unsigned warp = threadIdx.x / 32, full = shared_address(barriers), empty = full + 8 * R::STAGES;
+    extern __shared__ __align__(1024) uint8_t ring[];
+    const unsigned warp = threadIdx.x / 32, full = shared_address(ring) + wide_barriers<R>(a), empty = full + 8 * R::STAGES;
     const wide_part w = wide_part_of<R>(a);
     wide_copier<F, R> copier = {a, w, shared_address(ring), full, empty, {}, {}};
     if (threadIdx.x == 0) ring_init(full, empty, R::STAGES, R::WARPS * a.share, 1 + 128);
@@ -369,17 +375,9 @@ template <class F, int NT> static unsigned wide_room(fm_stream *s, unsigned clus
     using R = wide_ring<F, NT>;
     static unsigned room[9]; // one device per process
     if (room[cluster]) return room[cluster];
-    FM_CUDA(s, cudaFuncSetAttribute(wide_kernel<F, NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, R::SHARED + 1024));
-    cudaLaunchAttribute size;
-    size.id = cudaLaunchAttributeClusterDimension;
-    size.val.clusterDim.x = cluster, size.val.clusterDim.y = size.val.clusterDim.z = 1;
-    cudaLaunchConfig_t c = {};
-    c.gridDim = dim3(cluster), c.blockDim = dim3(WIDE_THREADS);
-    c.dynamicSmemBytes = R::SHARED + 1024;
-    c.attrs = &size, c.numAttrs = 1;
-    int n = 0;
-    FM_CUDA(s, cudaOccupancyMaxActiveClusters(&n, wide_kernel<F, NT>, &c));
-    return room[cluster] = n > 0 ? (unsigned)n : 1;
+    fm_cuda_allow_shared<wide_kernel<F, NT>>(s, R::SHARED + R::BARRIERS);
+    const fm_launch l = {s, cluster, WIDE_THREADS, R::SHARED + R::BARRIERS, cluster};
+    return room[cluster] = max(1u, fm_cuda_resident(&l, wide_kernel<F, NT>));
 }
 
 // How many blocks share the chains of a group of rows: so that the last is done first, which counts in chains that one block walks
@@ -410,10 +408,9 @@ template <class F, int NT> static void wide_launch(fm_stream *s, const few_args 
     if (a.split == 1 && groups > (unsigned)s->n_sm / 2) a.share = 2;
     a.chains = (step + a.split - 1) / a.split;
     a.p.cluster = a.share * a.split;
-    const unsigned sums = a.split > 1 ? a.chains - 1 : 1, rounds = (groups + a.share - 1) / a.share;
-    const size_t shared = 1024 + (size_t)(R::STAGES * R::STAGE) + sums * R::SUMS;
+    const unsigned rounds = (groups + a.share - 1) / a.share;
     const unsigned room = wide_room<F, NT>(s, a.p.cluster), clusters = a.split > 1 ? rounds : min(rounds, room);
-    const fm_launch l = {s, clusters * a.p.cluster, WIDE_THREADS, shared, a.p.cluster};
+    const fm_launch l = {s, clusters * a.p.cluster, WIDE_THREADS, wide_barriers<R>(a) + R::BARRIERS, a.p.cluster};
     fm_cuda_launch(&l, "linear", wide_kernel<F, NT>, a);
 }
 

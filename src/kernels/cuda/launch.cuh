@@ -80,7 +80,8 @@ static void fm_cuda_launch(const fm_launch *l, const char *what, void (*kernel)(
 // How many clusters of such a launch are on an empty card at once.
 template <class... P> static unsigned fm_cuda_resident(const fm_launch *l, void (*kernel)(P...))
 {
-    const fm_launch_config config(l);
+    fm_launch_config config(l);
+    config.c.numAttrs = 2; // clusters of one are said to be so, too
     int n = 0;
     FM_CUDA(l->s, cudaOccupancyMaxActiveClusters(&n, kernel, &config.c));
     return (unsigned)n;

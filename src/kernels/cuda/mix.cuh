@@ -574,10 +574,8 @@ template <class FX, class FD, int N> static bool mix_launch(fm_stream *s, const 
     enum { SHARED = 227 * 1024, CLUSTER = mix_way<FX>::CLUSTER };
     const unsigned shared = mix_room<FX, FD, N>(*a).all;
     const fm_launch l = {s, CLUSTER * a->ways, MIX_THREADS, shared, CLUSTER};
-    static bool ready; // one device per process
     if (shared > SHARED) return false;
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(mix_kernel<FX, FD, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
-    ready = true;
+    fm_cuda_allow_shared<mix_kernel<FX, FD, N>>(s, SHARED);
     static unsigned known, resident; // of a launch of `known` bytes
     if (known != shared) resident = fm_cuda_resident(&l, mix_kernel<FX, FD, N>);
     known = shared;

@@ -2,11 +2,16 @@
 //
 // `full` tells that a stage is there, `empty` that every warp of all blocks that share it is done with it.  A stage's turns are counted
 // from 0, and of each barrier only the last two can be told apart.  What the copy engine brings needs no fence before wgmma reads it.
+//
+// Boxes lie at multiples of 1024 bytes, where a block's shared memory begins as long as all of it is dynamic: so barriers lie behind
+// the stages, and no kilobyte is left to align them.
 #ifndef FM_KERNELS_CUDA_RING_CUH
 #define FM_KERNELS_CUDA_RING_CUH
 
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/wgmma.cuh"
+
+enum { RING_BARRIERS = 2 * 8 }; // bytes of a stage
 
 // warps: how many empty a stage, those of all blocks that share it; fillers: arrivals that it is full after.
 __device__ static inline void ring_init(unsigned full, unsigned empty, int stages, unsigned warps, unsigned fillers = 1)

@@ -392,10 +392,8 @@ template <class F> static bool select_of(fm_stream *s, const select_args *a, con
     enum { SHARED = 226 * 1024 };
     const dim3 grid((unsigned)(a->d_inner / SELECT_CHANNELS), fm_blocks(a->dt.n, SELECT_TOKENS));
     const fm_launch l = {s, grid, SELECT_THREADS, select_room<F>(*a).all, a->rows ? 1u : (unsigned)SELECT_BLOCKS};
-    static bool ready; // one device per process
     if (l.shared > SHARED) return false;
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(select_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
-    ready = true;
+    fm_cuda_allow_shared<select_kernel<F>>(s, SHARED);
     fm_cuda_linear_few(s, x_proj);
     fm_cuda_launch(&l, "scan", select_kernel<F>, *a);
     return true;

@@ -267,9 +267,7 @@ template <class F> static bool select_wide_of(fm_stream *s, const select_args *a
     p.stages = min((SHARED - rest) / WIDE_STATES, p.share);
     const dim3 grid(groups, fm_blocks(a->dt.n, p.share));
     const fm_launch l = {s, grid, WIDE_WORKERS + 32, select_wide_room<F>(p, p.stages).all, 1};
-    static bool ready; // one device per process
-    if (!ready) FM_CUDA(s, cudaFuncSetAttribute(select_wide_kernel<F>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
-    ready = true;
+    fm_cuda_allow_shared<select_wide_kernel<F>>(s, SHARED);
     fm_cuda_linear_few(s, x_proj);
     fm_cuda_launch(&l, "scan", select_wide_kernel<F>, p);
     return true;
