@@ -4,7 +4,7 @@
  * again.  So it rounds up with the probability of what is cut off, and the "random" number is a function of the token's place in
  * its sequence, the channel and the state, so that the bits depend on neither batch nor cut.  From token to token it goes on by
  * the golden ratio, which spreads the numbers of neighbours evenly: one token's error is made up for by the next ones', better
- * than chance would (docs/gpu.md has figures). */
+ * than chance would (docs/gpu-kernels.md has figures). */
 #ifndef FM_KERNELS_DITHER_H
 #define FM_KERNELS_DITHER_H
 

@@ -10,7 +10,7 @@
 // token's product all columns but that token's are 0, so that the tokens of four add up to one matrix.
 //
 // Its limit is none of the units but what a warp waits for itself, with three warps a scheduler for all registers there are: fewer
-// instructions and fewer readings of shared memory changed nothing, see docs/gpu.md.
+// instructions and fewer readings of shared memory changed nothing, see docs/gpu-kernels.md.
 #include "kernels/cuda/back_scan.cuh"
 
 enum {

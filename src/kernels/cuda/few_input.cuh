@@ -1,7 +1,7 @@
 // few_input.cuh - inputs that the blocks of few.cuh make for themselves of rows that are still to be normed: no launch of its own for the
 // norm of one token.
 //
-// What a norm costs every block, some 2 us, is less than a launch and the wait for its end cost all of them (docs/gpu.md).
+// What a norm costs every block, some 2 us, is less than a launch and the wait for its end cost all of them (docs/gpu-kernels.md).
 #ifndef FM_KERNELS_CUDA_FEW_INPUT_CUH
 #define FM_KERNELS_CUDA_FEW_INPUT_CUH
 
