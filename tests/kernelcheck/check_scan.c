@@ -272,7 +272,7 @@ static void check_many_sequences(kc *t, const shape *p, size_t skew)
 static void check_half(kc *t, size_t d_inner, size_t d_state, size_t n_each)
 {
     static const size_t uneven[] = {0, 40, 40, 41, 60};
-    const size_t d = d_inner, T = n_each ? n_each : 60, bytes = T * d * sizeof(uint16_t);
+    const size_t d = d_inner, T = n_each ? n_each : uneven[4], bytes = T * d * sizeof(uint16_t);
     scan_case in = make(t, &(shape){d, d_state, KC_NORMAL, true, true, 0, true}, T);
     float *rows[3];
     for (size_t k = 0; k < FM_COUNT(rows); k++) {

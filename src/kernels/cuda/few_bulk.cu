@@ -88,7 +88,8 @@ template <int TILES_, int WAYS_, int CHAINS_, int NT_> struct ring_of {
     // Sums on their way out, [chain][column][row]; a warp that has all chains of its rows adds them up itself.
     static constexpr int LEFT = WAYS == 1 ? 1 : SPLIT, PITCH = ROWS + 8, SUMS = LEFT * TOKENS * PITCH * 4;
     static constexpr int STAGES = (ROOM - SUMS) / STAGE;
-    static constexpr int BARRIERS = STAGES * STAGE + SUMS, SHARED = BARRIERS + RING_BARRIERS * STAGES; // places
+    static constexpr int BARRIERS = STAGES * STAGE + SUMS,
+                         SHARED = BARRIERS + RING_BARRIERS * STAGES; // places in shared memory
     static constexpr int OUTS = ROWS * TOKENS / COPIES; // of a thread
     static_assert(STAGE % 1024 == 0 && ROWS * TOKENS % COPIES == 0 && STAGES > 2, "boxes and outputs come out even");
 };

@@ -26,9 +26,9 @@ template <class F, int NT> struct wide_ring {
     // Stages whose codes are asked for before the input is, which waits behind them where all blocks begin at once.
     static constexpr int AHEAD = 2;
     static_assert(STAGES >= 2 && STAGES * STAGE >= SUMS, "a ring, in which sums have room when it is empty");
-    static constexpr int BARRIERS = RING_BARRIERS * STAGES; // bytes
+    static constexpr int BARRIER_BYTES = RING_BARRIERS * STAGES;
     static_assert(CODES % 1024 == 0, "panels of the input begin at multiples of 1024");
-    static_assert(SHARED + BARRIERS <= 227 * 1024, "what a block may have");
+    static_assert(SHARED + BARRIER_BYTES <= 227 * 1024, "what a block may have");
 };
 
 enum { WIDE_SUMS = 16 /* chains of a cluster that keeps them apart, at most */, WIDE_THREADS = 384 };
@@ -375,8 +375,8 @@ template <class F, int NT> static unsigned wide_room(fm_stream *s, unsigned clus
     using R = wide_ring<F, NT>;
     static unsigned room[9]; // one device per process
     if (room[cluster]) return room[cluster];
-    fm_cuda_allow_shared<wide_kernel<F, NT>>(s, R::SHARED + R::BARRIERS);
-    const fm_launch l = {s, cluster, WIDE_THREADS, R::SHARED + R::BARRIERS, cluster};
+    fm_cuda_allow_shared<wide_kernel<F, NT>>(s, R::SHARED + R::BARRIER_BYTES);
+    const fm_launch l = {s, cluster, WIDE_THREADS, R::SHARED + R::BARRIER_BYTES, cluster};
     return room[cluster] = max(1u, fm_cuda_resident(&l, wide_kernel<F, NT>));
 }
 
@@ -410,7 +410,7 @@ template <class F, int NT> static void wide_launch(fm_stream *s, const few_args 
     a.p.cluster = a.share * a.split;
     const unsigned rounds = (groups + a.share - 1) / a.share;
     const unsigned room = wide_room<F, NT>(s, a.p.cluster), clusters = a.split > 1 ? rounds : min(rounds, room);
-    const fm_launch l = {s, clusters * a.p.cluster, WIDE_THREADS, wide_barriers<R>(a) + R::BARRIERS, a.p.cluster};
+    const fm_launch l = {s, clusters * a.p.cluster, WIDE_THREADS, wide_barriers<R>(a) + R::BARRIER_BYTES, a.p.cluster};
     fm_cuda_launch(&l, "linear", wide_kernel<F, NT>, a);
 }
 
