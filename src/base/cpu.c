@@ -56,14 +56,14 @@ static unsigned amx_features(unsigned edx, unsigned xcr0)
     return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0 ? FM_CPU_AMX_INT8 : 0;
 }
 
-/* AMD's family 19h is Zen 3 and 4. */
-static unsigned stream_features(void)
+/* AMD's family 19h is Zen 3 and Zen 4, of which the second has AVX-512; Zen 3 wants rows side by side. */
+static unsigned stream_features(unsigned ebx)
 {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || c != signature_AMD_ecx || d != signature_AMD_edx) return 0;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
     const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
-    return family >= 0x19 ? FM_CPU_STREAM : 0;
+    return family >= 0x19 && (ebx & bit_AVX512F) != 0 ? FM_CPU_STREAM : 0;
 }
 
 unsigned fm_cpu_features(void)
@@ -74,7 +74,7 @@ unsigned fm_cpu_features(void)
     const unsigned xcr0 = read_xcr0();
     if ((xcr0 & XCR0_AVX) != XCR0_AVX) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0) return 0;
-    unsigned features = FM_CPU_AVX2 | stream_features();
+    unsigned features = FM_CPU_AVX2 | stream_features(b);
     if ((xcr0 & XCR0_AVX512) != XCR0_AVX512) return features;
     features |= avx512_features(b, c);
     if ((features & FM_CPU_AVX512_VNNI) != 0) features |= amx_features(d, xcr0);

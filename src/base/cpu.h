@@ -13,7 +13,7 @@ enum {
     FM_CPU_DOTPROD = 1u << 5,  /* aarch64 SDOT/UDOT */
     FM_CPU_AMX_INT8 = 1u << 6, /* tiles of bytes; only where VNNI is too */
     /* No instructions but a manner: a core reads one ascending stream as fast as memory gives it, and prefetches into the second
-     * level do nothing by themselves.  AMD from Zen 3 on, measured on Zen 4 (docs/linear-kernels.md); only where AVX2 is. */
+     * level do nothing by themselves.  AMD from Zen 4 on, not Zen 3 (docs/linear-kernels.md); only where AVX2 is. */
     FM_CPU_STREAM = 1u << 7,
 };
 
