@@ -68,11 +68,13 @@ FM_INLINE void add_block(float *y, iv isum, const panel *w, const fm_x256 *x, ti
     fv_store(y, fv_fma(v, fv_set1(x->d), fv_load(y)));
 }
 
-FM_INLINE void tile_256(float *y, const panel *w, const fm_x256 *x, int P, int T, tile_form f)
+FM_INLINE void tile_256(float *y, const panel *w, const fm_x256 *x, const int pt[2], int blocks, tile_form f)
 {
+    const int P = pt[0], T = pt[1];
     const int words = 64 / f.groups, step = f.run < words && !DOT_CHAIN ? f.run : words;
     const int8_t *xq[TOKENS];
     iv sum[PANELS][TOKENS];
+    (void)blocks;
     UNROLL for (int t = 0; t < T; t++) xq[t] = x[t].q;
     UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) sum[p][t] = iv_set1(0);
     UNROLL for (int g = 0; g < f.groups; g++)
@@ -81,7 +83,7 @@ FM_INLINE void tile_256(float *y, const panel *w, const fm_x256 *x, int P, int T
         {
             iv s[PANELS][TOKENS];
             UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) s[p][t] = iv_set1(0);
-            dot_run(s, w, xq, (const int[2]){P, T}, (const int[2]){g * words + k, step}, f.full);
+            dot_run(s, w, xq, pt, (const int[2]){g * words + k, step}, f.full);
             UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) sum[p][t] =
                 dot_end_scaled(sum[p][t], s[p][t], w[p].scale[g]);
         }
@@ -136,17 +138,19 @@ FM_INLINE iv start_128(const fm_x256 *x, int g, tile_form f)
 }
 
 /* A float scale for each 128 columns: v = d[0] isum[0], v = fma(d[1], isum[1], v), y = fma(v, the input's scale, y). */
-FM_INLINE void tile_128(float *y, const panel *w, const fm_x256 *x, int P, int T, tile_form f)
+FM_INLINE void tile_128(float *y, const panel *w, const fm_x256 *x, const int pt[2], int blocks, tile_form f)
 {
+    const int P = pt[0], T = pt[1];
     const int8_t *xq[TOKENS];
     fv v[PANELS][TOKENS];
+    (void)blocks;
     UNROLL for (int t = 0; t < T; t++) xq[t] = x[t].q;
     UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) v[p][t] = fv_set1(0.0f);
     ROLLED for (int g = 0; g < 2; g++)
     {
         iv sum[PANELS][TOKENS];
         UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) sum[p][t] = start_128(x + t, g, f);
-        for (int b = 4 * g; b < 4 * g + 4; b++) sum_32(sum, w, xq, (const int[2]){P, T}, b, f);
+        for (int b = 4 * g; b < 4 * g + 4; b++) sum_32(sum, w, xq, pt, b, f);
         UNROLL for (int p = 0; p < P; p++) UNROLL for (int t = 0; t < T; t++) v[p][t] =
             fv_fma(w[p].d[g], fv_from_int(sum[p][t]), v[p][t]);
     }
@@ -160,24 +164,15 @@ FM_INLINE void tile_128(float *y, const panel *w, const fm_x256 *x, int P, int T
 /* Adds 256 columns to the sums of n tokens: y[t][P][LANES]. */
 typedef void block_fn(float *y, const panel *w, const void *x, size_t n, int blocks);
 
-#define BLOCK_256(name, tile, P, ...)                                                                                          \
+#define BLOCK(name, tile, record, T, ...)                                                                                      \
     static void name(float *y, const panel *w, const void *x, size_t n, int blocks)                                            \
     {                                                                                                                          \
-        const fm_x256 *xs = x;                                                                                                 \
+        const record *xs = x;                                                                                                  \
         size_t t = 0;                                                                                                          \
-        (void)blocks;                                                                                                          \
-        for (; t + TOKENS <= n; t += TOKENS) tile(y + t * P * LANES, w, xs + t, P, TOKENS, (tile_form){__VA_ARGS__});          \
-        for (; t < n; t++) tile(y + t * P * LANES, w, xs + t, P, 1, (tile_form){__VA_ARGS__});                                 \
-    }
-
-#define BLOCK_32(name, P, ...)                                                                                                 \
-    static void name(float *y, const panel *w, const void *x, size_t n, int blocks)                                            \
-    {                                                                                                                          \
-        const fm_x32 *xs = x;                                                                                                  \
-        size_t t = 0;                                                                                                          \
-        for (; t + TOKENS <= n; t += TOKENS)                                                                                   \
-            tile_32(y + t * P * LANES, w, xs + t, (const int[2]){P, TOKENS}, blocks, (tile_form){__VA_ARGS__});                \
-        for (; t < n; t++) tile_32(y + t * P * LANES, w, xs + t, (const int[2]){P, 1}, blocks, (tile_form){__VA_ARGS__});      \
+        for (; t + (T) <= n; t += (T))                                                                                         \
+            tile(y + t * PANELS * LANES, w, xs + t, (const int[2]){PANELS, T}, blocks, (tile_form){__VA_ARGS__});              \
+        for (; t < n; t++)                                                                                                     \
+            tile(y + t * PANELS * LANES, w, xs + t, (const int[2]){PANELS, 1}, blocks, (tile_form){__VA_ARGS__});              \
     }
 
 /* groups, mins, run, full, shift */
@@ -204,13 +199,16 @@ UNPACK_256(int4_g128, 2) /* not among the unpackers, for AMX has no use for it *
 #define KINDS_32(X)                                                                                                            \
     X(Q8_0, q8_0, 34) X(Q4_0, q4_0, 18) X(Q4_1, q4_1, 20) X(Q5_0, q5_0, 22) X(Q5_1, q5_1, 24) X(IQ4_NL, iq4_nl, 18)
 
-#define X(upper, type, bytes) BLOCK_256(block_##type, tile_256, PANELS, FORM_##type)
-KINDS_256(X)
+#define X(upper, type, bytes) BLOCK(block_##type, tile_256, fm_x256, TOKENS, FORM_##type)
+KINDS_SHORT(X)
 #undef X
-#define X(upper, type, bytes) BLOCK_256(block_##type, tile_128, PANELS, FORM_##type)
+#define X(upper, type, bytes) BLOCK(block_##type, tile_256, fm_x256, TOKENS_SMALL, FORM_##type)
+KINDS_LONG(X)
+#undef X
+#define X(upper, type, bytes) BLOCK(block_##type, tile_128, fm_x256, TOKENS_SMALL, FORM_##type)
 KINDS_128(X)
 #undef X
-#define X(upper, type, bytes) BLOCK_32(block_##type, PANELS, FORM_##type)
+#define X(upper, type, bytes) BLOCK(block_##type, tile_32, fm_x32, TOKENS_SMALL, FORM_##type)
 KINDS_32(X)
 #undef X
 
@@ -443,21 +441,30 @@ typedef struct quant_kind {
     void (*unpack)(panel *p, row_list row, size_t off, size_t blocks);
     block_fn *add;
     few_fn *few[FEW_KINDS]; /* NULL: none for so many tokens */
+    size_t tokens;          /* of a tile */
     size_t bytes;           /* of 256 columns */
     size_t record;          /* of a token's 256 packed columns */
 } quant_kind;
 
+#define KIND(type, few, tokens, bytes, record)                                                                                 \
+    {                                                                                                                          \
+        unpack_##type, block_##type, {few}, tokens, bytes, sizeof(record)                                                      \
+    }
 static const quant_kind quant_kinds[FM_DTYPE_COUNT] = {
-#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_NAMES(type)}, bytes, sizeof(fm_x256)},
-    KINDS_SHORT(X) KINDS_128(X)
+#define X(upper, type, bytes) [FM_##upper] = KIND(type, FEW_NAMES(type), TOKENS, bytes, fm_x256),
+    KINDS_SHORT(X)
 #undef X
-#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, bytes, sizeof(fm_x256)},
+#define X(upper, type, bytes) [FM_##upper] = KIND(type, FEW_NAMES(type), TOKENS_SMALL, bytes, fm_x256),
+    KINDS_128(X)
+#undef X
+#define X(upper, type, bytes) [FM_##upper] = KIND(type, FEW_ALL_NAMES(type), TOKENS_SMALL, bytes, fm_x256),
     KINDS_LONG(X)
 #undef X
-#define X(upper, type, bytes) [FM_##upper] = {unpack_##type, block_##type, {FEW_ALL_NAMES(type)}, 8 * (bytes), sizeof(fm_x32)},
+#define X(upper, type, bytes) [FM_##upper] = KIND(type, FEW_ALL_NAMES(type), TOKENS_SMALL, 8 * (bytes), fm_x32),
     KINDS_32(X)
 #undef X
 };
+#undef KIND
 
 /* A panel reads a little of each of its rows at a time, which hardware prefetchers do not follow: asks for `bytes` bytes of rows
  * [first, end) of these, `off` bytes into them.  A prefetch cannot fault, so they may lie beyond the weights. */
@@ -475,7 +482,7 @@ static void add_panel(float *y, const panel *w, const uint8_t *x, size_t n, size
                       size_t next)
 {
     enum { ROWS = PANELS * LANES, PIECES = 16 };
-    const size_t piece = fm_round_up((n + PIECES - 1) / PIECES, TOKENS), share = (ROWS * piece + n - 1) / n;
+    const size_t piece = fm_round_up((n + PIECES - 1) / PIECES, kind->tokens), share = (ROWS * piece + n - 1) / n;
     for (size_t t = 0, r = 0; t < n; t += piece, r += share) {
         fetch_rows(row, r, r + share < ROWS ? r + share : ROWS, next, kind->bytes);
         kind->add(y + t * ROWS, w, x + t * kind->record, n - t < piece ? n - t : piece, (int)blocks);

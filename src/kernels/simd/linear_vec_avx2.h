@@ -10,7 +10,8 @@
 
 #include "base/compiler.h"
 
-enum { LANES = 8, PANELS = 1, TOKENS = 4, F_ROWS = 4, F_TOKENS = 3 };
+/* Sixteen registers: two panels by three tokens of sums fill them, or by two where more is to be held. */
+enum { LANES = 8, PANELS = 2, TOKENS = 3, TOKENS_SMALL = 2, F_ROWS = 4, F_TOKENS = 3 };
 
 typedef uint32_t iv __attribute__((vector_size(32)));
 typedef float fv __attribute__((vector_size(32)));
@@ -67,8 +68,19 @@ FM_INLINE void iv_load_rows(iv out[4], const uint8_t *const *row, size_t off)
     out[3] = (iv)_mm256_unpackhi_epi64(ab1, cd1);
 }
 
+/* Keeps a sum in a register from one product to the next.  gcc 12 takes chains of vector additions apart, makes all products of
+ * a group first and has them wait in memory. */
+FM_INLINE iv kept(__m256i sum)
+{
+    __asm__ volatile("" : "+x"(sum));
+    return (iv)sum;
+}
+
 /* acc + sums of products of signed 16-bit pairs. */
-FM_INLINE iv iv_dot16(iv acc, iv a, iv b) { return acc + (iv)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
+{
+    return kept(_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16((__m256i)a, (__m256i)b)));
+}
 
 enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
 #define FEW_LONG  0
@@ -83,7 +95,7 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
         a = _mm256_abs_epi8(a);
     }
     __m256i p = _mm256_maddubs_epi16(a, b);
-    return first ? (iv)p : (iv)_mm256_add_epi16((__m256i)acc, p);
+    return kept(first ? p : _mm256_add_epi16((__m256i)acc, p));
 }
 
 #endif

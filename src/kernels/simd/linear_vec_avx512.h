@@ -11,7 +11,7 @@
 
 #include "base/compiler.h"
 
-enum { LANES = 16, PANELS = 2, TOKENS = 4, F_ROWS = 4, F_TOKENS = 6 };
+enum { LANES = 16, PANELS = 2, TOKENS = 4, TOKENS_SMALL = 4, F_ROWS = 4, F_TOKENS = 6 };
 
 typedef uint32_t iv __attribute__((vector_size(64)));
 typedef float fv __attribute__((vector_size(64)));

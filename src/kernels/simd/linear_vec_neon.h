@@ -10,7 +10,7 @@
 
 #include "base/compiler.h"
 
-enum { LANES = 4, PANELS = 2, TOKENS = 4, F_ROWS = 4, F_TOKENS = 4 };
+enum { LANES = 4, PANELS = 2, TOKENS = 4, TOKENS_SMALL = 4, F_ROWS = 4, F_TOKENS = 4 };
 
 typedef uint32_t iv __attribute__((vector_size(16)));
 typedef float fv __attribute__((vector_size(16)));
