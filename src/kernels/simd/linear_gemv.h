@@ -5,8 +5,8 @@
  * that blocks (or rows) lie across the lanes for the float work, and only the last fma runs block by block, in the order of the
  * columns.  That order is the one of the panels (linear_quant.h), and so are the bits.
  *
- * A linear_gemv_<isa>.h gives STEP_BLOCKS and CHUNK and lists types with their forms, GEMV_256 and GEMV_32; it includes this
- * file, and defines chunk_256 and add_step. */
+ * A linear_gemv_<isa>.h gives STEP_BLOCKS, CHUNK and CHAIN_LAST (whether a chunk's fmas stand behind the next chunk's work or
+ * before it) and lists types with their forms, GEMV_256 and GEMV_32; it includes this file and defines chunk_256 and add_step. */
 #ifndef FM_KERNELS_SIMD_LINEAR_GEMV_H
 #define FM_KERNELS_SIMD_LINEAR_GEMV_H
 
@@ -121,10 +121,11 @@ FM_INLINE void rows_256(const fm_linear_args *a, size_t r, size_t end, fm_dtype 
     token_256_fill(&x, a->x, blocks, &f);
     memcpy(rest, w + n / CHUNK * CHUNK * f.bytes, n % CHUNK * f.bytes);
     for (size_t i = 0; i < n; i += CHUNK) {
-        const size_t side = i / CHUNK % 2;
-        chain_add(&c, a, v[!side], x.d + before, count);
+        const size_t side = i / CHUNK % 2, last = count;
+        if (!CHAIN_LAST) chain_add(&c, a, v[!side], x.d + before, last);
         count = n - i < CHUNK ? n - i : CHUNK;
         chunk_256(v[side], type, f, count < CHUNK ? rest : w + i * f.bytes, &x, at);
+        if (CHAIN_LAST) chain_add(&c, a, v[!side], x.d + before, last);
         before = at;
         at = (at + CHUNK) % blocks;
     }

@@ -3,7 +3,7 @@
 #ifndef FM_KERNELS_SIMD_LINEAR_GEMV_VNNI_H
 #define FM_KERNELS_SIMD_LINEAR_GEMV_VNNI_H
 
-enum { CHUNK = 16, STEP_BLOCKS = 4 };
+enum { CHUNK = 16, STEP_BLOCKS = 4, CHAIN_LAST = 0 };
 
 #define ORDER_Q45_K                                                                                                            \
     {                                                                                                                          \
