@@ -1,13 +1,17 @@
-/* linear_gemv_avx2.h - one token times the commonest quantised weights, for AVX2: eight super-blocks, or four rows by two
+/* linear_gemv_avx2.h - one token times the commonest quantised weights, for AVX2: eight super-blocks, or four rows by four
  * blocks of 32, at a time (see linear_gemv.h). */
 #ifndef FM_KERNELS_SIMD_LINEAR_GEMV_AVX2_H
 #define FM_KERNELS_SIMD_LINEAR_GEMV_AVX2_H
 
-enum { CHUNK = 8, STEP_BLOCKS = 2, CHAIN_LAST = 1 };
+enum { CHUNK = 8, STEP_BLOCKS = 4, CHAIN_LAST = 1 };
 
 #define IN_ORDER                                                                                                               \
     {                                                                                                                          \
         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                                   \
+    }
+#define ORDER_NIBBLES                                                                                                          \
+    {                                                                                                                          \
+        0, 2, 1, 3, 4, 6, 5, 7                                                                                                 \
     }
 #define STEP_IN_ORDER                                                                                                          \
     {                                                                                                                          \
@@ -28,11 +32,11 @@ enum { CHUNK = 8, STEP_BLOCKS = 2, CHAIN_LAST = 1 };
 /* type, bytes, codes, min, shift, order */
 #define GEMV_32(X)                                                                                                             \
     X(Q8_0, 34, 2, false, 0, STEP_IN_ORDER)                                                                                    \
-    X(Q4_0, 18, 2, false, 3, STEP_IN_ORDER)                                                                                    \
-    X(Q4_1, 20, 4, true, 0, STEP_IN_ORDER)                                                                                     \
-    X(Q5_0, 22, 6, false, 4, STEP_IN_ORDER)                                                                                    \
-    X(Q5_1, 24, 8, true, 0, STEP_IN_ORDER)                                                                                     \
-    X(IQ4_NL, 18, 2, false, 0, STEP_IN_ORDER)
+    X(Q4_0, 18, 2, false, 3, ORDER_NIBBLES)                                                                                    \
+    X(Q4_1, 20, 4, true, 0, ORDER_NIBBLES)                                                                                     \
+    X(Q5_0, 22, 6, false, 4, ORDER_NIBBLES)                                                                                    \
+    X(Q5_1, 24, 8, true, 0, ORDER_NIBBLES)                                                                                     \
+    X(IQ4_NL, 18, 2, false, 0, ORDER_NIBBLES)
 
 #include "kernels/simd/linear_gemv.h"
 
@@ -65,14 +69,6 @@ FM_INLINE __m256i join_32(__m256i a, __m256i b)
     const __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
     return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
                             _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd)));
-}
-
-/* Lane i = the sum of vector i. */
-FM_INLINE __m256i sums_8(const __m256i v[8])
-{
-    const __m256i a = join_128(v[0], v[4]), b = join_128(v[1], v[5]), c = join_128(v[2], v[6]), d = join_128(v[3], v[7]);
-    const __m256i even = _mm256_hadd_epi32(a, b), odd = _mm256_hadd_epi32(c, d);
-    return _mm256_hadd_epi32(even, odd);
 }
 
 FM_INLINE __m256i add_scaled(__m256i sum, __m256i w, __m256i x, __m256i scale)
@@ -146,13 +142,14 @@ FM_INLINE __m256i isum_q45_k(const uint8_t *w, const int8_t *x, __m256i scales, 
     return sum;
 }
 
-/* Eight blocks: their integer sums, and in pairs, one block to a half, the sums of their minima and their heads. */
+/* Eight blocks: their scales (Q4_K, Q5_K: 16 bytes each, mins among them; Q6_K: 16 words) and integer sums, and in pairs, one
+ * block to a half, the sums of their mins and their heads. */
 typedef struct chunk {
-    _Alignas(32) uint8_t scales[CHUNK * 16];
+    _Alignas(32) uint8_t scales[32 * CHUNK];
     __m256i s[CHUNK], m[4], head[4];
 } chunk;
 
-/* The scales go through memory, from where a block's come to both halves without work for the vector units; the empty statement
+/* Scales go through memory, from where a block's come to both halves without work for the vector units; the empty statement
  * keeps the compiler from knowing them. */
 FM_INLINE void heads_q45_k(chunk *c, const uint8_t *w, const int16_t *sums, size_t bytes)
 {
@@ -168,37 +165,42 @@ FM_INLINE void heads_q45_k(chunk *c, const uint8_t *w, const int16_t *sums, size
     __asm__("" : "+m"(c->scales));
 }
 
-/* 32 columns: two groups of 16.  */
-FM_INLINE __m256i add_q6(__m256i sum, __m256i low4, __m256i high2, const int8_t *x, __m256i scale)
+FM_INLINE void heads_q6_k(chunk *c, const uint8_t *w)
 {
-    return add_scaled(sum, _mm256_or_si256(low4, high2), load_256(x), scale);
+    UNROLL for (size_t k = 0; k < CHUNK; k++)
+    {
+        const uint8_t *b = w + 210 * k;
+        _mm256_store_si256((void *)(c->scales + 32 * k), _mm256_cvtepi8_epi16(load_128(b + 192)));
+        if (k % 2 == 0) c->head[k / 2] = load_pair(b + 194, b + 210 + 194);
+    }
+    __asm__("" : "+m"(c->scales));
 }
 
-FM_INLINE __m256i isum_q6_k(const uint8_t *w, const int8_t *x, const int16_t *sums)
+/* 32 columns: groups g and g + 1 of the eight whose scales each half has. */
+FM_INLINE __m256i add_q6(__m256i sum, __m256i low4, __m256i high2, const int8_t *x, __m256i scales, int g)
 {
-    const __m256i low4 = bytes_of(15), top = bytes_of(48), words = _mm256_cvtepi8_epi16(load_128(w + 192));
-    /* scales in pairs of words: 0 to 3 and 8 to 11; 4 to 7 and 12 to 15 */
-    const __m256i a = _mm256_unpacklo_epi16(words, words), b = _mm256_unpackhi_epi16(words, words);
-    const __m256i sum16 = _mm256_set_m128i(load_128(sums + (size_t)(GEMV_BLOCKS + CHUNK) * 8), load_128(sums));
-    __m256i sum = _mm256_slli_epi32(_mm256_madd_epi16(words, sum16), 5);
-    sum = _mm256_sub_epi32(_mm256_setzero_si256(), sum);
+    const uint64_t each = 0x0001000100010001u, a = (0x0100u + 0x0202u * (unsigned)g) * each, b = a + 0x0202u * each;
+    const __m256i by_half = _mm256_set_epi64x((long long)b, (long long)b, (long long)a, (long long)a);
+    return add_scaled(sum, _mm256_or_si256(low4, high2), load_256(x), _mm256_shuffle_epi8(scales, by_half));
+}
+
+FM_INLINE __m256i isum_q6_k(const uint8_t *w, const int8_t *x, const int16_t *sums, const uint8_t *scales)
+{
+    const __m256i low4 = bytes_of(15), top = bytes_of(48);
+    const __m256i sum16 = _mm256_inserti128_si256(load_256(sums), load_128(sums + (size_t)(GEMV_BLOCKS + CHUNK) * 8), 1);
+    __m256i sum = _mm256_setzero_si256();
     UNROLL for (int i = 0; i < 2; i++)
     {
-        const __m256i u = load_256(w + 64 * i), v = load_256(w + 64 * i + 32), h = load_256(w + 128 + 32 * i);
-        const __m256i first = _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0);
-        const __m256i pair0 = _mm256_add_epi32(first, _mm256_set1_epi32(4 * i)),
-                      pair1 = _mm256_add_epi32(pair0, _mm256_set1_epi32(2));
+        const __m256i u = load_once(w + 64 * i), v = load_once(w + 64 * i + 32), h = load_once(w + 128 + 32 * i);
+        const __m256i s = both_halves(scales + 16 * i);
         const int8_t *xs = x + 128 * i;
-        sum = add_q6(sum, _mm256_and_si256(u, low4), _mm256_and_si256(_mm256_slli_epi16(h, 4), top), xs,
-                     _mm256_permutevar8x32_epi32(a, pair0));
-        sum = add_q6(sum, _mm256_and_si256(v, low4), _mm256_and_si256(_mm256_slli_epi16(h, 2), top), xs + 32,
-                     _mm256_permutevar8x32_epi32(a, pair1));
-        sum = add_q6(sum, _mm256_and_si256(_mm256_srli_epi16(u, 4), low4), _mm256_and_si256(h, top), xs + 64,
-                     _mm256_permutevar8x32_epi32(b, pair0));
+        sum = add_q6(sum, _mm256_and_si256(u, low4), _mm256_and_si256(_mm256_slli_epi16(h, 4), top), xs, s, 0);
+        sum = add_q6(sum, _mm256_and_si256(v, low4), _mm256_and_si256(_mm256_slli_epi16(h, 2), top), xs + 32, s, 2);
+        sum = add_q6(sum, _mm256_and_si256(_mm256_srli_epi16(u, 4), low4), _mm256_and_si256(h, top), xs + 64, s, 4);
         sum = add_q6(sum, _mm256_and_si256(_mm256_srli_epi16(v, 4), low4), _mm256_and_si256(_mm256_srli_epi16(h, 2), top),
-                     xs + 96, _mm256_permutevar8x32_epi32(b, pair1));
+                     xs + 96, s, 6);
     }
-    return sum;
+    return _mm256_sub_epi32(sum, _mm256_slli_epi32(_mm256_madd_epi16(load_256(scales), sum16), 5));
 }
 
 FM_INLINE __m256 halves(__m256i words, bool upper)
@@ -226,7 +228,7 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
     const __m256i order = _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0);
     chunk c;
     if (type == FM_Q6_K)
-        UNROLL for (size_t i = 0; i < 4; i++) c.head[i] = load_pair(w + 420 * i + 194, w + 420 * i + 210 + 194);
+        heads_q6_k(&c, w);
     else
         heads_q45_k(&c, w, x->sum[0] + 8 * at, f.bytes);
     const __m256i d = collect(c.head, f.word);
@@ -235,7 +237,7 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
         fetch_with_block(w, k, f.bytes);
         const int8_t *q = x->q + 256 * (at + k);
         if (type == FM_Q6_K)
-            c.s[k] = isum_q6_k(w + k * f.bytes, q, x->sum[0] + 8 * (at + k));
+            c.s[k] = isum_q6_k(w + k * f.bytes, q, x->sum[0] + 8 * (at + k), c.scales + 32 * k);
         else
             c.s[k] = isum_q45_k(w + k * f.bytes, q, both_halves(c.scales + 16 * k), type == FM_Q5_K);
     }
@@ -246,44 +248,98 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
     _mm256_storeu_ps(v, _mm256_permutevar8x32_ps(sum, order));
 }
 
-/* 32 codes as bytes, signed or with an offset. */
-FM_INLINE __m256i codes_32(const uint8_t *w, fm_dtype type, form_32 f)
+/* The codes' upper bits: bit j of the first word of each half belongs to column j of 32, and is wanted from `first` on. */
+FM_INLINE __m256i fifth_bits(__m256i words, int first)
 {
-    if (type == FM_Q8_0) return load_256(w + f.codes);
-    const __m256i both = both_halves(w + f.codes);
-    const __m256i v = _mm256_and_si256(_mm256_srlv_epi32(both, _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0)), bytes_of(15));
-    if (type == FM_IQ4_NL) return _mm256_shuffle_epi8(both_halves(iq4_values), v);
-    if (type == FM_Q4_0 || type == FM_Q4_1) return v;
-    const __m256i at = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    const long long low = 0x0101010101010101 * (first / 8), high = low + 0x0101010101010101;
     const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
-    const __m256i bits = _mm256_shuffle_epi8(_mm256_set1_epi32((int)word_at(w + f.codes - 4)), at);
-    const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bits, bit), bit);
-    return _mm256_or_si256(v, _mm256_and_si256(set, bytes_of(16)));
+    const __m256i bits = _mm256_shuffle_epi8(words, _mm256_set_epi64x(high, low, high, low));
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bits, bit), bit), bytes_of(16));
 }
 
-/* Sums of pairs in 16 bits; full-range codes move their sign to the input: 2 * 128 * 127 still fits. */
-FM_INLINE __m256i pairs_32(__m256i w, const int8_t *x, bool full)
+/* Products of full-range codes: their sign moves to the input, since 2 * 128 * 127 still fits 16 bits. */
+FM_INLINE __m256i dot_signed(__m256i w, const int8_t *x)
 {
-    const __m256i v = load_256(x);
-    return full ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(v, w)) : _mm256_maddubs_epi16(w, v);
+    const __m256i words = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(load_256(x), w));
+    return _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+}
+
+/* Two blocks of 32, a half each: sums of four columns in 16 bits, or of eight in 32. */
+FM_INLINE __m256i dot_nibbles(const uint8_t *a, const uint8_t *b, const int8_t *x, fm_dtype type, form_32 f)
+{
+    const __m256i v = load_pair(a + f.codes, b + f.codes);
+    __m256i low = _mm256_and_si256(v, bytes_of(15)), high = _mm256_and_si256(_mm256_srli_epi16(v, 4), bytes_of(15));
+    if (type == FM_IQ4_NL) {
+        const __m256i table = both_halves(iq4_values);
+        return _mm256_add_epi32(dot_signed(_mm256_shuffle_epi8(table, low), x),
+                                dot_signed(_mm256_shuffle_epi8(table, high), x + 32));
+    }
+    if (type == FM_Q5_0 || type == FM_Q5_1) {
+        const __m256i bits = load_pair(a + f.codes - 4, b + f.codes - 4);
+        low = _mm256_or_si256(low, fifth_bits(bits, 0));
+        high = _mm256_or_si256(high, fifth_bits(bits, 16));
+    }
+    return _mm256_add_epi16(_mm256_maddubs_epi16(low, load_256(x)), _mm256_maddubs_epi16(high, load_256(x + 32)));
+}
+
+/* Each half of the result has the sums of that half of four vectors; of words, which may be added once: 8 * 31 * 127 fits. */
+FM_INLINE __m256i sums_of(const __m256i v[4], bool words)
+{
+    __m256i s[2];
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        const __m256i a = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]), b = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+        s[i] = words ? _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1)) : _mm256_add_epi32(a, b);
+    }
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(s[0], s[1]), _mm256_unpackhi_epi64(s[0], s[1]));
+}
+
+/* Blocks a and b of four rows: lane r of a half is row r. */
+FM_INLINE __m256i dot_rows(const uint8_t *const a[4], const uint8_t *const b[4], const int8_t *x, fm_dtype type, form_32 f)
+{
+    __m256i s[4], t[4];
+    UNROLL for (size_t r = 0; r < STEP_ROWS; r++)
+    {
+        s[r] = type == FM_Q8_0 ? dot_signed(load_once(a[r] + 2), x) : dot_nibbles(a[r], b[r], x, type, f);
+        if (type == FM_Q8_0) t[r] = dot_signed(load_once(b[r] + 2), x + 32);
+    }
+    if (type == FM_Q8_0) return join_128(sums_of(s, false), sums_of(t, false));
+    return sums_of(s, type != FM_IQ4_NL);
+}
+
+FM_INLINE short half_at(const uint8_t *w)
+{
+    return (short)(w[0] | w[1] << 8);
+}
+
+/* What blocks a and b of four rows begin with: words, or halves as floats. */
+FM_INLINE __m256i head_words(const uint8_t *const a[4], const uint8_t *const b[4])
+{
+    return _mm256_set_epi32((int)word_at(b[3]), (int)word_at(b[2]), (int)word_at(b[1]), (int)word_at(b[0]), (int)word_at(a[3]),
+                            (int)word_at(a[2]), (int)word_at(a[1]), (int)word_at(a[0]));
+}
+
+FM_INLINE __m256 head_halves(const uint8_t *const a[4], const uint8_t *const b[4])
+{
+    return _mm256_cvtph_ps(_mm_set_epi16(half_at(b[3]), half_at(b[2]), half_at(b[1]), half_at(b[0]), half_at(a[3]),
+                                         half_at(a[2]), half_at(a[1]), half_at(a[0])));
 }
 
 FM_INLINE __m128 add_step(__m128 y, const uint8_t *const w[STEP_ROWS], const step_32 *x, size_t left, fm_dtype type, form_32 f)
 {
-    const bool full = type == FM_Q8_0 || type == FM_IQ4_NL;
-    float scale[8], isum[8], m[8];
-    __m256i s[8];
-    uint32_t head[8];
-    UNROLL for (size_t k = 0; k < 2; k++) UNROLL for (size_t r = 0; r < STEP_ROWS; r++)
+    float scale[STEP_LANES], isum[STEP_LANES], m[STEP_LANES];
+    UNROLL for (size_t k = 0; k < STEP_BLOCKS; k += 2)
     {
-        const uint8_t *b = block_at(w[r], k, left, f);
-        head[4 * k + r] = word_at(b);
-        s[4 * k + r] = _mm256_madd_epi16(pairs_32(codes_32(b, type, f), x->q + 32 * k, full), _mm256_set1_epi16(1));
+        const uint8_t *a[STEP_ROWS], *b[STEP_ROWS];
+        UNROLL for (size_t r = 0; r < STEP_ROWS; r++) a[r] = block_at(w[r], k, left, f), b[r] = block_at(w[r], k + 1, left, f);
+        __m256i sum = dot_rows(a, b, x->q + 32 * k, type, f);
+        if (f.shift) sum = _mm256_add_epi32(sum, load_256(x->offset + STEP_ROWS * k));
+        const __m256i head = f.min ? head_words(a, b) : _mm256_setzero_si256();
+        const __m256 d = f.min ? halves(head, false) : head_halves(a, b);
+        if (f.min) _mm256_storeu_ps(m + STEP_ROWS * k, halves(head, true));
+        _mm256_storeu_ps(isum + STEP_ROWS * k, _mm256_cvtepi32_ps(sum));
+        _mm256_storeu_ps(scale + STEP_ROWS * k, _mm256_mul_ps(d, _mm256_loadu_ps(x->d + STEP_ROWS * k)));
     }
-    const __m256i d = load_256(head), sum = _mm256_add_epi32(sums_8(s), load_256(x->offset));
-    _mm256_storeu_ps(isum, _mm256_cvtepi32_ps(sum));
-    _mm256_storeu_ps(scale, _mm256_mul_ps(halves(d, false), _mm256_loadu_ps(x->d)));
-    if (f.min) _mm256_storeu_ps(m, halves(d, true));
     return add_blocks(y, scale, isum, f.min ? m : NULL, x->ds, left);
 }
 
