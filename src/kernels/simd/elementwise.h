@@ -182,6 +182,7 @@ static void simd_conv_silu(const fm_run *run, const fm_conv_args *a)
  * long run, so a lone token, whose states come from memory, goes at memory's speed. */
 enum { SCAN_TOKENS = 16, SCAN_BLOCK = SCAN_TOKENS * FM_CHANNEL_GRANULE };
 enum { SCAN_STATES = VREGISTERS / 8 }; /* states walked together: less of delta2, du and y is loaded and stored */
+enum { SCAN_SIDE = 2 };                /* vectors of inputs, and of outputs, side by side */
 enum { SCAN_GROUP = 2048 };            /* channels whose states wait in the second cache for the next block of tokens */
 
 typedef struct scan_block {
@@ -194,53 +195,110 @@ typedef struct scan_block {
     float du[SCAN_BLOCK] __attribute__((aligned(64)));     /* all of these (n_rows, width) */
     float u[SCAN_BLOCK] __attribute__((aligned(64)));
     float y[SCAN_BLOCK] __attribute__((aligned(64)));
+    float most[SCAN_BLOCK] __attribute__((aligned(64))); /* (width): the largest delta2 of a channel */
 } scan_block;
 
-FM_INLINE void scan_input(const fm_scan_args *a, scan_block *b, size_t t, size_t i, vlanes l)
+FM_INLINE void scan_input(const fm_scan_args *a, scan_block *b, size_t t, size_t i, int n, vlanes l)
 {
     const size_t row = b->row + t, c = b->c + i, at = t * b->width + i;
-    vf dt = lanes_load(a->dt + row * a->dt_stride + c, l);
-    if (a->dt_bias) dt = vadd(dt, lanes_load(a->dt_bias + c, l));
-    const vf delta = vsoftplus(dt), u = lanes_load(a->u + row * a->u_stride + c, l);
-    lanes_store(b->delta2 + at, vmul(delta, vset(VLOG2E)), l);
-    lanes_store(b->du + at, vmul(delta, u), l);
-    lanes_store(b->u + at, u, l);
-    lanes_store(b->y + at, vset(0.0f), l);
+    const float *dt = a->dt + row * a->dt_stride + c, *in = a->u + row * a->u_stride + c;
+    vf delta[VSIDE];
+    UNROLL for (int v = 0; v < n; v++) delta[v] = lanes_load(dt + v * VLEN, l);
+    if (a->dt_bias) UNROLL for (int v = 0; v < n; v++) delta[v] = vadd(delta[v], lanes_load(a->dt_bias + c + v * VLEN, l));
+    vsoftplus_side(delta, n);
+    UNROLL for (int v = 0; v < n; v++)
+    {
+        const vf delta2 = vmul(delta[v], vset(VLOG2E)), u = lanes_load(in + v * VLEN, l);
+        float *most = b->most + i + v * VLEN;
+        lanes_store(b->delta2 + at + v * VLEN, delta2, l);
+        if (VNEAR_FASTER) lanes_store(most, t == 0 ? delta2 : vmax(lanes_load(most, l), delta2), l);
+        lanes_store(b->du + at + v * VLEN, vmul(delta[v], u), l);
+        lanes_store(b->u + at + v * VLEN, u, l);
+        lanes_store(b->y + at + v * VLEN, vset(0.0f), l);
+    }
 }
 
 static void scan_inputs(const fm_scan_args *a, scan_block *b)
 {
     for (size_t t = 0; t < b->n_rows; t++) {
         size_t i = 0;
-        for (; i + VLEN <= b->width; i += VLEN) scan_input(a, b, t, i, lanes_all());
-        if (i < b->width) scan_input(a, b, t, i, lanes_first(b->width - i));
+        for (; i + SCAN_SIDE * VLEN <= b->width; i += SCAN_SIDE * VLEN) scan_input(a, b, t, i, SCAN_SIDE, lanes_all());
+        for (; i + VLEN <= b->width; i += VLEN) scan_input(a, b, t, i, 1, lanes_all());
+        if (i < b->width) scan_input(a, b, t, i, 1, lanes_first(b->width - i));
     }
+}
+
+/* What scan_lanes() has in registers: vectors of states of the same channels. */
+typedef struct scan_state {
+    vf h[SCAN_STATES], A[SCAN_STATES];
+} scan_state;
+
+/* Takes n_states vectors over the n_rows tokens of the block. */
+FM_INLINE void scan_walk(const fm_scan_args *a, scan_block *b, scan_state *s, size_t n, int n_states, size_t n_rows, size_t i,
+                         vlanes l)
+{
+    const size_t width = b->width, bc_stride = a->bc_stride;
+    const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
+    for (size_t t = 0, at = i; t < n_rows; t++, at += width, B += bc_stride, C += bc_stride) {
+        const vf delta2 = lanes_load(b->delta2 + at, l), du = lanes_load(b->du + at, l);
+        vf y = lanes_load(b->y + at, l);
+        for (int k = 0; k < n_states; k++) {
+            s->h[k] = vfma(vexp2(vmul(delta2, s->A[k])), s->h[k], vmul(du, vset(B[k])));
+            y = vfma(vset(C[k]), s->h[k], y);
+        }
+        lanes_store(b->y + at, y, l);
+    }
+}
+
+/* The same for whole vectors of SCAN_STATES states, none of whose exponents leaves VNEAR.  Apart, so that the constants of both
+ * walks do not push one another out of registers. */
+__attribute__((noinline)) static void scan_walk_near(const fm_scan_args *a, scan_block *b, scan_state *s, size_t n,
+                                                     size_t n_rows, size_t i)
+{
+    const size_t bc_stride = a->bc_stride;
+    const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
+    scan_state in = *s;
+    for (size_t t = 0, at = i; t < n_rows; t++, at += b->width, B += bc_stride, C += bc_stride) {
+        const vf delta2 = vload(b->delta2 + at), du = vload(b->du + at);
+        vf decay[SCAN_STATES], y = vload(b->y + at);
+        UNROLL for (int k = 0; k < SCAN_STATES; k++) decay[k] = vmul(delta2, in.A[k]);
+        vexp2_near(decay, SCAN_STATES);
+        UNROLL for (int k = 0; k < SCAN_STATES; k++)
+        {
+            in.h[k] = vfma(decay[k], in.h[k], vmul(du, vset(B[k])));
+            y = vfma(vset(C[k]), in.h[k], y);
+        }
+        vstore(b->y + at, y);
+    }
+    *s = in;
+}
+
+/* Whether no exponent of these channels leaves VNEAR; a NaN does. */
+FM_INLINE bool scan_near(const scan_block *b, const scan_state *s, int n_states, size_t i, vlanes l)
+{
+    const vf most = lanes_load(b->most + i, l);
+    bool near = true;
+    for (int k = 0; k < n_states; k++) near &= vall_le(vmul(most, vabs(s->A[k])), vset(VNEAR));
+    return near;
 }
 
 /* n_states of a vector of channels over the n_rows tokens of the block.  Without y there is no C either, and what
  * stands in its place is not used. */
 FM_INLINE void scan_lanes(const fm_scan_args *a, scan_block *b, size_t n, int n_states, size_t n_rows, size_t i, vlanes l)
 {
-    const size_t width = b->width, bc_stride = a->bc_stride, h_stride = b->h_stride;
-    const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
     const float *A_in = a->A + n * a->d_inner + b->c + i;
-    float *h_out = b->h + n * h_stride + i;
-    vf h[SCAN_STATES], A[SCAN_STATES];
+    float *h = b->h + n * b->h_stride + i;
+    scan_state s;
     for (int k = 0; k < n_states; k++) {
-        h[k] = lanes_load(h_out + (size_t)k * h_stride, l);
-        A[k] = lanes_load(A_in + (size_t)k * a->d_inner, l);
+        s.h[k] = lanes_load(h + (size_t)k * b->h_stride, l);
+        s.A[k] = lanes_load(A_in + (size_t)k * a->d_inner, l);
     }
-    for (size_t t = 0, at = i; t < n_rows; t++, at += width, B += bc_stride, C += bc_stride) {
-        const vf delta2 = lanes_load(b->delta2 + at, l), du = lanes_load(b->du + at, l);
-        vf y = lanes_load(b->y + at, l);
-        for (int k = 0; k < n_states; k++) {
-            h[k] = vfma(vexp2(vmul(delta2, A[k])), h[k], vmul(du, vset(B[k])));
-            y = vfma(vset(C[k]), h[k], y);
-        }
-        lanes_store(b->y + at, y, l);
-    }
+    if (VNEAR_FASTER && l.whole && n_states == SCAN_STATES && n_rows > 1 && scan_near(b, &s, n_states, i, l))
+        scan_walk_near(a, b, &s, n, n_rows, i);
+    else
+        scan_walk(a, b, &s, n, n_states, n_rows, i, l);
     if (b->hold) return;
-    for (int k = 0; k < n_states; k++) lanes_store(h_out + (size_t)k * h_stride, h[k], l);
+    for (int k = 0; k < n_states; k++) lanes_store(h + (size_t)k * b->h_stride, s.h[k], l);
 }
 
 FM_INLINE void scan_states(const fm_scan_args *a, scan_block *b, size_t n, int n_states, size_t n_rows)
@@ -251,20 +309,28 @@ FM_INLINE void scan_states(const fm_scan_args *a, scan_block *b, size_t n, int n
 }
 
 /* The skip term and the gate. */
-FM_INLINE void scan_output(const fm_scan_args *a, const scan_block *b, size_t t, size_t i, vlanes l)
+FM_INLINE void scan_output(const fm_scan_args *a, const scan_block *b, size_t t, size_t i, int n, vlanes l)
 {
-    const size_t row = b->row + t, c = b->c + i, at = t * b->width + i;
-    vf y = vfma(lanes_load(a->skip + c, l), lanes_load(b->u + at, l), lanes_load(b->y + at, l));
-    if (a->z) y = vmul(y, vsilu(lanes_load(a->z + row * a->z_stride + c, l)));
-    lanes_store(a->y + row * a->y_stride + c, y, l);
+    const size_t row = b->row + t, c = b->c + i;
+    const float *u = b->u + t * b->width + i, *sum = b->y + t * b->width + i, *skip = a->skip + c;
+    vf y[VSIDE], gate[VSIDE];
+    UNROLL for (int v = 0, j = 0; v < n; v++, j += VLEN) y[v] =
+        vfma(lanes_load(skip + j, l), lanes_load(u + j, l), lanes_load(sum + j, l));
+    if (a->z) {
+        UNROLL for (int v = 0; v < n; v++) gate[v] = lanes_load(a->z + row * a->z_stride + c + v * VLEN, l);
+        vsilu_side(gate, n);
+        UNROLL for (int v = 0; v < n; v++) y[v] = vmul(y[v], gate[v]);
+    }
+    UNROLL for (int v = 0; v < n; v++) lanes_store(a->y + row * a->y_stride + c + v * VLEN, y[v], l);
 }
 
 static void scan_outputs(const fm_scan_args *a, const scan_block *b)
 {
     for (size_t t = 0; t < b->n_rows; t++) {
         size_t i = 0;
-        for (; i + VLEN <= b->width; i += VLEN) scan_output(a, b, t, i, lanes_all());
-        if (i < b->width) scan_output(a, b, t, i, lanes_first(b->width - i));
+        for (; i + SCAN_SIDE * VLEN <= b->width; i += SCAN_SIDE * VLEN) scan_output(a, b, t, i, SCAN_SIDE, lanes_all());
+        for (; i + VLEN <= b->width; i += VLEN) scan_output(a, b, t, i, 1, lanes_all());
+        if (i < b->width) scan_output(a, b, t, i, 1, lanes_first(b->width - i));
     }
 }
 

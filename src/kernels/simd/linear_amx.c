@@ -9,6 +9,7 @@
 
 #include "kernels/simd/linear_amx.h"
 #include "kernels/simd/linear_unpack.h"
+#include "kernels/simd/unroll.h"
 
 enum { ROW_GRANULE = 16, PAIR = 2, PAIR_ROWS = PAIR * LANES, GROUP = 256, FEWEST = 32 };
 
@@ -223,15 +224,6 @@ FM_INLINE void add_piece_256(const piece *c, form f)
     }
 }
 
-/* Keeps sums in registers: every index becomes a constant. */
-#ifdef FM_ROLLED
-#define UNROLL_ROWS
-#elif defined(__clang__)
-#define UNROLL_ROWS _Pragma("unroll")
-#else
-#define UNROLL_ROWS _Pragma("GCC unroll 16")
-#endif
-
 /* Sums wait this many blocks of 32 before they are read, so that they have arrived. */
 enum { LAG = 3 };
 
@@ -244,7 +236,7 @@ FM_INLINE void add_tile_32(const piece *c, int side, size_t i, bool min)
     float *y = c->y + ((size_t)side * GROUP + t) * LANES;
     tile_sums s[LAG + 1];
     fv acc[TILE_ROWS];
-    UNROLL_ROWS for (int r = 0; r < TILE_ROWS; r++) acc[r] = fv_load(y + r * LANES);
+    UNROLL for (int r = 0; r < TILE_ROWS; r++) acc[r] = fv_load(y + r * LANES);
     for (int b = 0; b < c->blocks + LAG; b++) {
         if (b < c->blocks) {
             TILE_ZERO(0);
@@ -255,14 +247,14 @@ FM_INLINE void add_tile_32(const piece *c, int side, size_t i, bool min)
         }
         const int d = b - LAG;
         if (d < 0) continue;
-        UNROLL_ROWS for (int r = 0; r < TILE_ROWS; r++)
+        UNROLL for (int r = 0; r < TILE_ROWS; r++)
         {
             const iv isum = (iv)_mm512_load_si512(s[d % (LAG + 1)][r]);
             acc[r] = fv_fma(w->d[d] * fv_set1(x[r].d[d]), fv_from_int(isum), acc[r]);
             if (min) acc[r] = fv_fma(w->m[d], fv_set1(x[r].ds[d]), acc[r]);
         }
     }
-    UNROLL_ROWS for (int r = 0; r < TILE_ROWS; r++) if ((size_t)r >= fresh) fv_store(y + r * LANES, acc[r]);
+    UNROLL for (int r = 0; r < TILE_ROWS; r++) if ((size_t)r >= fresh) fv_store(y + r * LANES, acc[r]);
 }
 
 FM_INLINE void add_piece_32(const piece *c, bool min)

@@ -3,16 +3,7 @@
 #define FM_KERNELS_SIMD_LINEAR_COMMON_H
 
 #include "kernels/linear.h"
-
-/* Sums stay in registers only where every index becomes a constant. */
-#ifdef FM_ROLLED /* with sanitizers, which would take minutes over the unrolled code */
-#define UNROLL
-#elif defined(__clang__)
-#pragma clang diagnostic ignored "-Wpass-failed" /* sanitizers keep some loops rolled */
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "kernels/simd/unroll.h"
 
 enum { GRANULE = 16 };
 

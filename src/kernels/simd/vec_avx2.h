@@ -3,6 +3,7 @@
 #define FM_KERNELS_SIMD_VEC_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -62,6 +63,23 @@ FM_INLINE vf vsplit(vf t, vf *n)
     const vf cut = vmin(vset(200.0f), vmax(vset(-200.0f), t));
     *n = vround(cut);
     return vsub(cut, *n);
+}
+
+enum { VNEAR_FASTER = 1 };
+FM_INLINE vf vsplit_near(vf t, vf *n)
+{
+    *n = vround(t);
+    return vsub(t, *n);
+}
+
+FM_INLINE vf vscale_near(vf a, vf n)
+{
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
+}
+
+FM_INLINE bool vall_le(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
 }
 
 /* 64-bit lanes: products of their low halves. */
