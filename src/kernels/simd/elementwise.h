@@ -88,6 +88,7 @@ static void simd_rmsnorm(const fm_run *run, float *out, size_t out_stride, const
 enum { CONV_USUAL = 4 };      /* the d_conv whose weights and window stay in registers */
 enum { CONV_VECTORS = 4 };    /* otherwise: vectors of channels that share a walk over the window */
 enum { CONV_CHANNELS = 512 }; /* and channels whose window stays in the first cache until it is carried on */
+enum { CONV_SIDE = 2 };       /* tokens side by side */
 enum { CONV_TOKENS = 8 };     /* rows of x and of out that are walked side by side; fewer are not worth the walk */
 
 /* The row of the input that weight k meets at token t: one of this step, or a carried one. */
@@ -118,21 +119,34 @@ static void conv_token(const fm_conv_args *a, size_t seq, size_t t, size_t begin
     if (c < end) conv_lanes(a, seq, t, c, 1, lanes_first(end - c));
 }
 
+/* The n tokens behind a window, whose inputs are in its last places; then the window moves on. */
+FM_INLINE void conv_step(float *out, size_t out_stride, vf *window, const vf *w, vf bias, int n, vlanes l)
+{
+    vf sum[VSIDE];
+    UNROLL for (int i = 0; i < n; i++) sum[i] = bias;
+    UNROLL for (int k = 0; k < CONV_USUAL; k++) UNROLL for (int i = 0; i < n; i++) sum[i] = vfma(w[k], window[k + i], sum[i]);
+    vsilu_side(sum, n);
+    UNROLL for (int i = 0; i < n; i++) lanes_store(out + (size_t)i * out_stride, sum[i], l);
+    UNROLL for (int k = 0; k + 1 < CONV_USUAL; k++) window[k] = window[k + n];
+}
+
 /* d_conv = CONV_USUAL, some tokens from t on: each input is loaded once and moves along the window. */
 FM_INLINE void conv_walk(const fm_conv_args *a, size_t seq, size_t t, size_t n_tokens, size_t c, vlanes l)
 {
     const float *x = conv_row(a, seq, t, CONV_USUAL - 1) + c;
     float *out = a->out + (a->ragged->begin[seq] + t) * a->out_stride + c;
     const vf bias = a->bias ? lanes_load(a->bias + c, l) : vset(0.0f);
-    vf w[CONV_USUAL], window[CONV_USUAL];
+    vf w[CONV_USUAL], window[CONV_USUAL - 1 + CONV_SIDE];
+    size_t i = 0;
     for (size_t k = 0; k < CONV_USUAL; k++) w[k] = lanes_load(a->w + k * a->d_inner + c, l);
-    for (size_t k = 0; k + 1 < CONV_USUAL; k++) window[k + 1] = lanes_load(conv_row(a, seq, t, k) + c, l);
-    for (size_t i = 0; i < n_tokens; i++, x += a->x_stride, out += a->out_stride) {
-        vf sum = bias;
-        for (size_t k = 0; k + 1 < CONV_USUAL; k++) window[k] = window[k + 1];
-        window[CONV_USUAL - 1] = lanes_load(x, l);
-        for (size_t k = 0; k < CONV_USUAL; k++) sum = vfma(w[k], window[k], sum);
-        lanes_store(out, vsilu(sum), l);
+    for (size_t k = 0; k + 1 < CONV_USUAL; k++) window[k] = lanes_load(conv_row(a, seq, t, k) + c, l);
+    for (; i + CONV_SIDE <= n_tokens; i += CONV_SIDE) {
+        UNROLL for (size_t j = 0; j < CONV_SIDE; j++) window[CONV_USUAL - 1 + j] = lanes_load(x + (i + j) * a->x_stride, l);
+        conv_step(out + i * a->out_stride, a->out_stride, window, w, bias, CONV_SIDE, l);
+    }
+    for (; i < n_tokens; i++) {
+        window[CONV_USUAL - 1] = lanes_load(x + i * a->x_stride, l);
+        conv_step(out + i * a->out_stride, a->out_stride, window, w, bias, 1, l);
     }
 }
 
