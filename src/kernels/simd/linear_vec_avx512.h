@@ -67,17 +67,13 @@ FM_INLINE void iv_load_rows(iv out[4], const uint8_t *const *row, size_t off)
     out[3] = (iv)_mm512_unpackhi_epi64(ab1, cd1);
 }
 
+#ifdef __AVX512VNNI__
+
 /* acc + sums of products of signed 16-bit pairs. */
 FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 {
-#ifdef __AVX512VNNI__
     return (iv)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
-#else
-    return acc + (iv)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#endif
 }
-
-#ifdef __AVX512VNNI__
 
 /* Full-range bytes are stored + 128, since the instruction wants one unsigned side. */
 enum { DOT_CHAIN = 1, FULL_OFFSET = 128 };
@@ -94,6 +90,18 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
 
 #else
 
+/* As in linear_vec_avx2.h. */
+FM_INLINE iv kept(__m512i sum)
+{
+    __asm__ volatile("" : "+v"(sum));
+    return (iv)sum;
+}
+
+FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
+{
+    return kept(_mm512_add_epi32((__m512i)acc, _mm512_madd_epi16((__m512i)a, (__m512i)b)));
+}
+
 enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
 #define FEW_LONG  0
 #define FEW_TWICE (1u << FM_Q8_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_XS)
@@ -106,7 +114,7 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
         a = _mm512_abs_epi8(a);
     }
     __m512i p = _mm512_maddubs_epi16(a, b);
-    return first ? (iv)p : (iv)_mm512_add_epi16((__m512i)acc, p);
+    return kept(first ? p : _mm512_add_epi16((__m512i)acc, p));
 }
 
 #endif
