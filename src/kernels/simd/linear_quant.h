@@ -30,10 +30,15 @@ typedef struct tile_form {
     int shift; /* log2 of the codes' offset, for types with blocks of 32 */
 } tile_form;
 
+FM_INLINE iv dot16_kept(iv acc, iv a, iv b)
+{
+    return iv_kept(iv_dot16(acc, a, b));
+}
+
 /* Ends a run of dot_step: adds it, times a scale, to a sum. */
 FM_INLINE iv dot_end_scaled(iv sum, iv run, iv scale)
 {
-    return DOT_CHAIN ? sum + run * scale : iv_dot16(sum, run, scale);
+    return DOT_CHAIN ? sum + run * scale : dot16_kept(sum, run, scale);
 }
 
 /* s[p][t] = dot products of words [from, from + count) on top of what chained instructions find there. */
@@ -45,7 +50,7 @@ FM_INLINE void dot_run(iv s[PANELS][TOKENS], const panel *w, const int8_t *const
         iv xs[TOKENS];
         UNROLL for (int t = 0; t < pt[1]; t++) xs[t] = iv_set1(word_at(x[t] + 4 * (at[0] + k)));
         UNROLL for (int p = 0; p < pt[0]; p++) UNROLL for (int t = 0; t < pt[1]; t++) s[p][t] =
-            dot_step(s[p][t], w[p].q[at[0] + k], xs[t], k == 0, full);
+            iv_kept(dot_step(s[p][t], w[p].q[at[0] + k], xs[t], k == 0, full));
     }
 }
 
@@ -54,7 +59,7 @@ FM_INLINE iv min_sum(const panel *w, const fm_x256 *x, int groups)
 {
     const int16_t *sums = groups == 16 ? x->sum16 : x->sum32;
     iv m = iv_set1(0);
-    UNROLL for (int g = 0; g < groups / 2; g++) m = iv_dot16(m, w->min[g], iv_set1(word_at(sums + 2 * g)));
+    UNROLL for (int g = 0; g < groups / 2; g++) m = dot16_kept(m, w->min[g], iv_set1(word_at(sums + 2 * g)));
     return m;
 }
 
@@ -102,7 +107,7 @@ FM_INLINE void sum_32(iv sum[PANELS][TOKENS], const panel *w, const int8_t *cons
             DOT_CHAIN ? sum[p][t] : iv_set1(0);
         dot_run(s, w, x, pt, (const int[2]){8 * b + k, step}, f.full);
         UNROLL for (int p = 0; p < pt[0]; p++) UNROLL for (int t = 0; t < pt[1]; t++) sum[p][t] =
-            DOT_CHAIN ? s[p][t] : iv_dot16(sum[p][t], s[p][t], iv_set1(0x00010001u));
+            DOT_CHAIN ? s[p][t] : dot16_kept(sum[p][t], s[p][t], iv_set1(0x00010001u));
     }
 }
 
@@ -258,7 +263,7 @@ FM_INLINE void few_run(iv *sum, const iv *q, const int8_t *const *x, int T, cons
         {
             few_fetch(w, place, slot + k);
             UNROLL for (int t = 0; t < T; t++) s[t] =
-                dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * (at[0] + k))), k == from, f.full);
+                iv_kept(dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * (at[0] + k))), k == from, f.full));
         }
         UNROLL for (int t = 0; t < T; t++) sum[t] = dot_end_scaled(sum[t], s[t], scale);
     }
@@ -273,6 +278,11 @@ FM_INLINE void few_step_256(iv *sum, const iv q[16], const panel *p, const int8_
         const int at = step_word(place.step, i, f.groups);
         few_run(sum, q + i, x, T, (const int[2]){at, words}, p->scale[at / words], f, w, place, i);
     }
+}
+
+FM_INLINE iv few_kept(iv sum, int T)
+{
+    return T > FEW_FREE ? iv_kept(sum) : sum;
 }
 
 FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 *const *x, int T, const few_block *w,
@@ -290,9 +300,10 @@ FM_INLINE void few_step_32(fv *acc, const iv q[8], const panel *p, const fm_x32 
         {
             few_fetch(w, place, k);
             UNROLL for (int t = 0; t < T; t++) s[t] =
-                dot_step(s[t], q[k], iv_set1(word_at(x[t]->q + 32 * b + 4 * (size_t)k)), k == from, f.full);
+                few_kept(dot_step(s[t], q[k], iv_set1(word_at(x[t]->q + 32 * b + 4 * (size_t)k)), k == from, f.full), T);
         }
-        UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
+        UNROLL for (int t = 0; t < T; t++) sum[t] =
+            DOT_CHAIN ? s[t] : few_kept(iv_dot16(sum[t], s[t], iv_set1(0x00010001u)), T);
     }
     UNROLL for (int t = 0; t < T; t++)
     {
@@ -348,9 +359,10 @@ FM_INLINE void few_step_128(iv *sum, const iv q[16], const int8_t *const *x, int
         {
             const int at = step_word(place.step, k, f.groups);
             few_fetch(w, place, k);
-            UNROLL for (int t = 0; t < T; t++) s[t] = dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * at)), k == from, f.full);
+            UNROLL for (int t = 0; t < T; t++) s[t] =
+                iv_kept(dot_step(s[t], q[k], iv_set1(word_at(x[t] + 4 * at)), k == from, f.full));
         }
-        UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : iv_dot16(sum[t], s[t], iv_set1(0x00010001u));
+        UNROLL for (int t = 0; t < T; t++) sum[t] = DOT_CHAIN ? s[t] : dot16_kept(sum[t], s[t], iv_set1(0x00010001u));
     }
 }
 

@@ -70,19 +70,20 @@ FM_INLINE void iv_load_rows(iv out[4], const uint8_t *const *row, size_t off)
 
 /* Keeps a sum in a register from one product to the next.  gcc 12 takes chains of vector additions apart, makes all products of
  * a group first and has them wait in memory. */
-FM_INLINE iv kept(__m256i sum)
+FM_INLINE iv iv_kept(iv sum)
 {
     __asm__ volatile("" : "+x"(sum));
-    return (iv)sum;
+    return sum;
 }
 
 /* acc + sums of products of signed 16-bit pairs. */
 FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 {
-    return kept(_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16((__m256i)a, (__m256i)b)));
+    return (iv)_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16((__m256i)a, (__m256i)b));
 }
 
-enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
+/* FEW_FREE: up to so many tokens the sums of blocks of 32 are better taken apart. */
+enum { DOT_CHAIN = 0, FULL_OFFSET = 0, FEW_FREE = 0 };
 #define FEW_LONG  0
 #define FEW_TWICE 0u
 
@@ -95,7 +96,7 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
         a = _mm256_abs_epi8(a);
     }
     __m256i p = _mm256_maddubs_epi16(a, b);
-    return kept(first ? p : _mm256_add_epi16((__m256i)acc, p));
+    return (iv)(first ? p : _mm256_add_epi16((__m256i)acc, p));
 }
 
 #endif

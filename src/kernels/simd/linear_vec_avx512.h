@@ -69,6 +69,12 @@ FM_INLINE void iv_load_rows(iv out[4], const uint8_t *const *row, size_t off)
 
 #ifdef __AVX512VNNI__
 
+/* Chained instructions keep their sums by themselves. */
+FM_INLINE iv iv_kept(iv sum)
+{
+    return sum;
+}
+
 /* acc + sums of products of signed 16-bit pairs. */
 FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 {
@@ -76,7 +82,7 @@ FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 }
 
 /* Full-range bytes are stored + 128, since the instruction wants one unsigned side. */
-enum { DOT_CHAIN = 1, FULL_OFFSET = 128 };
+enum { DOT_CHAIN = 1, FULL_OFFSET = 128, FEW_FREE = 0 };
 
 /* 9 to 16 tokens of blocks of 32 and of Q6_K at once, of the types of FEW_TWICE in two parts (linear_quant.h). */
 #define FEW_LONG  1
@@ -90,19 +96,19 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
 
 #else
 
-/* As in linear_vec_avx2.h. */
-FM_INLINE iv kept(__m512i sum)
+FM_INLINE iv iv_kept(iv sum)
 {
     __asm__ volatile("" : "+v"(sum));
-    return (iv)sum;
+    return sum;
 }
 
 FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
 {
-    return kept(_mm512_add_epi32((__m512i)acc, _mm512_madd_epi16((__m512i)a, (__m512i)b)));
+    return (iv)_mm512_add_epi32((__m512i)acc, _mm512_madd_epi16((__m512i)a, (__m512i)b));
 }
 
-enum { DOT_CHAIN = 0, FULL_OFFSET = 0 };
+/* As in linear_vec_avx2.h. */
+enum { DOT_CHAIN = 0, FULL_OFFSET = 0, FEW_FREE = 6 };
 #define FEW_LONG  0
 #define FEW_TWICE (1u << FM_Q8_0 | 1u << FM_Q4_1 | 1u << FM_IQ4_XS)
 
@@ -114,7 +120,7 @@ FM_INLINE iv dot_step(iv acc, iv w, iv x, bool first, bool full)
         a = _mm512_abs_epi8(a);
     }
     __m512i p = _mm512_maddubs_epi16(a, b);
-    return kept(first ? p : _mm512_add_epi16((__m512i)acc, p));
+    return (iv)(first ? p : _mm512_add_epi16((__m512i)acc, p));
 }
 
 #endif

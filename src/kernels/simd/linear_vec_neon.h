@@ -71,8 +71,13 @@ FM_INLINE iv iv_dot16(iv acc, iv a, iv b)
     return acc + (iv)vpaddq_s32(low, high);
 }
 
+FM_INLINE iv iv_kept(iv sum)
+{
+    return sum;
+}
+
 /* Codes and inputs are both signed here, and every code fits. */
-enum { DOT_CHAIN = 1, FULL_OFFSET = 0 };
+enum { DOT_CHAIN = 1, FULL_OFFSET = 0, FEW_FREE = 0 };
 #define FEW_LONG  0
 #define FEW_TWICE 0u
 
