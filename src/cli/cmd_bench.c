@@ -195,7 +195,7 @@ static fm_status open_model(job *j, fm_error *err)
         return fm_cli_model_open(&j->m, j->c, j->batch_max, err);
     }
     FM_TRY(make_model(j, err));
-    FM_TRY(fm_model_open(&j->m, j->path.p, NULL, err));
+    FM_TRY(fm_cli_model_open_path(&j->m, j->c, j->path.p, j->batch_max, err));
     if (!shared) remove_made(j);
     return FM_OK;
 }

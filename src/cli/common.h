@@ -51,6 +51,8 @@ fm_status fm_cli_model_path(fm_str *out, const fm_cli *c, fm_error *err);
 fm_status fm_cli_shipped_path(fm_str *out, fm_error *err);
 /* Opens it with --no-mmap, --mlock, --mixer-rms-eps, --device and room there for n_seq sequences, a bar meanwhile. */
 fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_error *err);
+/* The same of a file that is no user's choice. */
+fm_status fm_cli_model_open_path(fm_model **out, const fm_cli *c, const char *path, size_t n_seq, fm_error *err);
 /* With -t, --cpu, --chunk; cancelled by Ctrl-C. */
 fm_session_options fm_cli_session_options(const fm_cli *c, size_t n_seq);
 fm_status fm_cli_session_open(fm_session **out, const fm_model *m, const fm_cli *c, size_t n_seq, fm_error *err);

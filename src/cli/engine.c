@@ -73,9 +73,8 @@ static void note_loaded(const fm_cli *c, const fm_model *m, double begun)
     fm_cli_note("%zu MiB of weights went to %s, which took %.2f s with opening it", bytes >> 20, fm_model_device(m), s);
 }
 
-fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_error *err)
+fm_status fm_cli_model_open_path(fm_model **out, const fm_cli *c, const char *path, size_t n_seq, fm_error *err)
 {
-    fm_str path = {0};
     opening o = {c, fm_cli_bar_begin("reading")};
     const double begun = fm_cli_now();
     const fm_session_options session = fm_cli_session_options(c, n_seq);
@@ -89,11 +88,18 @@ fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_er
                                       .progress = on_progress,
                                       .log = on_log,
                                       .ctx = &o};
-    *out = NULL;
-    fm_status status = fm_cli_model_path(&path, c, err);
-    if (status == FM_OK) status = fm_model_open(out, path.p, &options, err);
+    const fm_status status = fm_model_open(out, path, &options, err);
     fm_cli_bar_end(&o.bar);
     if (status == FM_OK) note_loaded(c, *out, begun);
+    return status;
+}
+
+fm_status fm_cli_model_open(fm_model **out, const fm_cli *c, size_t n_seq, fm_error *err)
+{
+    fm_str path = {0};
+    *out = NULL;
+    fm_status status = fm_cli_model_path(&path, c, err);
+    if (status == FM_OK) status = fm_cli_model_open_path(out, c, path.p, n_seq, err);
     fm_str_free(&path);
     return status;
 }

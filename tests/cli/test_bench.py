@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from fmamba import PROGRAM, SOURCE, TALES, Case, good, good_json, is_sanitized
+from fmamba import PROGRAM, SOURCE, TALES, Case, good, good_json, is_sanitized, run
 
 FAKE = pathlib.Path(__file__).with_name("fake_peer.py")
 PEER = f"{sys.executable} '{FAKE}'"
@@ -70,6 +70,13 @@ class Peer(Case):
         good(*SMALL, "--shape", "tiny", "-p", 8, "-n", 0, "-r", 1, "--peer", PEER, env=env)
         self.assertTrue(self.calls()[0][1].startswith(self.folder.name))
         self.assertEqual(os.listdir(self.folder.name), ["log"])
+
+    def test_made_up_model_goes_to_the_device(self):
+        for model in (("-m", TALES), ("--shape", "tiny")):
+            p = run(*SMALL, *model, "-p", 8, "-n", 0, "-r", 1, "--device", "cuda:99", env={"TMPDIR": self.folder.name})
+            self.assertNotEqual(p.returncode, 0, model)
+            self.assertIn(b"device cuda:99", p.stderr)
+        self.assertEqual(os.listdir(self.folder.name), [])
 
     def test_we_sleep_meanwhile(self):
         rows = good_json("bench", "-t", 2, "-p", 8, "-n", 0, "-r", 1, "--peer", PEER, "--json", env=self.env("idle"))
