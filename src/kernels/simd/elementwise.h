@@ -247,43 +247,32 @@ typedef struct scan_state {
     vf h[SCAN_STATES], A[SCAN_STATES];
 } scan_state;
 
-/* Takes n_states vectors over the n_rows tokens of the block. */
+/* Takes n_states vectors over the n_rows tokens of the block.  near: no exponent leaves VNEAR. */
 FM_INLINE void scan_walk(const fm_scan_args *a, scan_block *b, scan_state *s, size_t n, int n_states, size_t n_rows, size_t i,
-                         vlanes l)
+                         vlanes l, bool near)
 {
     const size_t width = b->width, bc_stride = a->bc_stride;
     const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
     for (size_t t = 0, at = i; t < n_rows; t++, at += width, B += bc_stride, C += bc_stride) {
         const vf delta2 = lanes_load(b->delta2 + at, l), du = lanes_load(b->du + at, l);
-        vf y = lanes_load(b->y + at, l);
-        for (int k = 0; k < n_states; k++) {
-            s->h[k] = vfma(vexp2(vmul(delta2, s->A[k])), s->h[k], vmul(du, vset(B[k])));
+        vf decay[SCAN_STATES], y = lanes_load(b->y + at, l);
+        UNROLL for (int k = 0; k < n_states; k++) decay[k] = vmul(delta2, s->A[k]);
+        if (near) vexp2_near(decay, n_states);
+        UNROLL for (int k = 0; k < n_states; k++)
+        {
+            s->h[k] = vfma(near ? decay[k] : vexp2(decay[k]), s->h[k], vmul(du, vset(B[k])));
             y = vfma(vset(C[k]), s->h[k], y);
         }
         lanes_store(b->y + at, y, l);
     }
 }
 
-/* The same for whole vectors of SCAN_STATES states, none of whose exponents leaves VNEAR.  Apart, so that the constants of both
- * walks do not push one another out of registers. */
+/* A function of its own, so that the constants of both walks do not push one another out of registers. */
 __attribute__((noinline)) static void scan_walk_near(const fm_scan_args *a, scan_block *b, scan_state *s, size_t n,
                                                      size_t n_rows, size_t i)
 {
-    const size_t bc_stride = a->bc_stride;
-    const float *B = a->B + b->row * bc_stride + n, *C = (a->y ? a->C : a->B) + b->row * bc_stride + n;
     scan_state in = *s;
-    for (size_t t = 0, at = i; t < n_rows; t++, at += b->width, B += bc_stride, C += bc_stride) {
-        const vf delta2 = vload(b->delta2 + at), du = vload(b->du + at);
-        vf decay[SCAN_STATES], y = vload(b->y + at);
-        UNROLL for (int k = 0; k < SCAN_STATES; k++) decay[k] = vmul(delta2, in.A[k]);
-        vexp2_near(decay, SCAN_STATES);
-        UNROLL for (int k = 0; k < SCAN_STATES; k++)
-        {
-            in.h[k] = vfma(decay[k], in.h[k], vmul(du, vset(B[k])));
-            y = vfma(vset(C[k]), in.h[k], y);
-        }
-        vstore(b->y + at, y);
-    }
+    scan_walk(a, b, &in, n, SCAN_STATES, n_rows, i, lanes_all(), true);
     *s = in;
 }
 
@@ -310,7 +299,7 @@ FM_INLINE void scan_lanes(const fm_scan_args *a, scan_block *b, size_t n, int n_
     if (VNEAR_FASTER && l.whole && n_states == SCAN_STATES && n_rows > 1 && scan_near(b, &s, n_states, i, l))
         scan_walk_near(a, b, &s, n, n_rows, i);
     else
-        scan_walk(a, b, &s, n, n_states, n_rows, i, l);
+        scan_walk(a, b, &s, n, n_states, n_rows, i, l, false);
     if (b->hold) return;
     for (int k = 0; k < n_states; k++) lanes_store(h + (size_t)k * b->h_stride, s.h[k], l);
 }
