@@ -63,14 +63,6 @@ FM_INLINE __m256i join_128(__m256i a, __m256i b)
     return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xf0), _mm256_permute2x128_si256(a, b, 0x21));
 }
 
-/* Sums of neighbours in each half, a's then b's: less work than _mm256_hadd_epi32. */
-FM_INLINE __m256i join_32(__m256i a, __m256i b)
-{
-    const __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
-    return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
-                            _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd)));
-}
-
 FM_INLINE __m256i add_scaled(__m256i sum, __m256i w, __m256i x, __m256i scale)
 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), scale));
@@ -217,10 +209,16 @@ FM_INLINE __m256i collect(const __m256i head[4], int word)
     return _mm256_unpackhi_epi64(_mm256_unpackhi_epi32(head[0], head[1]), _mm256_unpackhi_epi32(head[2], head[3]));
 }
 
-/* Each half of the result has the sums of that half of four vectors. */
-FM_INLINE __m256i sums_4(const __m256i v[4])
+/* Each half of the result has the sums of that half of four vectors; of words, which may be added once: 8 * 31 * 127 fits. */
+FM_INLINE __m256i sums_of(const __m256i v[4], bool words)
 {
-    return join_32(join_32(v[0], v[1]), join_32(v[2], v[3]));
+    __m256i s[2];
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        const __m256i a = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]), b = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+        s[i] = words ? _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1)) : _mm256_add_epi32(a, b);
+    }
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(s[0], s[1]), _mm256_unpackhi_epi64(s[0], s[1]));
 }
 
 FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_t *w, const token_256 *x, size_t at)
@@ -243,8 +241,8 @@ FM_INLINE void chunk_256(float v[CHUNK], fm_dtype type, form_256 f, const uint8_
     }
     __m256i s[4];
     UNROLL for (size_t k = 0; k < 4; k++) s[k] = join_128(c.s[2 * k], c.s[2 * k + 1]);
-    __m256 sum = _mm256_mul_ps(halves(d, f.upper), _mm256_cvtepi32_ps(sums_4(s)));
-    if (f.min) sum = _mm256_fnmadd_ps(halves(d, true), _mm256_cvtepi32_ps(sums_4(c.m)), sum);
+    __m256 sum = _mm256_mul_ps(halves(d, f.upper), _mm256_cvtepi32_ps(sums_of(s, false)));
+    if (f.min) sum = _mm256_fnmadd_ps(halves(d, true), _mm256_cvtepi32_ps(sums_of(c.m, false)), sum);
     _mm256_storeu_ps(v, _mm256_permutevar8x32_ps(sum, order));
 }
 
@@ -280,18 +278,6 @@ FM_INLINE __m256i dot_nibbles(const uint8_t *a, const uint8_t *b, const int8_t *
         high = _mm256_or_si256(high, fifth_bits(bits, 16));
     }
     return _mm256_add_epi16(_mm256_maddubs_epi16(low, load_256(x)), _mm256_maddubs_epi16(high, load_256(x + 32)));
-}
-
-/* Each half of the result has the sums of that half of four vectors; of words, which may be added once: 8 * 31 * 127 fits. */
-FM_INLINE __m256i sums_of(const __m256i v[4], bool words)
-{
-    __m256i s[2];
-    UNROLL for (int i = 0; i < 2; i++)
-    {
-        const __m256i a = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]), b = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-        s[i] = words ? _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1)) : _mm256_add_epi32(a, b);
-    }
-    return _mm256_add_epi32(_mm256_unpacklo_epi64(s[0], s[1]), _mm256_unpackhi_epi64(s[0], s[1]));
 }
 
 /* Blocks a and b of four rows: lane r of a half is row r. */
