@@ -299,7 +299,8 @@ static void check_refused(kc *t, const shape *s, way *how)
 
 typedef struct front {
     fm_tensor W; /* (2 d_inner, cols) */
-    float *in_bias, *taps, *bias;
+    float *in_bias, *taps, *bias, *norm;
+    fm_xform form; /* of u's pack */
 } front;
 
 /* Memory of a step: what it is given and what it leaves. */
@@ -310,21 +311,23 @@ typedef struct begun {
 
 typedef struct begin_case {
     size_t n;
-    bool in_bias, bias, hold, listed;
+    bool in_bias, bias, hold, listed, normed; /* normed: the product's input is left to be normed by it */
 } begin_case;
 
 /* What the host has of it is released with the first case. */
-static front front_of(kc *t, fm_dtype type, size_t inner, size_t cols)
+static front front_of(kc *t, fm_dtype type, fm_xform form, size_t inner, size_t cols)
 {
     return (front){.W = matrix(t, type, 2 * inner, cols),
                    .in_bias = vector(t, 2 * inner, 0.2, 0.0),
                    .taps = vector(t, D_CONV * inner, 0.5, 0.0),
-                   .bias = vector(t, inner, 0.2, 0.0)};
+                   .bias = vector(t, inner, 0.2, 0.0),
+                   .norm = vector(t, cols, 1.0, 0.0),
+                   .form = form};
 }
 
 static void free_front(const front *f)
 {
-    void *all[] = {(void *)(uintptr_t)f->W.data, f->in_bias, f->taps, f->bias};
+    void *all[] = {(void *)(uintptr_t)f->W.data, f->in_bias, f->taps, f->bias, f->norm};
     for (size_t i = 0; i < FM_COUNT(all); i++) fm_stream_free(kc_device(), all[i]);
 }
 
@@ -338,7 +341,7 @@ static begun begun_of(kc *t, const front *f, size_t n, const float *states)
 {
     const size_t I = f->W.rows / 2, bytes = n * window_floats(f) * sizeof(float);
     const begun b = {room(n * 2 * I * sizeof(float)), room(n * I * sizeof(float)), room(bytes), room(n * sizeof(float *)),
-                     room(n * I * sizeof(uint16_t))};
+                     room(t->k.pack_x_bytes(f->form, n, I))};
     float **list = kc_bytes(t, n * sizeof *list);
     for (size_t i = 0; i < n; i++) list[i] = b.states + (n - 1 - i) * window_floats(f);
     fm_stream_upload(kc_device(), b.list, list, n * sizeof *list);
@@ -373,30 +376,46 @@ static fm_linear_conv_args begin_args(const front *f, const begin_case *s, const
                  .d_conv = D_CONV,
                  .hold = s->hold,
                  .packed = b->packed,
-                 .form = FM_X_BF16}};
+                 .form = f->form}};
+}
+
+static void same_there(kc *t, const void *a, const void *b, size_t bytes, const char *where)
+{
+    kc_same(t, host_copy(t, a, bytes), host_copy(t, b, bytes), bytes, where);
+}
+
+/* The input of both ways' products: rows, or, of one, rows that are still to be normed. */
+static void pack_inputs(kc *t, const front *f, const begin_case *s, const float *x, float *normed, void *const packed[2])
+{
+    const fm_run run = {.n_parts = 1, .stream = kc_device()};
+    const fm_xform form = fm_xform_of(f->W.type);
+    const size_t cols = f->W.cols, n = s->n;
+    if (s->normed) {
+        t->k.rmsnorm(&run, normed, cols, x, cols, f->norm, n, cols, 1e-5f);
+        t->k.rmsnorm_pack(&run, form, packed[1], x, cols, f->norm, n, cols, 1e-5f);
+    } else {
+        pack(&t->k, packed[1], form, x, cols, n, cols);
+    }
+    pack(&t->k, packed[0], form, s->normed ? normed : x, cols, n, cols);
 }
 
 /* Another input each time, then one step into `a` by two entries and into `b` by one. */
 static void begin_both(kc *t, const front *f, const begin_case *s, const fm_ragged *r, const begun *a, const begun *b)
 {
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
-    const size_t cols = f->W.cols, n = s->n;
-    float *x = vector(t, n * cols, 1.0, 0.0);
-    void *packed = room(t->k.pack_x_bytes(FM_X_BF16, n, cols));
-    pack(&t->k, packed, FM_X_BF16, x, cols, n, cols);
-    const fm_linear_conv_args two = begin_args(f, s, r, a, packed), one = begin_args(f, s, r, b, packed);
+    const size_t cols = f->W.cols, n = s->n, bytes = t->k.pack_x_bytes(fm_xform_of(f->W.type), n, cols);
+    float *x = vector(t, n * cols, 1.0, 0.0), *normed = room(n * cols * sizeof *normed);
+    void *packed[2] = {room(bytes), room(bytes)};
+    pack_inputs(t, f, s, x, normed, packed);
+    const fm_linear_conv_args two = begin_args(f, s, r, a, packed[0]), one = begin_args(f, s, r, b, packed[1]);
     t->k.linear[f->W.type](&run, &two.product);
     t->k.conv_silu(&run, &two.conv);
     wait();
     kc_true(t, t->k.linear_conv(&run, &one), "a step that the kernel is for");
     wait();
-    fm_stream_free(kc_device(), x);
-    fm_stream_free(kc_device(), packed);
-}
-
-static void same_there(kc *t, const void *a, const void *b, size_t bytes, const char *where)
-{
-    kc_same(t, host_copy(t, a, bytes), host_copy(t, b, bytes), bytes, where);
+    same_there(t, packed[0], packed[1], bytes, "the input of a product that makes it itself");
+    void *all[] = {x, normed, packed[0], packed[1]};
+    for (size_t i = 0; i < FM_COUNT(all); i++) fm_stream_free(kc_device(), all[i]);
 }
 
 /* Of b's rows the first half is as it was, zeros. */
@@ -418,11 +437,12 @@ static void check_begin_case(kc *t, const front *f, const begin_case *s)
     const float *states = kc_input(t, floats, KC_NORMAL);
     const begun a = begun_of(t, f, n, states), b = begun_of(t, f, n, states);
     char where[96];
-    snprintf(where, sizeof where, "in_proj of %zu columns and %zu channels of %zu tokens", f->W.cols, I, n);
+    snprintf(where, sizeof where, "in_proj of %s, %zu columns and %zu channels of %zu tokens", fm_dtype_get(f->W.type)->name,
+             f->W.cols, I, n);
     for (int step = 0; step < 2; step++) begin_both(t, f, s, &ragged, &a, &b);
     same_gates(t, a.xz, b.xz, n, I, where);
     same_there(t, a.u, b.u, n * I * sizeof(float), where);
-    same_there(t, a.packed, b.packed, n * I * sizeof(uint16_t), where);
+    same_there(t, a.packed, b.packed, t->k.pack_x_bytes(f->form, n, I), where);
     same_there(t, a.states, b.states, floats * sizeof(float), where);
     free_begun(&a);
     free_begun(&b);
@@ -465,7 +485,7 @@ static void make_short(fm_linear_conv_args *a)
 
 static void check_begin_refusals(kc *t)
 {
-    const front f = front_of(t, FM_BF16, 8192, 256);
+    const front f = front_of(t, FM_BF16, FM_X_BF16, 8192, 256);
     check_begin_refused(t, &f, 2, 0, NULL);
     check_begin_refused(t, &f, 17, 0, NULL);
     check_begin_refused(t, &f, 4, 1, NULL);
@@ -476,27 +496,39 @@ static void check_begin_refusals(kc *t)
     free_front(&f);
     static const struct {
         fm_dtype type;
+        fm_xform form;
         size_t inner;
-    } others[] = {{FM_BF16, 256}, {FM_BF16, 8256}, {FM_F16, 8192}, {FM_Q8_0, 8192}};
+    } others[] = {{FM_BF16, FM_X_BF16, 256}, {FM_BF16, FM_X_BF16, 8256}, {FM_F16, FM_X_F32, 8192}, {FM_Q8_0, FM_X_BF16, 8192}};
     for (size_t i = 0; i < FM_COUNT(others); i++) {
-        const front other = front_of(t, others[i].type, others[i].inner, 256);
+        const front other = front_of(t, others[i].type, others[i].form, others[i].inner, 256);
         check_begin_refused(t, &other, 4, 0, NULL);
         free_front(&other);
     }
 }
 
-/* The second shape is what few_bulk.cu takes of the least rows, in the third some blocks have rows twice, the last is 7B's. */
+/* A row that is left to be normed has more than 1024 and up to 4096 columns, else the norm has a launch. */
+static void check_begin_shape(kc *t, fm_dtype type, fm_xform form, size_t inner, size_t cols, size_t i)
+{
+    static const size_t tokens[] = {3, 4, 8, 9, 16};
+    const front f = front_of(t, type, form, inner, cols);
+    for (size_t k = 0; k < 3 * FM_COUNT(tokens); k++)
+        check_begin_case(t, &f,
+                         &(begin_case){.n = tokens[k / 3],
+                                       .in_bias = (k + i) % 3 == 0,
+                                       .bias = (k + i) % 4 != 0,
+                                       .hold = k % 5 == 2,
+                                       .listed = k % 2 == 1,
+                                       .normed = k % 3 > 0});
+    free_front(&f);
+}
+
+/* What few_bulk.cu takes of the least rows with a norm, and without; a shape in which some blocks have rows twice; and 7B's. */
 static void check_begin(kc *t)
 {
-    static const size_t shapes[][2] = {{8192, 256}, {6400, 256}, {8704, 320}, {8192, 4096}}, tokens[] = {3, 4, 8, 9, 16};
+    static const size_t shapes[][2] = {{8192, 256}, {8064, 1280}, {6400, 256}, {8704, 1344}, {8192, 4096}};
     check_begin_refusals(t);
-    const size_t n_shapes = kc_device_options().f32 ? 0 : kc_is_quick() ? 1 : FM_COUNT(shapes);
-    for (size_t k = 0; k < n_shapes; k++) {
-        const front f = front_of(t, FM_BF16, shapes[k][0], shapes[k][1]);
-        for (size_t i = 0; i < 2 * FM_COUNT(tokens); i++)
-            check_begin_case(t, &f, &(begin_case){tokens[i / 2], (i + k) % 3 == 0, (i + k) % 4 != 0, i % 5 == 2, i % 2 == 1});
-        free_front(&f);
-    }
+    const size_t n_shapes = kc_device_options().f32 ? 0 : kc_is_quick() ? 2 : FM_COUNT(shapes);
+    for (size_t k = 0; k < n_shapes; k++) check_begin_shape(t, FM_BF16, FM_X_BF16, shapes[k][0], shapes[k][1], k);
 }
 
 /* More sequences than a product of few columns takes. */

@@ -255,10 +255,11 @@ static void check_norm_rows(kc *t, const norm_product *p, size_t n)
     kc_same(t, p->y[0], p->y[1], n * rows * sizeof *p->y[0], "a product of rows that its blocks norm");
 }
 
-/* Steps of one, two and three tokens, other ones each, write their packs to one place. */
+/* Steps of several numbers of tokens, other ones each, write their packs to one place. */
 static void check_norm_product(kc *t, fm_dtype type, size_t rows, size_t cols)
 {
-    enum { N = 3 };
+    enum { N = 16 };
+    static const size_t tokens[] = {1, 2, 3, 8, 9, N};
     const fm_run run = {.n_parts = 1, .stream = kc_device()};
     const fm_xform form = fm_xform_of(type);
     if (!t->k.packs || !t->k.packs(&run, form, false, NULL, N, cols)) return;
@@ -270,7 +271,7 @@ static void check_norm_product(kc *t, fm_dtype type, size_t rows, size_t cols)
                             .normed = kc_floats(t, N * cols),
                             .y = {kc_floats(t, N * rows), kc_floats(t, N * rows)},
                             .packed = {kc_bytes(t, bytes), kc_bytes(t, bytes)}};
-    for (size_t n = 1; n <= N; n++) check_norm_rows(t, &p, n);
+    for (size_t i = 0; i < FM_COUNT(tokens); i++) check_norm_rows(t, &p, tokens[i]);
     kc_release(t);
 }
 

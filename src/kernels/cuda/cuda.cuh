@@ -23,6 +23,11 @@ struct fm_lazy_pack {
 
 enum { FM_CUDA_MIX_BYTES = 4 << 20 };
 
+// What launches of as many blocks count together (turn.cuh).
+struct fm_turns {
+    unsigned taken, published;
+};
+
 struct fm_stream {
     cudaStream_t stream;
     cudaStream_t side; // for capture forks and copies; may stay unused
@@ -32,6 +37,7 @@ struct fm_stream {
     void *work; // scratch of products, fm_stream_reserve
     size_t work_bytes;
     void *mix;                       // scratch of mix.cu: FM_CUDA_MIX_BYTES, its meetings first
+    fm_turns *turns;                 // of turn.cuh, by the number of blocks: up to n_sm
     void *blas;                      // cublasLtHandle_t, opened at the first large product
     fm_lazy_pack lazy[FM_CUDA_LAZY]; // the latest first
     bool recording;

@@ -13,12 +13,13 @@
 // the chains of a row.
 //
 // What in_proj makes of x can be convolved where it is put away, to the bits of conv.cu: whoever has a channel of a token has its
-// window.
+// window.  Then its input may be rows that are still to be normed, which the blocks do by turns (turn.cuh), to the bits of norm.cu.
 #include "kernels/cuda/few_bulk.cuh"
 
 #include "kernels/cuda/boxes.cuh"
 #include "kernels/cuda/forward.cuh"
 #include "kernels/cuda/ring.cuh"
+#include "kernels/cuda/turn.cuh"
 
 namespace
 {
@@ -105,6 +106,7 @@ struct bulk_args {
 
 // Rows below d_inner, a whole number of blocks', are x of a convolution (fm_conv_args), column t that of sequence t.
 struct conv_args : bulk_args {
+    few_norm norm;
     fm_states state;
     const float *taps, *taps_bias;
     float *u;
@@ -130,14 +132,14 @@ template <class R> struct copier {
         fm_share_box<CLUSTER>(ring + stage * R::STAGE + R::WEIGHTS + of * (R::HALF * LINE * R::WAYS), full + 8 * stage,
                               &a.tokens, 0, of * R::HALF, i % a.stages * R::WAYS);
     }
-    __device__ void all(unsigned stages) const
+    template <class GATE> __device__ void all(unsigned stages, const GATE &gate) const
     {
         const unsigned first = min(stages, R::STAGES);
         for (unsigned i = 0; i < first; i++) {
             ring_expect(full + 8 * i, R::STAGE);
             weights(i, i);
         }
-        fm_begin();
+        gate.open();
         for (unsigned i = 0; i < first; i++) tokens(i, i);
         unsigned stage = 0, turn = 0;
         for (unsigned i = first; i < stages; i++) {
@@ -146,6 +148,83 @@ template <class R> struct copier {
             weights(i, stage);
             tokens(i, stage);
             if (++stage == R::STAGES) stage = 0, turn++;
+        }
+    }
+};
+
+// ---- What the columns wait for ----
+
+// The kernel in front.
+template <class R> struct no_gate {
+    static constexpr int BYTES = 0;
+
+    __device__ no_gate(const bulk_args &, uint8_t *) {}
+    __device__ void init() const {}
+    __device__ void open() const { fm_begin(); }
+    __device__ void pass(double *) const { fm_begin(); }
+};
+
+// Between the warps that sum.
+template <class R> __device__ void meet()
+{
+    asm volatile("bar.sync 1, %0;" ::"n"(R::COPIES) : "memory");
+}
+
+// Rows that are normed first, where there are such, by the warps that sum; the first of their threads tells the copier by a barrier,
+// behind which the block's turn lies.
+template <class R> struct norm_gate {
+    static constexpr int BYTES = 8 + sizeof(fm_turn);
+    const few_norm &a;
+    const unsigned barrier;
+    fm_turn *const turn;
+
+    __device__ norm_gate(const conv_args &args, uint8_t *at)
+        : a(args.norm), barrier(shared_address(at)), turn((fm_turn *)(at + 8))
+    {
+    }
+
+    __device__ void init() const { ring_init_one(barrier); }
+
+    // The copier, which leaves it to those who have the block's turn to let the next kernel begin.
+    __device__ void open() const
+    {
+        fm_pdl_wait();
+        if (!a.x) return;
+        ring_await(barrier, 0);
+        fm_turn_hand_over();
+    }
+
+    // The warps that sum; sums: a place for a norm's.
+    __device__ void pass(double *sums) const
+    {
+        if (!a.x) return fm_begin();
+        if (threadIdx.x == 0) *turn = fm_turn_take(a.turns);
+        meet<R>();
+        const fm_turn mine = *turn;
+        if (mine.of < a.n)
+            norm_rows(mine.of, sums);
+        else
+            fm_begin();
+        if (threadIdx.x > 0) return;
+        fm_turn_await(a.turns, mine.goal);
+        ring_arrive(barrier);
+    }
+
+    __device__ void norm_rows(unsigned first, double *sums) const
+    {
+        static_assert((int)R::COPIES == (int)LONG_THREADS, "the threads of a norm");
+        const double reciprocal = 1.0 / (double)a.cols;
+        few_piece w;
+        few_read(w, a.w, (ptrdiff_t)a.cols);
+        fm_begin();
+        for (unsigned row = first; row < a.n; row += gridDim.x) {
+            few_piece v;
+            few_read(v, a.x + row * a.stride, (ptrdiff_t)a.cols);
+            few_scale(v, w, norm_scale(block_sum_in(sums, v.sum_squares(), meet<R>), reciprocal, a.eps));
+            few_put_row(a.to + row * a.cols, v, (ptrdiff_t)a.cols);
+            fm_turn_hand_over();
+            meet<R>(); // all have written, and nobody's sums are overwritten
+            if (threadIdx.x == 0) fm_turn_publish(a.turns, row, a.n);
         }
     }
 };
@@ -246,6 +325,7 @@ template <class R> struct own_outputs {
 // What they are added to is asked for before the sums are made.
 template <class R> struct outputs {
     typedef bulk_args args;
+    typedef no_gate<R> gate;
     const own_outputs<R> own;
     float old[R::OUTS];
 
@@ -269,6 +349,7 @@ template <class R> struct outputs {
 // The outputs of a block are all of x, and go through the convolution, or of z.  Windows are asked for before the sums are made.
 template <class R> struct convolved {
     typedef conv_args args;
+    typedef norm_gate<R> gate;
     const own_outputs<R> own;
     float *window[R::OUTS], v[R::OUTS][TAPS - 1], w[TAPS], bias;
 
@@ -331,12 +412,6 @@ template <class R> struct convolved {
     }
 };
 
-// Between the warps that sum.
-template <class R> __device__ void meet()
-{
-    asm volatile("bar.sync 1, %0;" ::"n"(R::COPIES) : "memory");
-}
-
 // What the warps do that sum: every so many groups of rows.
 template <class R, class OUT>
 __device__ void sum_groups(const typename OUT::args &a, uint8_t *ring, reader<R> from, unsigned of)
@@ -362,13 +437,17 @@ __global__ __launch_bounds__(R::COPIES + 32, 1) void bulk_kernel(const __grid_co
     extern __shared__ __align__(1024) uint8_t ring[];
     const unsigned full = shared_address(ring) + R::BARRIERS, empty = full + 8 * R::STAGES;
     const unsigned of = blockIdx.x % CLUSTER, step = gridDim.x / CLUSTER;
-    if (threadIdx.x == R::COPIES) ring_init(full, empty, R::STAGES, CLUSTER * R::WARPS);
+    const typename OUT::gate gate(a, ring + R::SHARED);
+    if (threadIdx.x == R::COPIES) {
+        gate.init();
+        ring_init(full, empty, R::STAGES, CLUSTER * R::WARPS);
+    }
     ring_meet_cluster_relaxed();
     if (threadIdx.x == R::COPIES) {
         const copier<R> from = {a, shared_address(ring), full, empty, of};
-        from.all((a.groups - blockIdx.x / CLUSTER + step - 1) / step * a.stages);
+        from.all((a.groups - blockIdx.x / CLUSTER + step - 1) / step * a.stages, gate);
     } else if (threadIdx.x < R::COPIES) {
-        fm_begin();
+        gate.pass((double *)(ring + R::STAGES * R::STAGE));
         sum_groups<R, OUT>(a, ring, {ring, full, empty, 0, 0}, of);
     }
     ring_meet_cluster_relaxed(); // nobody leaves while the other still tells it of stages
@@ -504,10 +583,17 @@ template <class R> bool fill_args(fm_stream *s, bulk_args *a, const few_args *p)
            map_chunks(s, &a->tokens, p->x, p->x_stride, p, p->n, R::HALF, R::WAYS);
 }
 
+// Blocks of such a launch.
+unsigned ring_blocks(const fm_stream *s, const bulk_args &a)
+{
+    return min(a.groups, (unsigned)s->n_sm / CLUSTER) * CLUSTER;
+}
+
 template <class R, class OUT> static void launch_ring(fm_stream *s, const typename OUT::args &a)
 {
-    fm_cuda_allow_shared<bulk_kernel<R, OUT>>(s, R::SHARED);
-    const fm_launch l = {s, min(a.groups, (unsigned)s->n_sm / CLUSTER) * CLUSTER, R::COPIES + 32, R::SHARED, CLUSTER};
+    enum { SHARED = R::SHARED + OUT::gate::BYTES };
+    fm_cuda_allow_shared<bulk_kernel<R, OUT>>(s, SHARED);
+    const fm_launch l = {s, ring_blocks(s, a), R::COPIES + 32, SHARED, CLUSTER};
     fm_cuda_launch(&l, "linear", bulk_kernel<R, OUT>, a);
 }
 
@@ -517,10 +603,11 @@ template <class R> void launch_outputs(fm_stream *s, const few_args *p)
     if (fill_args<R>(s, &a, p)) launch_ring<R, outputs<R>>(s, a);
 }
 
-template <class R> void launch_convolved(fm_stream *s, const few_args *p, const fm_conv_args *v)
+template <class R> void launch_convolved(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v)
 {
     conv_args a = {};
     if (!fill_args<R>(s, &a, p)) return;
+    a.norm = norm, a.norm.turns = s->turns + ring_blocks(s, a);
     a.state = v->state, a.taps = v->w, a.taps_bias = v->bias;
     a.u = v->out, a.u_stride = v->out_stride, a.packed = (__nv_bfloat16 *)v->packed;
     a.d_inner = v->d_inner, a.hold = v->hold;
@@ -535,12 +622,13 @@ template <int TILES, int WAYS, int CHAINS> void launch(fm_stream *s, const few_a
         launch_outputs<ring_of<TILES, WAYS, CHAINS, 1>>(s, p);
 }
 
-template <int TILES, int WAYS, int CHAINS> void launch_conv(fm_stream *s, const few_args *p, const fm_conv_args *v)
+template <int TILES, int WAYS, int CHAINS>
+void launch_conv(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v)
 {
     if (p->n > 8)
-        launch_convolved<ring_of<TILES, WAYS, CHAINS, 2>>(s, p, v);
+        launch_convolved<ring_of<TILES, WAYS, CHAINS, 2>>(s, p, norm, v);
     else
-        launch_convolved<ring_of<TILES, WAYS, CHAINS, 1>>(s, p, v);
+        launch_convolved<ring_of<TILES, WAYS, CHAINS, 1>>(s, p, norm, v);
 }
 
 template <int NT> static void launch_narrow(fm_stream *s, const few_args *p, few_cut cut)
@@ -574,7 +662,7 @@ void narrow(fm_stream *s, const few_args *p)
 const struct tile {
     unsigned split, rows;
     void (*launch)(fm_stream *s, const few_args *p);
-    void (*convolve)(fm_stream *s, const few_args *p, const fm_conv_args *v); // NULL: there is none
+    void (*convolve)(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v); // NULL: there is none
 } tiles[] = {{1, 128, launch<8, 1, 1>, NULL},
              {2, 128, launch<8, 1, 2>, NULL},
              {4, 128, launch<8, 1, 4>, launch_conv<8, 1, 4>},
@@ -612,10 +700,10 @@ bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type)
     return few_rows || t;
 }
 
-bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const fm_conv_args *v)
+bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const few_norm &norm, const fm_conv_args *v)
 {
     const tile *t = takes(p, type) ? tile_of(s, p) : NULL;
     if (!t || !t->convolve || v->d_conv != TAPS || v->d_inner % t->rows != 0) return false;
-    t->convolve(s, p, v);
+    t->convolve(s, p, norm, v);
     return true;
 }

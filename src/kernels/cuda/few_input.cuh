@@ -8,7 +8,8 @@
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/pack.cuh"
 
-// Tokens for which it is: with two the blocks take longer to round to records than a launch does.
+// Tokens for which it is: with two the blocks take longer to round to records than a launch does.  Rows of more tokens are normed by
+// turns where few_bulk.cu convolves as well.
 enum { FEW_NORMED_ROWS = 2, FEW_NORMED_RECORDS = 1 };
 enum { FEW_NORMED_COLS = 4 * KEPT * LONG_THREADS }; // of a row, at most
 
@@ -25,11 +26,15 @@ __device__ static inline void few_read(few_piece &v, const float *x, ptrdiff_t d
     }
 }
 
-__device__ static inline void few_norm_piece(few_piece &v, const few_piece &w, double reciprocal, float eps)
+__device__ static inline void few_scale(few_piece &v, const few_piece &w, float scale)
 {
-    const float scale = norm_scale(block_sum(v.sum_squares()), reciprocal, eps);
 #pragma unroll
     for (int j = 0; j < KEPT; j++) v.v[j] = scaled(v.v[j], scale, w.v[j]);
+}
+
+__device__ static inline void few_norm_piece(few_piece &v, const few_piece &w, double reciprocal, float eps)
+{
+    few_scale(v, w, norm_scale(block_sum(v.sum_squares()), reciprocal, eps));
 }
 
 // To a row of bf16, `width` of them, zeros beyond d.

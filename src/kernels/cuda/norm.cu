@@ -181,12 +181,13 @@ void rmsnorm(const fm_run *run, float *out, size_t out_stride, const float *x, s
     launch(run->stream, norm{out, x, w, out_stride, x_stride, n, d, eps}, FM_X_BF16, NULL);
 }
 
-// Left to the product that reads the pack where it can do that: rows of a block of LONG_THREADS that it keeps whole.
+// Left to the product that reads the pack where it can do that, and if it cannot after all it has the rows normed: those of a block of
+// LONG_THREADS that it keeps whole.
 void rmsnorm_pack(const fm_run *run, fm_xform form, void *packed, const float *x, size_t x_stride, const float *w, size_t n,
                   size_t d, float eps)
 {
     const fm_lazy_pack a = {{packed, x, x_stride, false, n, d, 0, n, 0, d, run->stream}, true, w, eps};
-    const size_t most = fm_cuda_is_floats(form) ? FEW_NORMED_ROWS : FEW_NORMED_RECORDS;
+    const size_t most = fm_cuda_is_floats(form) ? (size_t)FM_CUDA_FEW : (size_t)FEW_NORMED_RECORDS;
     if (n > 0 && n <= most && !run->stream->o.f32 && d > MIDDLE && d <= FEW_NORMED_COLS && d % 4 == 0 &&
         fm_aligned(x, x_stride) && w && fm_aligned(w, 0))
         fm_cuda_pack_later(run->stream, &a);

@@ -32,13 +32,12 @@ __device__ static inline float norm_scale(double sum, double reciprocal, float e
     return (float)__fma_rn(__dmul_rn(0.5, r), __fma_rn(-mean, __dmul_rn(r, r), 1.0), r);
 }
 
-// Over the block: warps first, then their sums by twos.  Every thread gets it.
-__device__ static inline double block_sum(double v)
+// Over so many warps: each first, then their sums by twos.  Every thread gets it; sums: a place for them; meet(): all threads have come.
+template <class MEET> __device__ static inline double block_sum_in(double *sums, double v, MEET meet)
 {
-    __shared__ double sums[LONG_THREADS / 32];
     v = fm_warp_sum(v);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
-    __syncthreads();
+    meet();
     double all[LONG_THREADS / 32];
 #pragma unroll
     for (int i = 0; i < LONG_THREADS / 32; i++) all[i] = sums[i];
@@ -47,6 +46,12 @@ __device__ static inline double block_sum(double v)
 #pragma unroll
         for (int i = 0; i < LONG_THREADS / 32; i += 2 * step) all[i] += all[i + step];
     return all[0];
+}
+
+__device__ static inline double block_sum(double v)
+{
+    __shared__ double sums[LONG_THREADS / 32];
+    return block_sum_in(sums, v, [] { __syncthreads(); });
 }
 
 // Four weights from column i on, of which `left` exist; ones where there are none.

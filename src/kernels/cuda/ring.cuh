@@ -24,6 +24,12 @@ __device__ static inline void ring_init(unsigned full, unsigned empty, int stage
     wgmma_publish();
 }
 
+// A barrier that one thread arrives at; ring_init() publishes it, too.
+__device__ static inline void ring_init_one(unsigned barrier)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+}
+
 __device__ static inline void ring_await(unsigned barrier, unsigned turn)
 {
     asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again;}" ::"r"(barrier),

@@ -65,6 +65,9 @@ static cudaError_t open_queue(fm_stream *s)
     e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess) e = cudaMalloc(&s->mix, FM_CUDA_MIX_BYTES);
     if (e == cudaSuccess) e = cudaMemsetAsync(s->mix, 0, FM_CUDA_MIX_BYTES, s->stream);
+    const size_t turns = ((size_t)s->n_sm + 1) * sizeof *s->turns;
+    if (e == cudaSuccess) e = cudaMalloc(&s->turns, turns);
+    if (e == cudaSuccess) e = cudaMemsetAsync(s->turns, 0, turns, s->stream);
     return e;
 }
 
@@ -103,6 +106,7 @@ void fm_stream_close(fm_stream *s)
     fm_cuda_blas_close(s);
     cudaFree(s->work);
     cudaFree(s->mix);
+    cudaFree(s->turns);
     for (int i = 0; i < FM_STREAM_MARKS; i++)
         if (s->marks[i]) cudaEventDestroy(s->marks[i]);
     cudaStreamDestroy(s->stream);
