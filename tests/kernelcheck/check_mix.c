@@ -507,10 +507,10 @@ static void check_begin_refusals(kc *t)
 }
 
 /* A row that is left to be normed has more than 1024 and up to 4096 columns, else the norm has a launch. */
-static void check_begin_shape(kc *t, fm_dtype type, fm_xform form, size_t inner, size_t cols, size_t i)
+static void check_begin_shape(kc *t, size_t inner, size_t cols, size_t i)
 {
     static const size_t tokens[] = {3, 4, 8, 9, 16};
-    const front f = front_of(t, type, form, inner, cols);
+    const front f = front_of(t, FM_BF16, FM_X_BF16, inner, cols);
     for (size_t k = 0; k < 3 * FM_COUNT(tokens); k++)
         check_begin_case(t, &f,
                          &(begin_case){.n = tokens[k / 3],
@@ -528,7 +528,7 @@ static void check_begin(kc *t)
     static const size_t shapes[][2] = {{8192, 256}, {8064, 1280}, {6400, 256}, {8704, 1344}, {8192, 4096}};
     check_begin_refusals(t);
     const size_t n_shapes = kc_device_options().f32 ? 0 : kc_is_quick() ? 2 : FM_COUNT(shapes);
-    for (size_t k = 0; k < n_shapes; k++) check_begin_shape(t, FM_BF16, FM_X_BF16, shapes[k][0], shapes[k][1], k);
+    for (size_t k = 0; k < n_shapes; k++) check_begin_shape(t, shapes[k][0], shapes[k][1], k);
 }
 
 /* More sequences than a product of few columns takes. */

@@ -159,7 +159,7 @@ static few_source few_pack_source(fm_stream *s, few_args *p, const fm_linear_arg
     const size_t record = FM_CHUNK + (form == FM_X_Q8_256 ? FM_X256_SIDE : FM_X32_SIDE), // of one token
         bytes = floats ? a->n * p->x_stride : p->chunks * record;
     const bool threads = !lazy->normed || few_warps(s, p, a->W->type) == LONG_THREADS / 32,
-               many = lazy->normed && a->n > (floats ? FEW_NORMED_ROWS : FEW_NORMED_RECORDS);
+               many = lazy->normed && a->n > FEW_NORMED_ROWS; // of records, never
     if (bytes > ROOM || from->n != a->n || many || !threads) {
         fm_cuda_pack_now(lazy, form);
         return {};
@@ -222,20 +222,7 @@ static bool convolves(const fm_stream *s, const fm_conv_args *v)
     return !s->o.f32 && fm_is_one_each(r) && r->n_seq <= FM_CUDA_FEW && !v->half && v->packed && fm_cuda_is_floats(v->form);
 }
 
-// The norm that was put off until this pack is read; x NULL: none was.
-static few_norm few_norm_of(const fm_stream *s, const void *pack)
-{
-    const fm_lazy_pack *lazy = fm_cuda_pack_source(s, pack);
-    if (!lazy || !lazy->normed) return {};
-    const fm_pack_args *r = &lazy->rows;
-    few_norm a = {};
-    a.x = (const float *)r->x, a.stride = r->x_stride, a.w = lazy->w, a.eps = lazy->eps;
-    a.n = (unsigned)r->n, a.cols = (unsigned)r->cols;
-    a.to = (__nv_bfloat16 *)r->out;
-    return a;
-}
-
-// Of as many columns as that takes no other packs are put off.
+// Of as many columns as that takes nothing but norms is put off.
 static bool linear_conv(const fm_run *run, const fm_linear_conv_args *m)
 {
     fm_stream *s = run->stream;
@@ -243,7 +230,7 @@ static bool linear_conv(const fm_run *run, const fm_linear_conv_args *m)
     size_t group;
     few_args p = fm_cuda_few_args(&m->product, &group);
     p.n = (unsigned)m->product.n;
-    const few_norm norm = few_norm_of(s, m->product.x);
+    const fm_lazy_pack *norm = fm_cuda_pack_source(s, m->product.x);
     if (!fm_cuda_few_bulk_conv(s, &p, m->product.W->type, norm, &m->conv)) return false;
     fm_cuda_pack_forget(s, m->product.x);
     fm_cuda_pack_forget(s, m->conv.packed);

@@ -104,9 +104,19 @@ struct bulk_args {
     bool add;
 };
 
+// Rows that the blocks norm by turns.
+struct norm_args {
+    const float *x, *w; // x (n, cols); NULL: none
+    size_t stride;
+    unsigned n, cols;
+    float eps;
+    __nv_bfloat16 *to; // (n, cols) without a gap
+    fm_turns *turns;   // of launches with this one's number of blocks
+};
+
 // Rows below d_inner, a whole number of blocks', are x of a convolution (fm_conv_args), column t that of sequence t.
 struct conv_args : bulk_args {
-    few_norm norm;
+    norm_args norm;
     fm_states state;
     const float *taps, *taps_bias;
     float *u;
@@ -174,7 +184,7 @@ template <class R> __device__ void meet()
 // behind which the block's turn lies.
 template <class R> struct norm_gate {
     static constexpr int BYTES = 8 + sizeof(fm_turn);
-    const few_norm &a;
+    const norm_args &a;
     const unsigned barrier;
     fm_turn *const turn;
 
@@ -183,7 +193,7 @@ template <class R> struct norm_gate {
     {
     }
 
-    __device__ void init() const { ring_init_one(barrier); }
+    __device__ void init() const { ring_init_barrier(barrier, 1); }
 
     // The copier, which leaves it to those who have the block's turn to let the next kernel begin.
     __device__ void open() const
@@ -603,11 +613,22 @@ template <class R> void launch_outputs(fm_stream *s, const few_args *p)
     if (fill_args<R>(s, &a, p)) launch_ring<R, outputs<R>>(s, a);
 }
 
-template <class R> void launch_convolved(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v)
+norm_args norm_of(const fm_lazy_pack *lazy, fm_turns *turns)
+{
+    norm_args a = {};
+    if (!lazy || !lazy->normed) return a;
+    const fm_pack_args *r = &lazy->rows;
+    a.x = (const float *)r->x, a.stride = r->x_stride, a.w = lazy->w, a.eps = lazy->eps;
+    a.n = (unsigned)r->n, a.cols = (unsigned)r->cols;
+    a.to = (__nv_bfloat16 *)r->out, a.turns = turns;
+    return a;
+}
+
+template <class R> void launch_convolved(fm_stream *s, const few_args *p, const fm_lazy_pack *norm, const fm_conv_args *v)
 {
     conv_args a = {};
     if (!fill_args<R>(s, &a, p)) return;
-    a.norm = norm, a.norm.turns = s->turns + ring_blocks(s, a);
+    a.norm = norm_of(norm, s->turns + ring_blocks(s, a));
     a.state = v->state, a.taps = v->w, a.taps_bias = v->bias;
     a.u = v->out, a.u_stride = v->out_stride, a.packed = (__nv_bfloat16 *)v->packed;
     a.d_inner = v->d_inner, a.hold = v->hold;
@@ -623,7 +644,7 @@ template <int TILES, int WAYS, int CHAINS> void launch(fm_stream *s, const few_a
 }
 
 template <int TILES, int WAYS, int CHAINS>
-void launch_conv(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v)
+void launch_conv(fm_stream *s, const few_args *p, const fm_lazy_pack *norm, const fm_conv_args *v)
 {
     if (p->n > 8)
         launch_convolved<ring_of<TILES, WAYS, CHAINS, 2>>(s, p, norm, v);
@@ -662,7 +683,7 @@ void narrow(fm_stream *s, const few_args *p)
 const struct tile {
     unsigned split, rows;
     void (*launch)(fm_stream *s, const few_args *p);
-    void (*convolve)(fm_stream *s, const few_args *p, const few_norm &norm, const fm_conv_args *v); // NULL: there is none
+    void (*convolve)(fm_stream *s, const few_args *p, const fm_lazy_pack *norm, const fm_conv_args *v); // NULL: there is none
 } tiles[] = {{1, 128, launch<8, 1, 1>, NULL},
              {2, 128, launch<8, 1, 2>, NULL},
              {4, 128, launch<8, 1, 4>, launch_conv<8, 1, 4>},
@@ -700,7 +721,7 @@ bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type)
     return few_rows || t;
 }
 
-bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const few_norm &norm, const fm_conv_args *v)
+bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const fm_lazy_pack *norm, const fm_conv_args *v)
 {
     const tile *t = takes(p, type) ? tile_of(s, p) : NULL;
     if (!t || !t->convolve || v->d_conv != TAPS || v->d_inner % t->rows != 0) return false;

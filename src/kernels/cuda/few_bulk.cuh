@@ -5,20 +5,10 @@
 
 #include "kernels/cuda/few.cuh"
 
-// Rows that the blocks of a launch norm by turns (turn.cuh), each of LONG_THREADS.
-struct few_norm {
-    const float *x, *w; // x (n, cols); NULL: none
-    size_t stride;
-    unsigned n, cols;
-    float eps;
-    __nv_bfloat16 *to; // (n, cols) without a gap
-    fm_turns *turns;   // of launches with this one's number of blocks
-};
-
 // y += x W^T of one group of columns; false: not such a product, nothing is done.
 bool fm_cuda_few_bulk(fm_stream *s, const few_args *p, fm_dtype type);
 // The same and, of its first v->d_inner rows, the convolution (fm_linear_conv_args): one token of each sequence, u and its pack as
-// rows.  Nothing is added.  norm: of the input, or nothing.
-bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const few_norm &norm, const fm_conv_args *v);
+// rows.  Nothing is added.  norm: what was put off of the pack p->x, or NULL.
+bool fm_cuda_few_bulk_conv(fm_stream *s, const few_args *p, fm_dtype type, const fm_lazy_pack *norm, const fm_conv_args *v);
 
 #endif

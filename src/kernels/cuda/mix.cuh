@@ -116,7 +116,7 @@ template <class FX, class FD, int N> struct mix_block {
     __device__ unsigned barrier_at(barrier b) const { return shared_address(shared + at.barriers) + 8 * b; }
     __device__ void init_barrier(barrier b, unsigned floats) const
     {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier_at(b)) : "memory");
+        ring_init_barrier(barrier_at(b), 1);
         ring_expect(barrier_at(b), 4 * floats);
     }
     __device__ void init_barriers() const

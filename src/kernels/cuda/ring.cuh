@@ -13,21 +13,21 @@
 
 enum { RING_BARRIERS = 2 * 8 }; // bytes of a stage
 
-// warps: how many empty a stage, those of all blocks that share it; fillers: arrivals that it is full after.
+// A barrier that so many arrive at, not yet published to the other blocks and to the copy engine.
+__device__ static inline void ring_init_barrier(unsigned barrier, unsigned arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+// warps: how many empty a stage, those of all blocks that share it; fillers: arrivals that it is full after.  Publishes all barriers.
 __device__ static inline void ring_init(unsigned full, unsigned empty, int stages, unsigned warps, unsigned fillers = 1)
 {
     for (int i = 0; i < stages; i++) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(full + 8 * i), "r"(fillers) : "memory");
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(empty + 8 * i), "r"(warps) : "memory");
+        ring_init_barrier(full + 8 * i, fillers);
+        ring_init_barrier(empty + 8 * i, warps);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     wgmma_publish();
-}
-
-// A barrier that one thread arrives at; ring_init() publishes it, too.
-__device__ static inline void ring_init_one(unsigned barrier)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
 }
 
 __device__ static inline void ring_await(unsigned barrier, unsigned turn)
