@@ -206,14 +206,22 @@ template <int T> struct few_256 : few_quantised<T> {
 
     static constexpr int HIGH = F.sc == FM_SC_K ? 8 : F.sc == FM_SC_Q2 ? 0 : 256;
 
-    // Four codes times their scale.  Signed ones: 16-bit lanes of product + 0x8080, whose bytes are low + 128 and high + 128.
-    __device__ static inline void times(uint32_t *low, uint32_t *high, uint32_t quad, int scale)
+    // Three bits of the scale of group g, of which a word has four: they are masked together.
+    __device__ static inline uint32_t three_bits(const scales &s, int g, int first)
+    {
+        return __byte_perm(s.byte[g / 4] >> first & 0x07070707u, 0, 0x4440 | g % 4);
+    }
+
+    // Four codes times their group's scale.  Signed ones: 16-bit lanes of product + 0x8080, whose bytes are low + 128 and
+    // high + 128.
+    __device__ static inline void times(uint32_t *low, uint32_t *high, uint32_t quad, const scales &s, int g)
     {
         if constexpr (F.sc == FM_SC_K)
-            *low = quad * (scale & 7), *high = quad * (scale >> 3);
+            *low = quad * three_bits(s, g, 0), *high = quad * three_bits(s, g, 3);
         else if constexpr (F.sc == FM_SC_Q2)
-            *low = quad * scale;
+            *low = quad * scale_at(s, g);
         else {
+            const int scale = scale_at(s, g);
             const uint32_t code = quad ^ 0x80808080u, begin = 0x80808080u - (uint32_t)(scale * (128 << 16 | 128));
             const uint32_t even = (code & 0x00ff00ffu) * scale + begin, odd = (code >> 8 & 0x00ff00ffu) * scale + begin;
             *low = __byte_perm(even, odd, 0x6240) ^ 0x80808080u;
@@ -226,8 +234,8 @@ template <int T> struct few_256 : few_quantised<T> {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int g = HALVES ? 2 * b + h : b;
-            times(low + 2 * h, high + 2 * h, r0.quad(b, h), scale_at(s0, g));
-            times(low + 2 * h + 1, high + 2 * h + 1, r1.quad(b, h), scale_at(s1, g));
+            times(low + 2 * h, high + 2 * h, r0.quad(b, h), s0, g);
+            times(low + 2 * h + 1, high + 2 * h + 1, r1.quad(b, h), s1, g);
         }
     }
 
