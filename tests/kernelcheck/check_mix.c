@@ -526,7 +526,7 @@ static void check_begin_shape(kc *t, size_t inner, size_t cols, size_t i)
 /* What few_bulk.cu takes of the least rows with a norm, and without; a shape in which some blocks have rows twice; and 7B's. */
 static void check_begin(kc *t)
 {
-    static const size_t shapes[][2] = {{8192, 256}, {8064, 1280}, {6400, 256}, {8704, 1280}, {8192, 4096}};
+    static const size_t shapes[][2] = {{8192, 256}, {8064, 1280}, {6400, 256}, {8704, 1408}, {8192, 4096}};
     check_begin_refusals(t);
     const size_t n_shapes = kc_device_options().f32 ? 0 : kc_is_quick() ? 2 : FM_COUNT(shapes);
     for (size_t k = 0; k < n_shapes; k++) check_begin_shape(t, shapes[k][0], shapes[k][1], k);
