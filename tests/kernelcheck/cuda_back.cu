@@ -567,7 +567,8 @@ static void check_rows(bool half)
         check_xent(6, 65024, 1e-4f, half);
 }
 
-// More sequences than a wave of blocks has walks, in windows of 32 tokens, which are joined: documents, whole windows, empty ones.
+// More sequences than a wave of blocks has walks, in windows of 32 tokens, which are joined where they fill it: documents, whole windows,
+// empty ones.
 static void check_joined_scan(size_t windows, rows_of rows)
 {
     enum { WINDOWS_MOST = 36, DOCUMENTS = 3 };
@@ -582,7 +583,7 @@ static void check_joined_scan(size_t windows, rows_of rows)
 static void check_kept_scans(void)
 {
     for (int r = FLOATS; r <= KEPT; r++) check_joined_scan(36, (rows_of)r);
-    check_joined_scan(26, KEPT); // which the forward joins
+    check_joined_scan(26, KEPT); // too few for a wave: apart
 #ifndef FM_CHECK_ALONE
     const size_t uneven[] = {5, 1, 70, 33, 8, 16, 2, 129}, even[] = {64, 40};
     fm_cuda_fill_scan(&gpu);

@@ -320,7 +320,6 @@ extern "C" void fm_cuda_sample(fm_stream *s, int32_t *ids, const float *logits, 
         fm_cuda_note(s, cudaErrorNotSupported, "sampling on the device: a vocabulary of more than 409600 tokens");
         return;
     }
-    if (bytes > (40 << 10))
-        FM_CUDA(s, cudaFuncSetAttribute(sample_row, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    fm_cuda_allow_shared<sample_row>(s, SHARED_MOST);
     if (n > 0) fm_cuda_launch(&l, "sample", sample_row, ids, logits, stride, draws, (int)vocab);
 }

@@ -240,7 +240,8 @@ template <typename R, typename H, int S, bool OUT> __global__ void __launch_boun
 // KEEP: for the backward, which is left the state before every FM_KEPT_ROWS-th row of the step.  Tiles then begin at such rows, the
 // first one also of tokens that are not the sequence's, so that which states are kept is known when this is compiled.
 template <typename R, typename H, int S, bool KEEP> struct wide {
-    enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2, G = 4 };
+    enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2 };
+    enum { BLOCKS = KEEP && sizeof(R) == 2 ? 3 : 2, G = BLOCKS == 3 ? 2 : 4 }; // of a multiprocessor; tokens read at once
     enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
     const scan<R> &a;
@@ -482,7 +483,7 @@ template <typename R, typename H, int S, bool KEEP> __device__ void scan_sequenc
 
 // With KEEP a block walks sequences one after the other: helpers are done with one before they come to the first meeting of the next.
 template <typename R, typename H, int S, bool KEEP>
-__global__ void __launch_bounds__(wide<R, H, S, KEEP>::THREADS, 2) scan_wide(scan<R> a)
+__global__ void __launch_bounds__(wide<R, H, S, KEEP>::THREADS, wide<R, H, S, KEEP>::BLOCKS) scan_wide(scan<R> a)
 {
     extern __shared__ __align__(16) float shared[];
     fm_begin();
@@ -496,26 +497,28 @@ __global__ void __launch_bounds__(wide<R, H, S, KEEP>::THREADS, 2) scan_wide(sca
 
 // ---- Launches ----
 
-template <typename R, typename K>
-void launch_tiles(fm_stream *s, const scan<R> &a, K kernel, dim3 blocks, unsigned threads, size_t bytes)
+template <typename R, typename H, int S, bool OUT> void launch_long(fm_stream *s, const scan<R> &a)
 {
-    if (bytes > 48 << 10) FM_CUDA(s, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    fm_queue_shared(s, "scan", kernel, blocks, threads, bytes, a);
+    const unsigned warps = fm_blocks((size_t)a.d_state, S);
+    fm_cuda_allow_shared<scan_long<R, H, S, OUT>>(s, layout<S>(WARPS_MOST).bytes());
+    fm_queue_shared(s, "scan", scan_long<R, H, S, OUT>, dim3(fm_blocks(a.d_inner, LANES), (unsigned)a.n_seq), warps * LANES,
+                    layout<S>((int)warps).bytes(), a);
 }
 
 // `seqs`: of blocks.
 template <typename R, typename H, int S, bool KEEP> void launch_wide(fm_stream *s, const scan<R> &a, unsigned seqs)
 {
     typedef wide<R, H, S, KEEP> w;
-    launch_tiles(s, a, scan_wide<R, H, S, KEEP>, dim3((unsigned)(a.d_inner / w::CHANNELS), seqs), w::THREADS,
-                 2 * w::BUFFER * sizeof(float));
+    const size_t bytes = 2 * w::BUFFER * sizeof(float);
+    fm_cuda_allow_shared<scan_wide<R, H, S, KEEP>>(s, bytes);
+    fm_queue_shared(s, "scan", scan_wide<R, H, S, KEEP>, dim3((unsigned)(a.d_inner / w::CHANNELS), seqs), w::THREADS, bytes, a);
 }
 
-// Many documents are walked by no more blocks than run at once, two to a multiprocessor.
+// Many documents are walked by no more blocks than run at once.
 template <typename R, int S> void launch_keep(fm_stream *s, scan<R> a, const fm_ragged *r)
 {
-    enum { WAVE = 264 };
-    a.walk_rows = fm_walk_rows(r, a.d_inner / wide<R, float, S, true>::CHANNELS, WAVE);
+    typedef wide<R, float, S, true> w;
+    a.walk_rows = fm_walk_rows(r, a.d_inner / w::CHANNELS, (size_t)(w::BLOCKS * s->n_sm));
     launch_wide<R, float, S, true>(s, a, (unsigned)fm_walks(r, a.walk_rows));
 }
 
@@ -523,19 +526,18 @@ template <typename H, int S, typename R> void launch(fm_stream *s, const scan<R>
 {
     enum { WIDE = S <= 4 ? S : 1 };
     const bool whole = WIDE == S && aligned && a.d_state == 4 * S && a.d_inner % wide<R, H, WIDE, false>::CHANNELS == 0;
-    const unsigned seqs = (unsigned)a.n_seq, warps = fm_blocks((size_t)a.d_state, S);
-    const dim3 blocks(fm_blocks(a.d_inner, LANES), seqs);
     if (fm_is_one_each(r))
         launch_one<H, S>(s, a);
     else if (whole && a.kept)
         launch_keep<R, WIDE>(s, a, r);
     else if (whole)
-        launch_wide<R, H, WIDE, false>(s, a, seqs);
+        launch_wide<R, H, WIDE, false>(s, a, (unsigned)a.n_seq);
     else if (a.kept)
         fm_cuda_note(s, cudaErrorInvalidValue, "scan: states are kept of whole vectors in aligned places only");
+    else if (a.out)
+        launch_long<R, H, S, true>(s, a);
     else
-        launch_tiles(s, a, a.out ? scan_long<R, H, S, true> : scan_long<R, H, S, false>, blocks, warps * 32,
-                     layout<S>((int)warps).bytes());
+        launch_long<R, H, S, false>(s, a);
 }
 
 // Rows and strides are 32 bits in the kernel of whole vectors.
