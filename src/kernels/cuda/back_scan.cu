@@ -184,34 +184,6 @@ __device__ static inline float2 read_state(const fm_states &s, const scan_back &
 
 // ---- Arithmetic ----
 
-__device__ static inline float sigmoid(float v)
-{
-    return __fdividef(1.0f, 1.0f + exp2_fast(-1.44269504089f * v));
-}
-
-// log(1 + e), e = exp(-|v|) in [0, 1]: 2 artanh(s) with s = e / (2 + e) <= 1/3, whose series ends below 2^-25.
-__device__ static inline float log_of(float e)
-{
-    const float s = __fdividef(e, 2.0f + e), t = s * s;
-    float sum = 2.0f / 15.0f;
-    sum = sum * t + 2.0f / 13.0f;
-    sum = sum * t + 2.0f / 11.0f;
-    sum = sum * t + 2.0f / 9.0f;
-    sum = sum * t + 2.0f / 7.0f;
-    sum = sum * t + 2.0f / 5.0f;
-    sum = sum * t + 2.0f / 3.0f;
-    sum = sum * t + 2.0f;
-    return s * sum;
-}
-
-// softplus of v, and its slope, which from v = 20 on rounds to 1.
-__device__ static inline float softplus(float v, float *slope)
-{
-    const float e = exp2_fast(-1.44269504089f * fabsf(v)), r = __fdividef(1.0f, 1.0f + e);
-    *slope = v >= 0.0f ? r : e * r;
-    return fmaxf(v, 0.0f) + log_of(e);
-}
-
 // h after a token from h before it; A in units of log2; moves: delta, delta u of both channels.
 __device__ static inline void step(float2 *after, const float2 *before, const float2 *A, const float *bc, unsigned q,
                                    float4 moves)
@@ -220,7 +192,7 @@ __device__ static inline void step(float2 *after, const float2 *before, const fl
     const float B[EACH] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = make_float2(exp2_fast(moves.x * A[i].x), exp2_fast(moves.z * A[i].y));
+        const float2 decay = make_float2(ex2(moves.x * A[i].x), ex2(moves.z * A[i].y));
         after[i].x = decay.x * before[i].x + moves.y * B[i];
         after[i].y = decay.y * before[i].y + moves.w * B[i];
     }
@@ -318,13 +290,6 @@ struct channels {
     float2 bias, skip, g_bias, g_skip;
 };
 
-__device__ static inline float gate(float z, float g, float *g_y)
-{
-    const float open = sigmoid(z);
-    *g_y = g * (z * open);
-    return g * (open * (1.0f + z * (1.0f - open)));
-}
-
 // Works out the lane's own tokens, without a branch, so that what one of them waits for the others fill.  What is outside the
 // sequence was fetched as zeros, and moves no sum.
 template <int PAIRS_ARE>
@@ -370,7 +335,7 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     sums.y[j] = sums.by_B[j] = sums.by_A[j] = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = make_float2(exp2_fast(moves.x * k.A[i].x), exp2_fast(moves.z * k.A[i].y));
+        const float2 decay = make_float2(ex2(moves.x * k.A[i].x), ex2(moves.z * k.A[i].y));
         const float x = back_state(k.carry[i].x, k.g_A[i].x, sums.y[j].x, sums.by_B[j].x, sums.by_A[j].x, k.A[i].x, B[i], C[i],
                                    decay.x, before[i].x, after[i].x, moves.x, g_y.x);
         const float y = back_state(k.carry[i].y, k.g_A[i].y, sums.y[j].y, sums.by_B[j].y, sums.by_A[j].y, k.A[i].y, B[i], C[i],

@@ -3,6 +3,7 @@
 #define FM_KERNELS_CUDA_BACK_SCAN_CUH
 
 #include "kernels/cuda/back.cuh"
+#include "kernels/cuda/scan.cuh"
 #include "kernels/cuda/walks.cuh"
 
 enum {
@@ -33,11 +34,26 @@ __device__ static inline size_t at(unsigned row, unsigned stride, unsigned c)
     return (size_t)row * stride + c;
 }
 
-__device__ static inline float exp2_fast(float x)
+// e^-v, to 2 ulp and |v| epsilon.
+__device__ static inline float exp_of_minus(float v)
 {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+    return ex2(-1.44269504089f * v);
+}
+
+// softplus of v, and its slope.
+__device__ static inline float softplus(float v, float *slope)
+{
+    const float e = exp_of_minus(fabsf(v)), r = fm_reciprocal(1.0f + e);
+    *slope = v >= 0.0f ? r : e * r;
+    return e * log1p_share(e) + fmaxf(v, 0.0f);
+}
+
+// Of y silu(z): the factor of y in the gradient of z, and the gradient of y.
+__device__ static inline float gate(float z, float g, float *g_y)
+{
+    const float open = fm_reciprocal(1.0f + exp_of_minus(z)), silu = z * open;
+    *g_y = g * silu;
+    return g * (silu * (1.0f - open) + open);
 }
 
 // One state of one channel, back through a token: gives lambda.

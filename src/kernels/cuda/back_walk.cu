@@ -142,39 +142,6 @@ __device__ static inline float2 read_state(const fm_states &s, const scan_back &
 
 // ---- What is one number a token and channel, worked out by the lane whose token it is ----
 
-__device__ static inline float reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-// softplus of v (scan.cuh has its errors, to which ex2.approx adds 2 ulp), and its slope.
-__device__ static inline float softplus(float v, float *slope)
-{
-    const float e = exp2_fast(-1.44269504089f * fabsf(v)), r = reciprocal(1.0f + e);
-    float p = -0.004466211423277855f;
-    p = p * e + 0.025224054232239723f;
-    p = p * e - 0.06675772368907928f;
-    p = p * e + 0.11561845242977142f;
-    p = p * e - 0.15847565233707428f;
-    p = p * e + 0.198541060090065f;
-    p = p * e - 0.24986526370048523f;
-    p = p * e + 0.3333284258842468f;
-    p = p * e - 0.4999999701976776f;
-    p = p * e + 1.0f;
-    *slope = v >= 0.0f ? r : e * r;
-    return e * p + fmaxf(v, 0.0f);
-}
-
-// Of y silu(z): the factor of y in the gradient of z, and the gradient of y.
-__device__ static inline float gate(float z, float g, float *g_y)
-{
-    const float open = reciprocal(1.0f + exp2_fast(-1.44269504089f * z)), silu = z * open;
-    *g_y = g * silu;
-    return g * (silu * (1.0f - open) + open);
-}
-
 __device__ static inline float2 row_pair(const room &m, const place &p, unsigned chunk, int input, unsigned t)
 {
     return widened(m.rows[chunk % 2][p.warp][input][t][p.pair]);
@@ -299,7 +266,7 @@ struct channels {
 
 __device__ static inline float2 decay_of(float2 delta, float2 A)
 {
-    return make_float2(exp2_fast(delta.x * A.x), exp2_fast(delta.y * A.y));
+    return make_float2(ex2(delta.x * A.x), ex2(delta.y * A.y));
 }
 
 // Replays a chunk from h[0], and adds up g_C.

@@ -142,13 +142,19 @@ __device__ static inline void fm_store1(__nv_bfloat16 *p, float v)
 
 // ---- Functions ----
 
+// Within 1 ulp; 0 where it would be a denormal.
+__device__ static inline float fm_reciprocal(float v)
+{
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+
 // v / (1 + e^-v).  expf is within 1 ulp, the sum within half, the reciprocal within 1, the product within half: 3 epsilon in all.
 // From v = -87.3 down, where the reciprocal would be a denormal, it is -0, wrong by less than 1e-36.
 __device__ static inline float fm_silu(float v)
 {
-    float r;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(__fadd_rn(1.0f, expf(-v))));
-    return __fmul_rn(v, r);
+    return __fmul_rn(v, fm_reciprocal(__fadd_rn(1.0f, expf(-v))));
 }
 
 // The convolution with four taps and silu, of the input x after those of the window v, the oldest first: conv.cu's order.

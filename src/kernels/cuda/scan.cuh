@@ -15,11 +15,9 @@ __device__ static inline float ex2(float t)
     return y;
 }
 
-// log(1 + e^v) = max(v, 0) + log1p(e), e = e^-|v| in [0, 1], and log1p(e) = e p(e): p is within 2.4e-8 of log1p(e) / e, and with the
-// roundings e p(e) is within 1.2 epsilon (tried at 170000 places); expf is within 1 ulp and the sum within half: 3 epsilon.
-__device__ static inline float softplus(float v)
+// log1p(e) / e for e in [0, 1], within 2.4e-8.
+__device__ static inline float log1p_share(float e)
 {
-    const float e = expf(-fabsf(v));
     float p = -0.004466211423277855f;
     p = __fmaf_rn(p, e, 0.025224054232239723f);
     p = __fmaf_rn(p, e, -0.06675772368907928f);
@@ -29,8 +27,15 @@ __device__ static inline float softplus(float v)
     p = __fmaf_rn(p, e, -0.24986526370048523f);
     p = __fmaf_rn(p, e, 0.3333284258842468f);
     p = __fmaf_rn(p, e, -0.4999999701976776f);
-    p = __fmaf_rn(p, e, 1.0f);
-    return __fadd_rn(fmaxf(v, 0.0f), __fmul_rn(e, p));
+    return __fmaf_rn(p, e, 1.0f);
+}
+
+// log(1 + e^v) = max(v, 0) + log1p(e), e = e^-|v| in [0, 1].  With the roundings e log1p_share(e) is within 1.2 epsilon (tried at 170000
+// places); expf is within 1 ulp and the sum within half: 3 epsilon.
+__device__ static inline float softplus(float v)
+{
+    const float e = expf(-fabsf(v));
+    return __fadd_rn(fmaxf(v, 0.0f), __fmul_rn(e, log1p_share(e)));
 }
 
 // What all states of a channel share: the step and what comes in by it.
