@@ -192,7 +192,7 @@ __device__ static inline void step(float2 *after, const float2 *before, const fl
     const float B[EACH] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = make_float2(ex2(moves.x * A[i].x), ex2(moves.z * A[i].y));
+        const float2 decay = decay_by(make_float2(moves.x, moves.z), A[i]);
         after[i].x = decay.x * before[i].x + moves.y * B[i];
         after[i].y = decay.y * before[i].y + moves.w * B[i];
     }
@@ -335,7 +335,7 @@ __device__ static inline void back_token(float *g_bc, channels &k, token_sums &s
     sums.y[j] = sums.by_B[j] = sums.by_A[j] = make_float2(0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = make_float2(ex2(moves.x * k.A[i].x), ex2(moves.z * k.A[i].y));
+        const float2 decay = decay_by(make_float2(moves.x, moves.z), k.A[i]);
         const float x = back_state(k.carry[i].x, k.g_A[i].x, sums.y[j].x, sums.by_B[j].x, sums.by_A[j].x, k.A[i].x, B[i], C[i],
                                    decay.x, before[i].x, after[i].x, moves.x, g_y.x);
         const float y = back_state(k.carry[i].y, k.g_A[i].y, sums.y[j].y, sums.by_B[j].y, sums.by_A[j].y, k.A[i].y, B[i], C[i],

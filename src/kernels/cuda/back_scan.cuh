@@ -56,6 +56,12 @@ __device__ static inline float gate(float z, float g, float *g_y)
     return g * (silu * (1.0f - open) + open);
 }
 
+// Of a state of two channels; A in units of log2, decay_of()'s.
+__device__ static inline float2 decay_by(float2 delta, float2 A)
+{
+    return make_float2(ex2(delta.x * A.x), ex2(delta.y * A.y));
+}
+
 // One state of one channel, back through a token: gives lambda.
 __device__ static inline float back_state(float &carry, float &g_A, float &y, float &by_B, float &by_A, float A, float B,
                                           float C, float decay, float before, float after, float delta, float g_y)

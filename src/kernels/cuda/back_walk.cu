@@ -264,11 +264,6 @@ struct channels {
     float2 bias, skip, g_bias, g_skip;
 };
 
-__device__ static inline float2 decay_of(float2 delta, float2 A)
-{
-    return make_float2(ex2(delta.x * A.x), ex2(delta.y * A.y));
-}
-
 // Replays a chunk from h[0], and adds up g_C.
 __device__ static inline void replay(room &m, const place &p, const channels &k, float2 (&h)[CHUNK + 1][EACH],
                                      float2 (&decays)[DECAYS][EACH], unsigned chunk)
@@ -286,7 +281,7 @@ __device__ static inline void replay(room &m, const place &p, const channels &k,
             const float B[EACH] = {b.x, b.y, b.z, b.w};
 #pragma unroll
             for (int i = 0; i < EACH; i++) {
-                const float2 decay = decay_of(in.delta, k.A[i]);
+                const float2 decay = decay_by(in.delta, k.A[i]);
                 h[t + 1][i].x = decay.x * h[t][i].x + in.other.x * B[i];
                 h[t + 1][i].y = decay.y * h[t][i].y + in.other.y * B[i];
                 if (t >= CHUNK - DECAYS) decays[t - (CHUNK - DECAYS)][i] = decay;
@@ -314,7 +309,7 @@ __device__ static inline token_sums back_token(const room &m, const place &p, ch
     float2 lambda[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        const float2 decay = decays ? decays[i] : decay_of(in.delta, k.A[i]);
+        const float2 decay = decays ? decays[i] : decay_by(in.delta, k.A[i]);
         lambda[i].x = back_state(k.carry[i].x, k.g_A[i].x, s.y.x, s.by_B.x, s.by_A.x, k.A[i].x, B[i], C[i], decay.x,
                                  before[i].x, after[i].x, in.delta.x, in.other.x);
         lambda[i].y = back_state(k.carry[i].y, k.g_A[i].y, s.y.y, s.by_B.y, s.by_A.y, k.A[i].y, B[i], C[i], decay.y,
@@ -453,7 +448,7 @@ __device__ static void begin_channels(channels &k, const scan_back &v, const pla
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const float2 A = pair_of_floats(v.a.A + at(EACH * p.q + i, v.d_inner, p.c));
-        k.A[i] = make_float2(A.x * 1.44269504089f, A.y * 1.44269504089f);
+        k.A[i] = make_float2(decay_of(A.x), decay_of(A.y));
         k.g_A[i] = zero;
     }
 }

@@ -238,7 +238,8 @@ template <typename R, typename H, int S, bool OUT> __global__ void __launch_boun
 // and finish.  A multiprocessor so always has both kinds at work, with one block too.
 //
 // KEEP: for the backward, which is left the state before every FM_KEPT_ROWS-th row of the step.  Tiles then begin at such rows, the
-// first one also of tokens that are not the sequence's, so that which states are kept is known when this is compiled.
+// first one also of tokens that are not the sequence's, so that which states are kept is known when this is compiled.  Rows of bf16 then
+// leave room for a third block, so that a training step's sequences are walked in one wave.
 template <typename R, typename H, int S, bool KEEP> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2 };
     enum { BLOCKS = KEEP && sizeof(R) == 2 ? 3 : 2, G = BLOCKS == 3 ? 2 : 4 }; // of a multiprocessor; tokens read at once
