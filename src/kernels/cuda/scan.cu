@@ -242,7 +242,7 @@ template <typename R, typename H, int S, bool OUT> __global__ void __launch_boun
 // leave room for a third block, so that a training step's sequences are walked in one wave.
 template <typename R, typename H, int S, bool KEEP> struct wide {
     enum { CHANNELS = 64, TILE = 16, WARPS = 4, STATES = WARPS * S, HELPERS = 128, THREADS = 256, ITEMS = 2 };
-    enum { BLOCKS = KEEP && sizeof(R) == 2 ? 3 : 2, G = BLOCKS == 3 ? 2 : 4 }; // of a multiprocessor; tokens read at once
+    enum { BLOCKS = KEEP && sizeof(R) == 2 ? 3 : 2, AHEAD = BLOCKS == 3 ? 1 : 3 }; // of a multiprocessor; tokens read ahead
     enum { STEPS = TILE * CHANNELS * 2, BC = 2 * TILE * STATES, PARTS = WARPS * TILE * CHANNELS, BUFFER = STEPS + BC + PARTS };
 
     const scan<R> &a;
@@ -250,6 +250,16 @@ template <typename R, typename H, int S, bool KEEP> struct wide {
     unsigned first, n_tokens; // rows of the tiles, from that of the first tile on
     unsigned before;          // how many of these are not the sequence's
     unsigned n_tiles, c;
+
+    // Barriers that one kind of warps passes and the other waits at, once a tile each.  In tile k, PREPARED: k + 1 may be read, and the
+    // sums of k - 1 be written over; SCANNED, of k - 1: its sums may be read, and what it was made of be written over.  PREPARED is passed
+    // in the last tile too: else a warp could pass SCANNED of the last two before another has passed the first of them.
+    enum { PREPARED = 1, SCANNED };
+    __device__ static void await(int barrier) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"((int)THREADS) : "memory"); }
+    __device__ static void pass(int barrier)
+    {
+        asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"((int)THREADS) : "memory");
+    }
 
     __device__ float *steps(unsigned tile) const { return shared + tile % 2 * BUFFER; }
     __device__ float *bc(unsigned tile) const { return steps(tile) + STEPS; }
@@ -345,9 +355,12 @@ template <typename R, typename H, int S, bool KEEP> struct wide {
     template <bool ALL> __device__ void turn(helper &p, unsigned k) const
     {
         load<ALL>(p, k + 2);
+        if (k > 0) await(SCANNED);
         fetch_bc<ALL>(p, k + 1);
-        prepare<ALL>(p, p.next, k + 1);
         if (k > 0) finish<ALL>(p, p.before, k - 1);
+        prepare<ALL>(p, p.next, k + 1);
+        await_copies();
+        pass(PREPARED);
     }
 
     __device__ void help(unsigned i) const
@@ -367,10 +380,9 @@ template <typename R, typename H, int S, bool KEEP> struct wide {
                 turn<true>(p, k);
             else
                 turn<false>(p, k);
-            await_copies();
-            __syncthreads();
             move(p);
         }
+        await(SCANNED);
         finish<false>(p, p.before, n_tiles - 1);
     }
 
@@ -414,43 +426,52 @@ template <typename R, typename H, int S, bool KEEP> struct wide {
         for (int i = 0; i < S; i++) *(float2 *)(to + i * a.d_inner) = {h[0].h[i], h[1].h[i]};
     }
 
-    // What the next tokens read comes before what these write, so that no exponential waits for shared memory.
-    __device__ void scan_tile(unsigned tile, half h[2], int warp, int lane) const
+    __device__ void read_first(token k[AHEAD + 1], unsigned tile, int warp, int lane) const
     {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) k[i] = read(tile, i, warp, lane);
+    }
+
+    // k: the first tokens of the tile, and when it is left those of the next.
+    __device__ void scan_whole(unsigned tile, token k[AHEAD + 1], half h[2], int warp, int lane) const
+    {
+        static_assert(TILE % (AHEAD + 1) == 0, "a tile's first tokens lie where the one before has left room");
         float2 *to = (float2 *)parts(tile) + warp * TILE * LANES + lane;
-        const int n = (int)tokens(tile), begin = (int)begin_of(tile);
-        if (n - begin < TILE) {
-            for (int t = begin; t < n; t++) {
-                to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
-                keep(tile, t, h, warp, lane);
-            }
-            return;
-        }
-        token k[2][G];
 #pragma unroll
-        for (int i = 0; i < G; i++) k[0][i] = read(tile, i, warp, lane);
-#pragma unroll
-        for (int t = 0; t < TILE; t += G) {
-            float2 y[G];
-#pragma unroll
-            for (int i = 0; i < G; i++)
-                if (t + G < TILE) k[(t / G + 1) % 2][i] = read(tile, t + G + i, warp, lane);
-#pragma unroll
-            for (int i = 0; i < G; i++) {
-                y[i] = scan_token(h, k[t / G % 2][i]);
-                keep(tile, t + i, h, warp, lane);
-            }
-#pragma unroll
-            for (int i = 0; i < G; i++) to[(t + i) * LANES] = y[i];
+        for (int t = 0; t < TILE; t++) {
+            const int next = t + AHEAD;
+            if (next == TILE) await(PREPARED);
+            k[next % (AHEAD + 1)] = read(tile + next / TILE, next % TILE, warp, lane);
+            to[t * LANES] = scan_token(h, k[t % (AHEAD + 1)]);
+            keep(tile, t, h, warp, lane);
         }
     }
 
+    __device__ void scan_part(unsigned tile, half h[2], int warp, int lane) const
+    {
+        float2 *to = (float2 *)parts(tile) + warp * TILE * LANES + lane;
+        const int n = (int)tokens(tile);
+        for (int t = (int)begin_of(tile); t < n; t++) {
+            to[t * LANES] = scan_token(h, read(tile, t, warp, lane));
+            keep(tile, t, h, warp, lane);
+        }
+    }
+
+    // What is read behind the last tile is whatever lies there; nobody looks at it.
     __device__ void scan_all(half h[2], int warp, int lane) const
     {
+        token k[AHEAD + 1];
         __syncthreads();
-        for (unsigned k = 0; k < n_tiles; k++) {
-            scan_tile(k, h, warp, lane);
-            __syncthreads();
+        read_first(k, 0, warp, lane);
+        for (unsigned tile = 0; tile < n_tiles; tile++) {
+            if (tokens(tile) - begin_of(tile) == TILE) {
+                scan_whole(tile, k, h, warp, lane);
+            } else {
+                scan_part(tile, h, warp, lane);
+                await(PREPARED);
+                read_first(k, tile + 1, warp, lane);
+            }
+            pass(SCANNED);
         }
     }
 };
