@@ -25,11 +25,13 @@ FM_INLINE void lanes_add(float *p, vf v, vlanes l)
 
 enum { BACK_CHUNK = 16, BACK_WIDTH = FM_CHANNEL_GRANULE };
 enum { BACK_VECTORS = VREGISTERS / 8, BACK_GROUP = BACK_VECTORS * VLEN }; /* walked together */
+enum { BACK_APART = 16 }; /* floats between one array and the next: addresses that end in the same 12 bits hold each other up */
 
 /* A block's memory; a row is BACK_WIDTH floats. */
 typedef struct back_space {
     float *delta, *du, *g_y, *y, *by_b, *g_delta; /* (BACK_CHUNK rows) each: by_b is the sum of lambda B over the states */
     float *h, *decay;                             /* (BACK_CHUNK + 1 rows), (BACK_CHUNK rows) of one state */
+    float *most;                                  /* (a row) the largest delta of each channel in the chunk */
     float *g_b, *g_c;                             /* (BACK_CHUNK, VLEN) of one state: lanes that are still to be added */
     float *A, *g_A, *carry;                       /* (d_state rows); carry: lambda of the next token times its decay */
     float *kept;                                  /* (chunks, d_state rows) */
@@ -43,12 +45,12 @@ static size_t back_chunks(size_t n_tokens)
 static size_t simd_scan_back_floats(size_t n_tokens, size_t d_inner, size_t d_state)
 {
     (void)d_inner; /* a block of channels after the other */
-    return BACK_WIDTH * (8 * BACK_CHUNK + 1 + d_state * (3 + back_chunks(n_tokens))) + 2 * BACK_CHUNK * VLEN;
+    return BACK_WIDTH * (8 * BACK_CHUNK + 2 + d_state * (3 + back_chunks(n_tokens))) + 8 * BACK_APART + 2 * BACK_CHUNK * VLEN;
 }
 
 static back_space back_place(float *p, size_t d_state)
 {
-    const size_t chunk = (size_t)BACK_CHUNK * BACK_WIDTH, states = d_state * BACK_WIDTH;
+    const size_t chunk = (size_t)BACK_CHUNK * BACK_WIDTH + BACK_APART, states = d_state * BACK_WIDTH;
     back_space s;
     s.delta = p;
     s.du = s.delta + chunk;
@@ -58,7 +60,8 @@ static back_space back_place(float *p, size_t d_state)
     s.g_delta = s.by_b + chunk;
     s.decay = s.g_delta + chunk;
     s.h = s.decay + chunk;
-    s.g_b = s.h + chunk + BACK_WIDTH;
+    s.most = s.h + chunk + BACK_WIDTH;
+    s.g_b = s.most + BACK_WIDTH;
     s.g_c = s.g_b + BACK_CHUNK * VLEN;
     s.A = s.g_c + BACK_CHUNK * VLEN;
     s.g_A = s.A + states;
@@ -96,6 +99,7 @@ FM_INLINE void back_input(const back_block *b, size_t row, size_t t, size_t i, v
     const size_t at = t * BACK_WIDTH + i;
     const vf delta = vsoftplus(back_raw_dt(b, row + t, i, l));
     vstore(b->s.delta + at, delta);
+    vstore(b->s.most + i, t == 0 ? delta : vmax(vload(b->s.most + i), delta));
     vstore(b->s.du + at, vmul(delta, lanes_load(b->a->u + (row + t) * b->a->u_stride + b->c + i, l)));
 }
 
@@ -135,8 +139,25 @@ static void back_gates(const back_block *b, size_t row, size_t n)
 
 /* ---- The states ---- */
 
-/* State n of a group of channels over BACK_CHUNK tokens, from one begin of a chunk to the next. */
-static void back_advance(const back_block *b, float *after, const float *before, size_t row, size_t n, size_t i)
+/* Whether no exponent of state n of a group leaves VNEAR in the chunk that back_inputs() had last; a NaN does. */
+FM_INLINE bool back_near(const back_block *b, size_t n, size_t i)
+{
+    const float *most = b->s.most + i, *A = b->s.A + n * BACK_WIDTH + i;
+    bool near = VNEAR_FASTER;
+    for (size_t v = 0; v < BACK_GROUP && near; v += VLEN)
+        near = vall_le(vmul(vload(most + v), vabs(vmul(vload(A + v), vset(VLOG2E)))), vset(VNEAR));
+    return near;
+}
+
+FM_INLINE void back_decays(vf decay[BACK_VECTORS], const float *delta, const vf A2[BACK_VECTORS], bool near)
+{
+    for (int v = 0; v < BACK_VECTORS; v++) decay[v] = vmul(vload(delta + v * VLEN), A2[v]);
+    if (near) vexp2_near(decay, BACK_VECTORS);
+    for (int v = 0; v < BACK_VECTORS && !near; v++) decay[v] = vexp2(decay[v]);
+}
+
+/* State n of a group of channels over BACK_CHUNK tokens, from one begin of a chunk to the next.  near: as back_near() says. */
+FM_INLINE void back_advance(const back_block *b, float *after, const float *before, size_t row, size_t n, size_t i, bool near)
 {
     const size_t bc_stride = b->a->bc_stride, at = n * BACK_WIDTH + i;
     const float *B = b->a->B + row * bc_stride + n, *delta = b->s.delta + i, *du = b->s.du + i;
@@ -145,14 +166,23 @@ static void back_advance(const back_block *b, float *after, const float *before,
         A2[v] = vmul(vload(b->s.A + at + v * VLEN), vset(VLOG2E));
         h[v] = vload(before + at + v * VLEN);
     }
-    for (size_t t = 0; t < BACK_CHUNK; t++, B += bc_stride, delta += BACK_WIDTH, du += BACK_WIDTH)
-        for (int v = 0; v < BACK_VECTORS; v++)
-            h[v] = vfma(vexp2(vmul(vload(delta + v * VLEN), A2[v])), h[v], vmul(vload(du + v * VLEN), vset(*B)));
+    for (size_t t = 0; t < BACK_CHUNK; t++, B += bc_stride, delta += BACK_WIDTH, du += BACK_WIDTH) {
+        vf decay[BACK_VECTORS];
+        back_decays(decay, delta, A2, near);
+        for (int v = 0; v < BACK_VECTORS; v++) h[v] = vfma(decay[v], h[v], vmul(vload(du + v * VLEN), vset(*B)));
+    }
     for (int v = 0; v < BACK_VECTORS; v++) vstore(after + at + v * VLEN, h[v]);
 }
 
+/* Functions of their own, as scan_walk_near(). */
+__attribute__((noinline)) static void back_advance_near(const back_block *b, float *after, const float *before, size_t row,
+                                                        size_t n, size_t i)
+{
+    back_advance(b, after, before, row, n, i, true);
+}
+
 /* The same over n_rows tokens with everything kept, and y. */
-static void back_replay(const back_block *b, const float *before, size_t row, size_t n_rows, size_t n, size_t i)
+FM_INLINE void back_replay(const back_block *b, const float *before, size_t row, size_t n_rows, size_t n, size_t i, bool near)
 {
     const size_t bc_stride = b->a->bc_stride, at = n * BACK_WIDTH + i;
     const float *B = b->a->B + row * bc_stride + n, *C = b->a->C + row * bc_stride + n;
@@ -167,15 +197,22 @@ static void back_replay(const back_block *b, const float *before, size_t row, si
     for (size_t t = 0; t < n_rows; t++, B += bc_stride, C += bc_stride) {
         const vf B_t = vset(*B), C_t = vset(*C);
         after += BACK_WIDTH;
+        vf decay[BACK_VECTORS];
+        back_decays(decay, delta, A2, near);
         for (int v = 0; v < BACK_VECTORS; v++) {
-            const vf decay = vexp2(vmul(vload(delta + v * VLEN), A2[v]));
-            h[v] = vfma(decay, h[v], vmul(vload(du + v * VLEN), B_t));
-            vstore(decays + v * VLEN, decay);
+            h[v] = vfma(decay[v], h[v], vmul(vload(du + v * VLEN), B_t));
+            vstore(decays + v * VLEN, decay[v]);
             vstore(after + v * VLEN, h[v]);
             vstore(y + v * VLEN, vfma(C_t, h[v], vload(y + v * VLEN)));
         }
         delta += BACK_WIDTH, du += BACK_WIDTH, decays += BACK_WIDTH, y += BACK_WIDTH;
     }
+}
+
+__attribute__((noinline)) static void back_replay_near(const back_block *b, const float *before, size_t row, size_t n_rows,
+                                                       size_t n, size_t i)
+{
+    back_replay(b, before, row, n_rows, n, i, true);
 }
 
 /* And from the last token to the first. */
@@ -221,7 +258,10 @@ static void back_state(const back_block *b, const float *before, size_t row, siz
 {
     const size_t N = b->a->d_state;
     for (size_t i = 0; i < BACK_WIDTH; i += BACK_GROUP) {
-        back_replay(b, before, row, n_rows, n, i);
+        if (back_near(b, n, i))
+            back_replay_near(b, before, row, n_rows, n, i);
+        else
+            back_replay(b, before, row, n_rows, n, i, false);
         back_return(b, row, n_rows, n, i);
     }
     for (size_t t = 0; t < n_rows; t++) {
@@ -308,6 +348,16 @@ static void back_end(const back_block *b)
         }
 }
 
+static void back_advance_state(const back_block *b, float *after, const float *before, size_t row, size_t n)
+{
+    for (size_t i = 0; i < BACK_WIDTH; i += BACK_GROUP) {
+        if (back_near(b, n, i))
+            back_advance_near(b, after, before, row, n, i);
+        else
+            back_advance(b, after, before, row, n, i, false);
+    }
+}
+
 static void back_keep(const back_block *b)
 {
     const size_t states = b->a->d_state * BACK_WIDTH, chunks = back_chunks(b->n_tokens);
@@ -316,8 +366,7 @@ static void back_keep(const back_block *b)
         float *before = b->s.kept + chunk * states;
         back_inputs(b, row, BACK_CHUNK);
         back_prefetch(b, row + BACK_CHUNK, chunk + 2 < chunks ? BACK_CHUNK : 0, false);
-        for (size_t n = 0; n < b->a->d_state; n++)
-            for (size_t i = 0; i < BACK_WIDTH; i += BACK_GROUP) back_advance(b, before + states, before, row, n, i);
+        for (size_t n = 0; n < b->a->d_state; n++) back_advance_state(b, before + states, before, row, n);
     }
 }
 
