@@ -3,11 +3,10 @@ set(FM_LINEAR_SOURCES ref/linear.c ref/codes.c ref/pack.c)
 
 # -O3 unrolls the tiles, which keep their sums in registers only when every index is a constant.
 function(fm_linear_file file)
-    if(FM_SANITIZE)
-        string(JOIN " " flags -DFM_ROLLED ${ARGN})
-    else()
-        string(JOIN " " flags -O3 ${ARGN})
+    if(NOT FM_SANITIZE)
+        list(PREPEND ARGN -O3)
     endif()
+    string(JOIN " " flags ${ARGN})
     set_source_files_properties(${file} PROPERTIES COMPILE_FLAGS "${flags}")
 endfunction()
 

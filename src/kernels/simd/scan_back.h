@@ -31,7 +31,7 @@ enum { BACK_APART = 16 }; /* floats between one array and the next: addresses th
 typedef struct back_space {
     float *delta, *du, *g_y, *y, *by_b, *g_delta; /* (BACK_CHUNK rows) each: by_b is the sum of lambda B over the states */
     float *h, *decay;                             /* (BACK_CHUNK + 1 rows), (BACK_CHUNK rows) of one state */
-    float *most;                                  /* (a row) the largest delta of each channel in the chunk */
+    float *most;                                  /* (a row) the largest delta of each channel in the chunk, for back_near() */
     float *g_b, *g_c;                             /* (BACK_CHUNK, VLEN) of one state: lanes that are still to be added */
     float *A, *g_A, *carry;                       /* (d_state rows); carry: lambda of the next token times its decay */
     float *kept;                                  /* (chunks, d_state rows) */
@@ -99,7 +99,7 @@ FM_INLINE void back_input(const back_block *b, size_t row, size_t t, size_t i, v
     const size_t at = t * BACK_WIDTH + i;
     const vf delta = vsoftplus(back_raw_dt(b, row + t, i, l));
     vstore(b->s.delta + at, delta);
-    vstore(b->s.most + i, t == 0 ? delta : vmax(vload(b->s.most + i), delta));
+    if (VNEAR_FASTER) vstore(b->s.most + i, t == 0 ? delta : vmax(vload(b->s.most + i), delta));
     vstore(b->s.du + at, vmul(delta, lanes_load(b->a->u + (row + t) * b->a->u_stride + b->c + i, l)));
 }
 
@@ -181,7 +181,17 @@ __attribute__((noinline)) static void back_advance_near(const back_block *b, flo
     back_advance(b, after, before, row, n, i, true);
 }
 
-/* The same over n_rows tokens with everything kept, and y. */
+static void back_advance_state(const back_block *b, float *after, const float *before, size_t row, size_t n)
+{
+    for (size_t i = 0; i < BACK_WIDTH; i += BACK_GROUP) {
+        if (back_near(b, n, i))
+            back_advance_near(b, after, before, row, n, i);
+        else
+            back_advance(b, after, before, row, n, i, false);
+    }
+}
+
+/* State n of a group over n_rows tokens with everything kept, and y. */
 FM_INLINE void back_replay(const back_block *b, const float *before, size_t row, size_t n_rows, size_t n, size_t i, bool near)
 {
     const size_t bc_stride = b->a->bc_stride, at = n * BACK_WIDTH + i;
@@ -346,16 +356,6 @@ static void back_end(const back_block *b)
             lanes_add(a->g_A + to, vload(b->s.g_A + at), l);
             if (fm_states_exist(&a->g_h)) lanes_store(fm_state_of(&a->g_h, b->seq) + to, vload(b->s.carry + at), l);
         }
-}
-
-static void back_advance_state(const back_block *b, float *after, const float *before, size_t row, size_t n)
-{
-    for (size_t i = 0; i < BACK_WIDTH; i += BACK_GROUP) {
-        if (back_near(b, n, i))
-            back_advance_near(b, after, before, row, n, i);
-        else
-            back_advance(b, after, before, row, n, i, false);
-    }
 }
 
 static void back_keep(const back_block *b)
