@@ -70,7 +70,7 @@ static void hash_config(fm_sha256 *h, const fm_model *m)
 static void hash_weight(fm_sha256 *h, const fm_model_weight *w)
 {
     const fm_tensor *t = w->read;
-    const uint64_t head[] = {w->layer, t->type, t->data ? t->rows : 0, t->data ? t->cols : 0};
+    const uint64_t head[] = {w->layer, fm_dtype_get(t->type)->gguf, t->data ? t->rows : 0, t->data ? t->cols : 0};
     fm_sha256_add(h, w->def->name, strlen(w->def->name) + 1);
     fm_sha256_add(h, head, sizeof head);
     if (!t->data) return;

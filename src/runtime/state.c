@@ -80,12 +80,12 @@ FM_API fm_status fm_state_take(fm_state **out, fm_session *s, fm_seq seq, fm_err
     return copied;
 }
 
+/* The shapes are compared even where the ids are the same: a file may say anything. */
 static fm_status check_same_model(const fm_session *s, const fm_state *st, bool force, fm_error *err)
 {
     fm_state ours = {0};
     char id[65];
     FM_TRY(fm_model_id(s->m, id, err));
-    if (!strcmp(id, st->model_id)) return FM_OK;
     describe(&ours, s->m);
     if (strcmp(ours.arch, st->arch) || memcmp(ours.sizes, st->sizes, sizeof ours.sizes) ||
         st->state_floats != s->m->state_floats)
@@ -95,7 +95,7 @@ static fm_status check_same_model(const fm_session *s, const fm_state *st, bool 
                        st->name, st->arch, st->weight_type, (unsigned long long)st->sizes[FM_STATE_N_LAYER],
                        (unsigned long long)st->sizes[FM_STATE_D_MODEL], ours.name, ours.arch, ours.weight_type,
                        s->m->config.n_layer, s->m->config.d_model);
-    if (force) return FM_OK;
+    if (force || !strcmp(id, st->model_id)) return FM_OK;
     return fm_fail(err, FM_ERR_MISMATCH,
                    "the state was made by %s in %s (id %.12s), the model is %s in %s (id %.12s) of the same "
                    "shapes: open the model that made it, or force it (--force) upon this one",

@@ -132,7 +132,8 @@ FM_API fm_status fm_state_save(const fm_state *st, const fm_state *mark, const c
 {
     if (type != FM_STATE_F32 && type != FM_STATE_BF16)
         return fm_fail(err, FM_ERR_ARGUMENT, "state type %d, expected FM_STATE_F32 or FM_STATE_BF16", (int)type);
-    if (mark && strcmp(mark->model_id, st->model_id))
+    if (mark && (strcmp(mark->model_id, st->model_id) || memcmp(mark->sizes, st->sizes, sizeof st->sizes) ||
+                 mark->state_floats != st->state_floats))
         return fm_fail(err, FM_ERR_ARGUMENT, "the mark is a state of another model: both snapshots of a file are of one");
     writer w = {0};
     FM_TRY(fm_out_open(&w.out, path, st->a, err));

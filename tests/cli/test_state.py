@@ -1,9 +1,22 @@
 """State files from the command line."""
 import pathlib
+import struct
 import tempfile
 import unittest
 
 from fmamba import GOLDEN, TALES, Case, good, good_json
+
+
+
+def crc64(data):
+    """CRC-64/XZ, bit by bit."""
+    crc = 2**64 - 1
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xC96C5795D7870F42 if crc & 1 else 0)
+    return crc ^ 2**64 - 1
+
 
 GREEDY = ("-n", 12, "--temp", 0, "--ignore-eos", "--json")
 
@@ -68,6 +81,17 @@ class States(Case):
             self.fails(("state", "show", self.b), 1, self.b)
         pathlib.Path(self.b).write_bytes(data + b"x")
         self.fails(("state", "show", self.b), 1, "cut off or damaged")
+
+    def test_a_forged_state_is_of_another_model(self):
+        """The right id and checksum, but fewer numbers than the model has."""
+        good("state", "create", "-p", "Once", "-o", self.a)
+        head = bytearray(pathlib.Path(self.a).read_bytes()[:320])
+        struct.pack_into("<QQ", head, 24 + 5 * 8, 1, 16)  # vocab, recurrent numbers
+        body = bytes(head) + struct.pack("<QQ48x", 3, 1) + struct.pack("<17f", *[0.5] * 17)
+        pathlib.Path(self.b).write_bytes(body + struct.pack("<Q", crc64(body)))
+        good("state", "show", self.b)
+        for more in ((), ("--force",)):
+            self.fails(("generate", "--state", self.b, "-n", 1, *more), 1, "only continues in the model that made it")
 
     def test_other_models_and_other_quantisations(self):
         good("state", "create", "-p", "Once", "-o", self.a)
