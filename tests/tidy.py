@@ -49,8 +49,7 @@ UNSAFE = "sprintf vsprintf strcpy strcat gets atoi atol atof strtok rand srand"
 BANNED = [
     (UNSAFE, (), "has no bounds, no error or hidden state; use snprintf, base/str.h, strtol or base/rng.h"),
     ("exit abort getenv setenv", ("src/cli/", "src/base/error.c", "!src"), "belongs to the program; return an fm_status"),
-    # out.c releases what realpath() allocated.
-    ("malloc calloc realloc free aligned_alloc posix_memalign", ("src/base/alloc.c", "src/base/out.c", "!src"),
+    ("malloc calloc realloc free aligned_alloc posix_memalign", ("src/base/alloc.c", "!src"),
      "bypasses the allocator; use base/alloc.h"),
     ("printf fprintf vprintf vfprintf puts perror", ("src/cli/", "src/base/error.c", "!src"), "prints; only the program does"),
 ]

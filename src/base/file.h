@@ -59,6 +59,10 @@ fm_status fm_file_write(const char *dir, const char *name, fm_view text, const f
 /* What was renamed to this name survives a power cut from now on, where the file system can say so. */
 void fm_path_sync(const char *path);
 
+/* Names tried for what is written beside its target: one left by a crash may carry our own process number, always 1 in a
+ * container. */
+enum { FM_TMP_TRIES = 100 };
+
 bool fm_path_is_dir(const char *path);
 bool fm_path_exists(const char *path);
 bool fm_path_same(const char *a, const char *b); /* do both exist, and are they one file? */

@@ -16,7 +16,6 @@
 #include "base/file.h"
 
 #define BUFFER_BYTES ((size_t)1 << 20)
-#define TMP_TRIES    100 /* names tried: one left by a crash may carry our own process number, always 1 in a container */
 
 /* These name open files of this process; a rename would replace the link rather than reach the file. */
 static bool is_descriptor_path(const char *path)
@@ -54,7 +53,7 @@ static fm_status tmp_name(fm_out *o, int attempt, fm_error *err)
 
 static fm_status open_beside(fm_out *o, fm_error *err)
 {
-    for (int attempt = 0; attempt < TMP_TRIES; attempt++) {
+    for (int attempt = 0; attempt < FM_TMP_TRIES; attempt++) {
         FM_TRY(tmp_name(o, attempt, err));
         o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (o->fd >= 0) return FM_OK;

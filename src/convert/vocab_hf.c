@@ -110,7 +110,8 @@ static fm_status read_source(source *s, const fm_job *j, fm_error *err)
     s->merges = fm_gguf_find(s->g, "tokenizer.ggml.merges");
     if (s->tokens->type != FM_GGUF_ARRAY || s->tokens->element != FM_GGUF_STRING || !s->merges ||
         s->merges->type != FM_GGUF_ARRAY || s->merges->element != FM_GGUF_STRING ||
-        (s->types && (s->types->type != FM_GGUF_ARRAY || s->types->count != s->tokens->count)))
+        (s->types && (s->types->type != FM_GGUF_ARRAY || s->types->count != s->tokens->count ||
+                      (s->types->element != FM_GGUF_I32 && s->types->element != FM_GGUF_U32))))
         return fm_fail(err, FM_ERR_UNSUPPORTED,
                        "%s: its vocabulary is not byte-level BPE with merges: give a tokenizer of its own",
                        s->g->paths[0]);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "convert/internal.h"
@@ -202,13 +203,34 @@ static fm_status fill_dir(fm_job *j, const char *dir, fm_error *err)
     return sync_dir(dir, err);
 }
 
-static fm_status build(fm_job *j, const char *target, const char *tmp, fm_error *err)
+/* A directory beside the target that was not there before: one left by a crash may carry our own process number. */
+static fm_status make_beside(fm_str *tmp, const char *target, fm_error *err)
+{
+    for (int attempt = 0; attempt < FM_TMP_TRIES; attempt++) {
+        fm_str_reset(tmp);
+        fm_str_printf(tmp, "%s.tmp.%ld", target, (long)getpid());
+        if (attempt > 0) fm_str_printf(tmp, ".%d", attempt);
+        FM_TRY(fm_str_ok(tmp, "a path", err));
+        if (mkdir(tmp->p, 0777) == 0) return FM_OK;
+        if (errno != EEXIST) break;
+    }
+    return fm_fail_errno(err, "cannot create a directory beside %s", target);
+}
+
+static fm_status publish(const char *tmp, const char *target, fm_error *err)
+{
+    if (rename(tmp, target) != 0) return fm_fail_errno(err, "cannot rename %s to %s", tmp, target);
+    fm_path_sync(target);
+    return FM_OK;
+}
+
+static fm_status build(fm_job *j, const char *target, fm_str *tmp, fm_error *err)
 {
     FM_TRY(check_target(target, err));
-    FM_TRY(fm_dir_make(tmp, err));
-    fm_status status = fill_dir(j, tmp, err);
-    if (status == FM_OK && rename(tmp, target) != 0) status = fm_fail_errno(err, "cannot rename %s to %s", tmp, target);
-    if (status != FM_OK) remove_dir(tmp);
+    FM_TRY(make_beside(tmp, target, err));
+    fm_status status = fill_dir(j, tmp->p, err);
+    if (status == FM_OK) status = publish(tmp->p, target, err);
+    if (status != FM_OK) remove_dir(tmp->p);
     return status;
 }
 
@@ -218,11 +240,8 @@ fm_status fm_write_hf(fm_job *j, const char *path, fm_error *err)
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     fm_str_put(&target, path, n);
-    fm_str_put(&tmp, path, n);
-    fm_str_printf(&tmp, ".tmp.%ld", (long)getpid());
     fm_status status = fm_str_ok(&target, "a path", err);
-    if (status == FM_OK) status = fm_str_ok(&tmp, "a path", err);
-    if (status == FM_OK) status = build(j, target.p, tmp.p, err);
+    if (status == FM_OK) status = build(j, target.p, &tmp, err);
     fm_str_free(&target);
     fm_str_free(&tmp);
     return status;
