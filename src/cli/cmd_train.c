@@ -190,6 +190,11 @@ static fm_status read_val(fm_train_job *j, const fm_tokenizing *o, fm_error *err
     if (j->val.n && !j->val.n_bytes)
         return fm_fail(err, FM_ERR_ARGUMENT,
                        "%s does not say how long its text was, which bits per byte need: give text or a shard", j->o.val);
+    if (j->val.n <= j->o.length)
+        return fm_fail(err, FM_ERR_ARGUMENT,
+                       "%s: %zu tokens do not fill one window of %llu and the token after it: give more held-out text, or a "
+                       "smaller data.length",
+                       j->o.val, j->val.n, (unsigned long long)j->o.length);
     say_tokens(j, j->o.val, j->val.n, j->val.n_bytes);
     return fm_tokens_load(&j->val, err);
 }
@@ -267,7 +272,9 @@ fm_status fm_train_open(fm_train_job *j, fm_error *err)
     j->data = (fm_data){.length = (size_t)j->o.length, .seed = j->o.seed};
     FM_TRY(place_decay(j, err));
     FM_TRY(find_tokenizer(j, err));
+    if (fm_path_is_dir(j->o.out)) FM_TRY(fm_run_lock(&j->folder, err)); /* a run that cannot fit makes none */
     FM_TRY(open_trainer(j, err));
+    FM_TRY(fm_run_lock(&j->folder, err));
     FM_TRY(fm_train_watch_open(j, err));
     const fm_model_info i = fm_model_get_info(j->m);
     fm_train_say(j, "%s, %.2f M parameters, %.0f MiB for training, %.4g GFLOP a token, peak %.0f GFLOP/s", i.name,
@@ -279,6 +286,7 @@ fm_status fm_train_open(fm_train_job *j, fm_error *err)
 void fm_train_close(fm_train_job *j)
 {
     fm_train_watch_close(j);
+    fm_run_unlock(&j->folder);
     fm_trainer_free(j->t);
     for (size_t i = 0; i < j->o.train.n; i++) fm_feed_free(&j->train[i]);
     fm_tokens_free(&j->val);

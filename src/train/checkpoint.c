@@ -54,11 +54,20 @@ static fm_status write_state(const fm_trainer *t, const char *dir, fm_error *err
     return status;
 }
 
+static void read_taken(fm_json *j, fm_cursor *c)
+{
+    for (size_t n = 0; fm_json_element(j); n++) {
+        if (n < FM_SOURCES_MAX)
+            fm_json_u64(j, &c->taken[n]);
+        else
+            fm_json_fail(j, "more sources than a run can have");
+    }
+}
+
 static void parse_state(fm_trainer *t, fm_json *j)
 {
     fm_view key;
     uint64_t version = 0;
-    size_t n = 0;
     if (!fm_json_enter_object(j)) return;
     while (fm_json_key(j, &key)) {
         if (fm_view_is(key, "version") && fm_json_u64(j, &version) && version != VERSION)
@@ -72,7 +81,7 @@ static void parse_state(fm_trainer *t, fm_json *j)
         else if (fm_view_is(key, "windows"))
             fm_json_u64(j, &t->cursor.drawn);
         else if (fm_view_is(key, "tokens_before_stage") && fm_json_enter_array(j))
-            while (n < FM_SOURCES_MAX && fm_json_element(j)) fm_json_u64(j, &t->cursor.taken[n++]);
+            read_taken(j, &t->cursor);
         else if (fm_view_is(key, "masters"))
             fm_json_bool(j, &t->masters);
         else if (fm_view_is(key, "rounded"))

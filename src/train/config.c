@@ -34,7 +34,7 @@ static const row rows[] = {
     ROW("model.from", TEXT, from, NULL, "checkpoint folder to begin from; without it weights are drawn for model.shape"),
     ROW("model.shape", TEXT, shape, NULL,
         "shape to draw: mamba-130m ... falcon-mamba-7b, tales, tiny; the keys below change it"),
-    ROW("model.tokenizer", TEXT, tokenizer, NULL, "tokenizer.json, or a folder or GGUF file with one (default: model.from)"),
+    ROW("model.tokenizer", TEXT, tokenizer, NULL, "a tokenizer.json, or a folder with one (default: model.from)"),
     CHOICE("model.norms", norms, FM_NORMS, "shape", "norms on dt, B and C of a model that is drawn"),
     ROW("model.d_model", COUNT, d_model, "0", "width of the residual stream"),
     ROW("model.n_layer", COUNT, n_layer, "0", "layers"),
@@ -259,12 +259,16 @@ static fm_status check_present(const fm_train_config *c, fm_error *err)
 fm_status fm_train_config_check(const fm_train_config *c, fm_error *err)
 {
     FM_TRY(check_present(c, err));
-    if (!c->length || !c->batch || !c->micro_batch || c->batch > UINT32_MAX || c->batch_begin > UINT32_MAX)
+    if (!c->length || !c->batch || !c->micro_batch)
         return fm_fail(err, FM_ERR_ARGUMENT, "data.length, batch.size and batch.micro must be at least 1");
+    if (c->batch > UINT32_MAX || c->batch_begin > UINT32_MAX)
+        return fm_fail(err, FM_ERR_ARGUMENT, "batch.size and batch.begin must be below 2^32");
     if (!c->decay_from && (c->warmup > c->tokens || c->decay_tokens > c->tokens - c->warmup))
         return fm_fail(err, FM_ERR_ARGUMENT, "schedule: warm-up (%llu) and decay (%llu) are longer than the run (%llu tokens)",
                        (unsigned long long)c->warmup, (unsigned long long)c->decay_tokens, (unsigned long long)c->tokens);
     if (!c->sample_tokens) return fm_fail(err, FM_ERR_ARGUMENT, "run.sample_tokens must be at least 1");
-    if (c->beta1 >= 1.0 || c->beta2 >= 1.0) return fm_fail(err, FM_ERR_ARGUMENT, "optimizer.beta1 and beta2 must be below 1");
+    if ((float)c->beta1 >= 1.0f || (float)c->beta2 >= 1.0f || (float)c->dropout >= 1.0f) /* as they are used */
+        return fm_fail(err, FM_ERR_ARGUMENT,
+                       "optimizer.beta1, beta2 and dropout must be below 1, also when rounded to a float");
     return FM_OK;
 }

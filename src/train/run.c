@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -19,6 +20,26 @@ static const char *const tokenizer_files[] = {"tokenizer.json", "tokenizer_confi
                                               "chat_template.jinja", "generation_config.json"};
 
 static const char *const keep_file = "keep";
+
+/* A file system without locks does not hinder a training. */
+fm_status fm_run_lock(fm_run_folder *f, fm_error *err)
+{
+    if (f->locked) return FM_OK;
+    FM_TRY(fm_dir_make(f->out, err));
+    f->lock = open(f->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f->lock < 0) return fm_fail_errno(err, "cannot open %s", f->out);
+    f->locked = true;
+    if (flock(f->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return FM_OK;
+    fm_run_unlock(f);
+    return fm_fail(err, FM_ERR_ARGUMENT, "another training writes to %s: wait for its end, or give run.out another folder",
+                   f->out);
+}
+
+void fm_run_unlock(fm_run_folder *f)
+{
+    if (f->locked) close(f->lock);
+    f->locked = false;
+}
 
 /* "step-00000120": the number. */
 static bool step_of(const char *name, uint64_t *step)

@@ -10,7 +10,14 @@ typedef struct fm_run_folder {
     size_t keep;           /* older checkpoints that stay; the one before the newest always does */
     bool milestone;        /* what is saved now stays for good: a file named "keep" in it says so, which anyone may put there */
     const fm_allocator *a;
+    bool locked;
+    int lock; /* descriptor of the folder while it is locked */
 } fm_run_folder;
+
+/* Makes the folder, and keeps other trainings out of it until it is unlocked or the process ends; locked is fine.
+ * FM_ERR_ARGUMENT: one is there. */
+fm_status fm_run_lock(fm_run_folder *f, fm_error *err);
+void fm_run_unlock(fm_run_folder *f); /* unlocked is fine */
 
 /* Path of the newest whole checkpoint (free with fm_free(a, p)), or NULL with FM_OK when there is none. */
 fm_status fm_run_newest(char **dir, const fm_run_folder *f, fm_error *err);

@@ -1,12 +1,15 @@
 """Runs of training from the command line: milestones, a decay from a checkpoint, stages, and what is refused."""
+import fcntl
 import json
+import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import tempfile
 import unittest
 
-from fmamba import PROGRAM, SOURCE, Case, good, is_sanitized
+from fmamba import PROGRAM, SOURCE, Case, good, is_sanitized, run
 
 DATA = SOURCE / "tests/data/bpe"
 WINDOW, STEP = 32, 64
@@ -94,6 +97,37 @@ class Train(Case):
         (self.d / "short.txt").write_text("a few words", encoding="utf-8")
         self.fails(self.args("x", **{"schedule.tokens": 64, "data.train": self.d / "short.txt"}), 1,
                    "a window takes 32 and the one after")
+
+        (self.d / "nine.txt").write_text("nine words of text, fewer than there are in a window", encoding="utf-8")
+        self.fails(self.args("y", **{"schedule.tokens": 64, "data.val": self.d / "nine.txt"}), 1, "nine.txt",
+                   "do not fill one window of 32", "data.length")
+
+    def test_numbers_that_would_only_train_badly(self):
+        for key, value, word in (("optimizer.dropout", 1, "below 1"), ("optimizer.dropout", 1.5, "below 1"),
+                                 ("optimizer.beta2", 0.99999999, "below 1"), ("batch.size", 1 << 32, "below 2^32")):
+            self.fails(self.args("x", **{"schedule.tokens": 64, key: value}), 1, key.split(".")[1], word)
+
+    def test_as_many_sources_as_there_may_be(self):
+        """A run of 32 files is resumed."""
+        shutil.copy(DATA / "text.txt", self.d / "a.txt")
+        for i in range(32):
+            (self.d / f"{i}.txt").hardlink_to(self.d / "a.txt")
+        files = "[" + ", ".join(str(self.d / f"{i}.txt") for i in range(32)) + "]"
+        config = self.d / "many.yaml"
+        config.write_text(f"data:\n  train: {files}\n", encoding="utf-8")
+        args = list(self.args("many", config, **{"schedule.tokens": 2 * STEP, "run.save_every": STEP}))
+        at = args.index(f"data.train={DATA / 'text.txt'}")
+        del args[at - 1:at + 1]
+        good(*args)
+        self.assertIn("going on from", run(*args).stderr.decode())
+
+    def test_two_trainings_do_not_share_a_folder(self):
+        (self.d / "run").mkdir()
+        held = os.open(self.d / "run", os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        self.fails(self.args("run", **{"schedule.tokens": 64}), 1, "another training", "run.out")
+        os.close(held)
+        good(*self.args("run", **{"schedule.tokens": 64}))
 
     def test_an_estimate_needs_no_data(self):
         text = good("train", "--estimate", "--set", "model.shape=mamba-130m", "--set", "data.length=2048", "-t", 1)
