@@ -168,6 +168,18 @@ FILTER(f_abs)
     return fm_j_sign(r, f < 0, self, out);
 }
 
+/* An int to tens (1), hundreds (2) ..., half to even; false: that has more than 64 bits. */
+static bool round_int(int64_t *out, int64_t v, int digits)
+{
+    int64_t unit = 1;
+    *out = 0;
+    if (digits > 18) return digits > 19 || (v <= 5000000000000000000 && v >= -5000000000000000000);
+    for (int i = 0; i < digits; i++) unit *= 10;
+    const int64_t rest = v % unit, twice = rest < 0 ? -2 * rest : 2 * rest, whole = v - rest;
+    const bool away = twice > unit || (twice == unit && whole / unit % 2 != 0);
+    return !__builtin_add_overflow(whole, away ? (v < 0 ? -unit : unit) : 0, out);
+}
+
 /* Python rounds the exact decimal value of the double, half to even, which is what printf does. */
 static double round_common(double f, int precision)
 {
@@ -187,6 +199,7 @@ static double round_common(double f, int precision)
 FILTER(f_round)
 {
     int64_t precision = 0;
+    int64_t whole;
     double f;
     const fm_jval method = fm_j_given(a->v[1]) ? a->v[1] : fm_j_text("common");
     if (self.type == FM_J_UNDEFINED) return fm_j_undefined_error(r, self);
@@ -200,8 +213,8 @@ FILTER(f_round)
         *out = fm_j_float(floor(f * p) / p);
     else if (!fm_j_is(method, "common"))
         return fm_j_fail(r, FM_ERR_FORMAT, "the method of round() is 'common', 'ceil' or 'floor'");
-    else if (self.type != FM_J_FLOAT && precision >= 0)
-        *out = self;
+    else if (fm_j_integer(self, &whole) && round_int(&whole, whole, precision < 0 ? (int)-precision : 0))
+        *out = fm_j_int(whole);
     else
         *out = fm_j_float(isfinite(f) ? round_common(f, (int)precision) : f);
     out->tainted = self.tainted;

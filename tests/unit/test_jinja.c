@@ -253,6 +253,25 @@ static void test_strftime(void **state)
     check_error("{{ strftime_now(3) }}", "{}", FM_ERR_FORMAT, "strftime_now() takes a format");
 }
 
+/* As Python's round() of an int: to an int, half to even. */
+static void test_rounded_ints(void **state)
+{
+    static const struct {
+        const char *source, *want;
+    } cases[] = {{"{{ 1234|round(-2) }} {{ 7|round(-1) }} {{ 7|round(2) }}", "1200 10 7"},
+                 {"{{ 25|round(-1) }} {{ 35|round(-1) }} {{ (-25)|round(-1) }} {{ (-26)|round(-1) }}", "20 40 -20 -30"},
+                 {"{{ 9223372036854775807|round(-30) }} {{ true|round }} {{ 250|round(-3) }}", "0 1 0"},
+                 {"{{ 7|round(-1, 'floor') }} {{ 2.5|round }} {{ 1250.0|round(-2) }}", "0.0 2.0 1200.0"}};
+    (void)state;
+    for (size_t i = 0; i < FM_COUNT(cases); i++) {
+        fm_jinja_output o;
+        fm_error err;
+        assert_int_equal(render(cases[i].source, "{}", &o, &err), FM_OK);
+        assert_string_equal(o.text.p, cases[i].want);
+        fm_jinja_output_free(&o);
+    }
+}
+
 static void test_render_again(void **state)
 {
     (void)state;
@@ -297,15 +316,11 @@ static void test_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_constructs),
-        cmocka_unit_test(test_templates),
-        cmocka_unit_test(test_errors_say_where),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_just_within_limits),
-        cmocka_unit_test(test_taint),
-        cmocka_unit_test(test_strftime),
-        cmocka_unit_test(test_render_again),
-        cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_constructs),         cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_errors_say_where),   cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_just_within_limits), cmocka_unit_test(test_taint),
+        cmocka_unit_test(test_strftime),           cmocka_unit_test(test_rounded_ints),
+        cmocka_unit_test(test_render_again),       cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
