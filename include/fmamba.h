@@ -1,6 +1,6 @@
 /* fmamba.h - run Mamba language models (Falcon Mamba 7B and its relatives), with the recurrent state as an object of its own.
  *
- * fm_model      read-only weights; share one between threads and sessions freely.
+ * fm_model      read-only weights; share one between threads and sessions freely (on a GPU, see fm_model_open()).
  * fm_session    sequences in time: their recurrent states, last logits and all scratch memory; one thread at a time.
  * fm_seq        a handle to one sequence of a session, never an array position; a stale handle is an error, not a crash.
  * fm_state      a detached snapshot of a sequence: save it, load it, put it into any session of the same model.
@@ -12,8 +12,9 @@
  *
  * Calls that can fail return fm_status and fill *err (which may be NULL) with one sentence that says what was expected, what
  * was found and what to do.  Unless said otherwise a failed call changes nothing and sets its outputs to NULL or 0.
- * The library never prints, never exits, never reads the environment, and allocates only through the allocator it is given;
- * fm_step() and sampling allocate nothing.  All sizes are in bytes, all ids are int32_t, all floats IEEE binary32.
+ * The library never prints, never exits, never reads the environment, and allocates only through the allocator it is given (but
+ * for what a GPU's driver and queue keep); fm_step() and sampling allocate nothing.  All sizes are in bytes, all ids are int32_t,
+ * all floats IEEE binary32.
  * "x_free(NULL)" is always fine.  Structs are plain data: zero-initialise them, zero means the default; only fm_sampling, whose
  * numbers all mean something at 0, begins with fm_sampling_defaults(). */
 #ifndef FMAMBA_H
@@ -98,7 +99,8 @@ typedef struct fm_model_options {
 
 /* Opens a Hugging Face directory (config.json, *.safetensors) or a GGUF file (the first part of a split one).  Mapping a file
  * reads only its headers and its one-dimensional tensors, so a 7B model opens in milliseconds.
- * With a device the weights are copied there, and sessions of this model run there; they take turns in using it.
+ * With a device the weights are copied there, and sessions of this model run there, on one queue: of all threads that have
+ * sessions of it, one at a time may be in a call on one of them.
  * Errors  FM_ERR_IO, FM_ERR_FORMAT, FM_ERR_SHAPE, FM_ERR_UNSUPPORTED, FM_ERR_MEMORY, FM_ERR_CANCELLED, FM_ERR_DEVICE.
  * Owner   the caller, fm_model_free(); a model must outlive its sessions. */
 FM_API fm_status fm_model_open(fm_model **out, const char *path, const fm_model_options *options, fm_error *err);
@@ -238,7 +240,9 @@ typedef struct fm_span {
 /* Runs one step: each span appends its tokens to its sequence and yields what it asks for.  Ragged: spans may differ in length,
  * nothing is padded.  Cost is linear in the tokens and independent of what came before.  Allocates nothing.
  * Errors  FM_ERR_LIMIT (token id out of range), FM_ERR_ARGUMENT (stale or repeated sequence, n = 0): nothing was changed.
- *         FM_ERR_CANCELLED: every sequence stands where its last finished chunk left it (fm_seq_tokens() says where). */
+ *         FM_ERR_CANCELLED: every sequence stands where its last finished chunk left it (fm_seq_tokens() says where).
+ *         FM_ERR_FORMAT (a logit is not a finite number: the weights are damaged), FM_ERR_DEVICE (it was lost): sequences may
+ *         have moved; rewind, reset or free them. */
 FM_API fm_status fm_step(fm_session *s, const fm_span *spans, size_t n_spans, fm_error *err);
 
 /* Appends tokens to one sequence: fm_step() with one span that wants the last logits. */

@@ -1,6 +1,6 @@
 /* block.h - a block (one layer's mixer with its norm and residual): weight table, state layout, forward.
  *
- * To add a mixer, write block/<name>.c exporting `const fm_block fm_block_<name>` and add a line to the list in block.c.  The one
+ * To add a mixer, write block/<name>.c exporting `const fm_block fm_block_<name>` and add a line to the list below.  The one
  * weight table drives loading, shape errors, saving, quantising, inspection: nothing about a tensor is written twice. */
 #ifndef FM_MODEL_BLOCK_H
 #define FM_MODEL_BLOCK_H
@@ -125,7 +125,6 @@ typedef struct fm_block_back {
 } fm_block_back;
 
 struct fm_block {
-    const char *name;
     const fm_weight_def *weights;
     size_t n_weights;
     size_t (*state_floats)(const fm_config *c);
@@ -150,7 +149,7 @@ struct fm_block {
 /* Floats of a layer's state where what can be bf16 is. */
 size_t fm_block_half_floats(const fm_block *block, const fm_config *c);
 
+/* The mixers, which architectures name. */
 extern const fm_block fm_block_mamba;
-const fm_block *fm_block_by_name(const char *name); /* NULL if unknown */
 
 #endif

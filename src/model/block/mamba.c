@@ -630,7 +630,6 @@ static void backward(const fm_ctx *c, const fm_layer *l, const fm_block_back *b,
 }
 
 const fm_block fm_block_mamba = {
-    .name = "mamba",
     .weights = weights,
     .n_weights = N_WEIGHTS,
     .state_floats = state_floats,
