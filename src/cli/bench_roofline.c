@@ -53,9 +53,9 @@ static void work(void *ctx, unsigned part, unsigned n_parts)
 
 static double seconds(fm_pool *pool, job *j)
 {
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     fm_pool_run(pool, work, j);
-    return fm_cli_now() - begun;
+    return fm_clock_s() - begun;
 }
 
 static double read_rate(const fm_bench_roofline *r, const unsigned char *p, size_t n)

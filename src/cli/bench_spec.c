@@ -71,9 +71,9 @@ static window window_of(const job *j, size_t i)
 
 static fm_status run_plain(const job *j, window *w, fm_error *err)
 {
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     for (size_t i = 0; i < w->n; i++) FM_TRY(fm_seq_append(j->s, j->plain, j->ids + w->first + i, 1, err));
-    w->plain = fm_cli_now() - begun;
+    w->plain = fm_clock_s() - begun;
     return FM_OK;
 }
 
@@ -82,11 +82,11 @@ static fm_status run_drafted(const job *j, window *w, fm_error *err)
 {
     FM_TRY(fm_draft_begin(j->draft, j->ids, w->first, err));
     FM_TRY(fm_draft_check(j->draft, j->s, err));
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     for (size_t i = 0; i < w->n; i++)
         FM_TRY(fm_draft_append(j->draft, j->s, j->drafted, j->ids[w->first + i], w->n - i - 1, err));
     fm_draft_end(j->draft, j->s, &w->end);
-    w->drafted = fm_cli_now() - begun;
+    w->drafted = fm_clock_s() - begun;
     return FM_OK;
 }
 

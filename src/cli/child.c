@@ -149,7 +149,7 @@ static fm_status collect(child *c, double timeout_s, fm_error *err)
 {
     while (c->from[OUT] >= 0 || c->from[ERR] >= 0) {
         struct pollfd p[N_PIPES] = {{.fd = c->from[OUT], .events = POLLIN}, {.fd = c->from[ERR], .events = POLLIN}};
-        const double left = c->deadline - fm_cli_now();
+        const double left = c->deadline - fm_clock_s();
         if (fm_cli_interrupted(NULL)) return fm_fail(err, FM_ERR_CANCELLED, "cancelled while %s ran", c->name);
         if (left <= 0) return fm_fail(err, FM_ERR_IO, "%s did not end within %g s: see --peer-timeout", c->name, timeout_s);
         if (poll(p, N_PIPES, (int)(1e3 * (left < 1 ? left : 1)) + 1) <= 0) continue;
@@ -172,7 +172,7 @@ static fm_status wait_for(const child *c, fm_status status, fm_error *err)
     int how = 0;
     pid_t ended = 0;
     while (status == FM_OK && (ended = waitpid(c->pid, &how, WNOHANG)) == 0) {
-        if (fm_cli_interrupted(NULL) || fm_cli_now() > c->deadline)
+        if (fm_cli_interrupted(NULL) || fm_clock_s() > c->deadline)
             status = fm_fail(err, FM_ERR_IO, "%s closed its output and did not end", c->name);
         poll(NULL, 0, 2);
     }
@@ -202,7 +202,7 @@ static fm_status add_stderr(const fm_str *text, fm_status status, fm_error *err)
 fm_status fm_cli_child_run(fm_str *out, const fm_cli_words *w, double timeout_s, fm_error *err)
 {
     fm_str said = {0};
-    child c = {.name = w->v[0], .from = {-1, -1}, .to = {-1, -1}, .text = {out, &said}, .deadline = fm_cli_now() + timeout_s};
+    child c = {.name = w->v[0], .from = {-1, -1}, .to = {-1, -1}, .text = {out, &said}, .deadline = fm_clock_s() + timeout_s};
     fm_status status = open_pipes(&c, err);
     if (status == FM_OK) status = spawn(&c, w->v, err);
     for (int i = 0; i < N_PIPES; i++) shut(&c.to[i]);

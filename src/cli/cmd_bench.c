@@ -37,7 +37,7 @@ static fm_status pass(job *j, const fm_bench_test *t, double *rate, fm_error *er
 {
     const size_t steps = t->prefill ? 1 : t->length;
     for (size_t i = 0; i < t->batch; i++) FM_TRY(fm_seq_reset(j->s, j->seqs[i], err));
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     for (size_t k = 0; k < steps; k++) {
         for (size_t i = 0; i < t->batch; i++)
             j->spans[i] = (fm_span){.seq = j->seqs[i],
@@ -47,7 +47,7 @@ static fm_status pass(job *j, const fm_bench_test *t, double *rate, fm_error *er
                                     .id = &j->chosen[i]};
         FM_TRY(fm_step(j->s, j->spans, t->batch, err));
     }
-    *rate = (double)(t->length * t->batch) / (fm_cli_now() - begun);
+    *rate = (double)(t->length * t->batch) / (fm_clock_s() - begun);
     return FM_OK;
 }
 

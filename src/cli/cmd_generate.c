@@ -63,7 +63,7 @@ static bool on_token(void *ctx, const fm_token_event *e)
 {
     job *j = ctx;
     answer *a = j->now;
-    if (e->i == 0) j->first = fm_cli_now();
+    if (e->i == 0) j->first = fm_clock_s();
     fm_str_put(&a->text, e->text, e->text_n);
     if (e->id >= 0) {
         j->status = fm_grow((void **)&a->ids, &a->cap, a->n + 1, sizeof *a->ids, NULL, "the answer", NULL);
@@ -76,7 +76,7 @@ static bool on_token(void *ctx, const fm_token_event *e)
     else if (j->stream && e->id >= 0)
         printf(e->i ? " %d" : "%d", (int)e->id);
     if (j->stream) fflush(stdout);
-    return !fm_cli_interrupted(NULL);
+    return !ferror(stdout) && !fm_cli_interrupted(NULL);
 }
 
 /* ---- Prompt and choices ---- */
@@ -86,7 +86,7 @@ static fm_status prefill(job *j, fm_error *err)
     const fm_cli *c = j->c;
     const char *state = fm_opt_str(&c->options, FM_OPT_STATE);
     if (state) FM_TRY(fm_cli_state_load(&j->e, c, state, NULL, err));
-    j->begun = fm_cli_now();
+    j->begun = fm_clock_s();
     if (state && !fm_cli_input_given(c)) return FM_OK; /* goes on from the state's own logits */
     const uint64_t before = fm_seq_tokens(j->e.session, j->e.seq);
     FM_TRY(fm_cli_read_input(&j->in, c, j->t, before == 0, fm_model_get_info(j->e.model).vocab, err));
@@ -158,10 +158,10 @@ static fm_status generate(job *j, fm_error *err)
     const size_t vocab = fm_model_get_info(j->e.model).vocab;
     FM_TRY(fm_sampler_open(&sampler, &j->sampling.p, vocab, j->t, NULL, err));
     fm_status status = prefill(j, err);
-    j->prefilled = fm_cli_now();
+    j->prefilled = fm_clock_s();
     if (status == FM_OK && j->stream) echo(j);
     if (status == FM_OK) status = run_choices(j, sampler, err);
-    j->done = fm_cli_now();
+    j->done = fm_clock_s();
     fm_sampler_free(sampler);
     return status;
 }
@@ -322,8 +322,8 @@ static int run(const fm_cli *c)
     fm_status status = open_job(&j, c, &err);
     if (status == FM_OK) fm_cli_start_line(c, j.e.model, j.e.session, &j.sampling.p);
     if (status == FM_OK) status = generate(&j, &err);
-    if (status == FM_OK) status = save_state(&j, &err);
-    const int code = status == FM_OK ? print(&j) : fm_cli_fail(&err);
+    int code = status == FM_OK ? print(&j) : fm_cli_fail(&err);
+    if (status == FM_OK && save_state(&j, &err) != FM_OK) code = fm_cli_fail(&err); /* what was written is not lost */
     close_job(&j);
     return code;
 }

@@ -24,9 +24,9 @@ static int run(const fm_cli *c)
         return fm_cli_usage(c, "--shard-tokens: expected a whole number, as 500k, 100M or 1G");
     if (!s.out) return fm_cli_usage(c, "shard needs -o FILE");
     if (!fm_opt_str(&c->options, FM_OPT_TOKENIZER)) return fm_cli_usage(c, "shard needs --tokenizer PATH");
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     if (write_shards(c, &s, &err) != FM_OK) return fm_cli_fail(&err);
-    const double seconds = fm_cli_now() - begun;
+    const double seconds = fm_clock_s() - begun;
     fm_cli_note("%llu tokens of %.1f MB of text in %llu shard%s, %.1f MB/s", (unsigned long long)s.n_tokens,
                 (double)s.n_bytes / 1e6, (unsigned long long)s.n_written, s.n_written == 1 ? "" : "s",
                 seconds > 0 ? (double)s.n_bytes / 1e6 / seconds : 0.0);

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -24,7 +25,6 @@ int fm_cli_put(fm_str *s);
 int fm_cli_finish(int code);
 
 bool fm_cli_is_terminal(int fd);
-double fm_cli_now(void); /* seconds, by a clock that only goes forward */
 /* From here on f is bold ("1"), dim ("2") or as usual ("0"): at a terminal only, and not with NO_COLOR, TERM=dumb, --no-color. */
 void fm_cli_style(const fm_cli *c, FILE *f, const char *style);
 
@@ -39,8 +39,10 @@ fm_cli_bar fm_cli_bar_begin(const char *label);
 bool fm_cli_progress(void *bar, double fraction);
 void fm_cli_bar_end(fm_cli_bar *bar); /* removes it */
 
-/* Ctrl-C: after fm_cli_catch_interrupt() the first one sets a flag, the second one kills the program. */
+/* Ctrl-C, SIGTERM and SIGHUP: after fm_cli_catch_interrupt() the first one sets a flag, the second one kills the program. */
 void fm_cli_catch_interrupt(void);
+bool fm_cli_release_interrupt(void);   /* the first one kills it again; gives whether they were caught */
+bool fm_cli_terminated(void);          /* it was not Ctrl-C: that flag stays */
 bool fm_cli_interrupted(void *unused); /* an fm_session_options.cancel */
 void fm_cli_clear_interrupt(void);
 

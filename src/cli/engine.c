@@ -68,7 +68,7 @@ static void on_log(void *ctx, const char *line)
 static void note_loaded(const fm_cli *c, const fm_model *m, double begun)
 {
     size_t bytes;
-    const double s = fm_cli_now() - begun;
+    const double s = fm_clock_s() - begun;
     if (!m->device || !fm_opt_flag(&c->options, FM_OPT_VERBOSE) || fm_model_device_bytes(m, &bytes, NULL) != FM_OK) return;
     fm_cli_note("%zu MiB of weights went to %s, which took %.2f s with opening it", bytes >> 20, fm_model_device(m), s);
 }
@@ -76,7 +76,7 @@ static void note_loaded(const fm_cli *c, const fm_model *m, double begun)
 fm_status fm_cli_model_open_path(fm_model **out, const fm_cli *c, const char *path, size_t n_seq, fm_error *err)
 {
     opening o = {c, fm_cli_bar_begin("reading")};
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     const fm_session_options session = fm_cli_session_options(c, n_seq);
     const fm_model_options options = {.no_mmap = !fm_opt_flag(&c->options, FM_OPT_MMAP),
                                       .mlock = fm_opt_flag(&c->options, FM_OPT_MLOCK),

@@ -61,6 +61,18 @@ static long hex_number(const char *p, size_t n)
     return v;
 }
 
+/* \uXXXX, or two of them that make a surrogate pair, as in JSON. */
+static size_t put_code_unit(fm_str *out, const char *p, long v)
+{
+    const bool high = v >= 0xD800 && v < 0xDC00 && p[5] == '\\' && p[6] == 'u';
+    const long low = high ? hex_number(p + 7, 4) : -1;
+    const bool pair = low >= 0xDC00 && low < 0xE000;
+    char utf8[4];
+    if (pair) v = 0x10000 + ((v - 0xD800) << 10) + (low - 0xDC00);
+    fm_str_put(out, utf8, fm_utf8_encode(utf8, (uint32_t)v));
+    return pair ? 11 : 5;
+}
+
 /* Writes what an escape stands for; gives its length after the backslash, or 0 when it is none. */
 static size_t put_escape(fm_str *out, const char *p)
 {
@@ -73,11 +85,8 @@ static size_t put_escape(fm_str *out, const char *p)
     const size_t n = *p == 'x' ? 2 : *p == 'u' ? 4 : 0;
     const long v = n ? hex_number(p + 1, n) : -1;
     if (v < 0) return 0;
-    char utf8[4];
-    if (n == 2)
-        fm_str_putc(out, (char)v);
-    else
-        fm_str_put(out, utf8, fm_utf8_encode(utf8, (uint32_t)v));
+    if (n == 4) return put_code_unit(out, p, v);
+    fm_str_putc(out, (char)v);
     return n + 1;
 }
 
@@ -100,6 +109,15 @@ static fm_status check_utf8(const fm_str *text, const char *where, fm_error *err
                    where, bad, (unsigned char)text->p[bad]);
 }
 
+/* While nothing is done but wait for a pipe or the keyboard, Ctrl-C ends the program. */
+static fm_status read_stream(fm_str *out, const char *path, fm_error *err)
+{
+    const bool caught = fm_cli_release_interrupt();
+    const fm_status status = fm_stream_read(out, path, TEXT_BYTES_MAX, err);
+    if (caught) fm_cli_catch_interrupt();
+    return status;
+}
+
 fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
 {
     const fm_opt source = source_of(c);
@@ -110,7 +128,7 @@ fm_status fm_cli_read_text(fm_str *out, const fm_cli *c, fm_error *err)
     else if (prompt)
         fm_str_puts(out, prompt);
     else
-        FM_TRY(fm_stream_read(out, file ? file : "-", TEXT_BYTES_MAX, err));
+        FM_TRY(read_stream(out, file ? file : "-", err));
     FM_TRY(fm_str_ok(out, "the text", err));
     if (fm_opt_flag(&c->options, FM_OPT_ANY_BYTES)) return FM_OK;
     return check_utf8(out, prompt ? "the text of -p" : file && strcmp(file, "-") ? file : "standard input", err);
@@ -167,7 +185,7 @@ static fm_status read_ids(int32_t **ids, size_t *n, fm_view text, const char *wh
 static fm_status read_id_file(int32_t **ids, size_t *n, const char *path, fm_error *err)
 {
     fm_str file = {0};
-    fm_status status = fm_stream_read(&file, path, TEXT_BYTES_MAX, err);
+    fm_status status = read_stream(&file, path, err);
     if (status == FM_OK && file.p)
         status = read_ids(ids, n, (fm_view){file.p, file.n}, strcmp(path, "-") ? path : "standard input", err);
     fm_str_free(&file);

@@ -16,6 +16,25 @@ static int check_operands(const fm_cli *c)
     return FM_EXIT_OK;
 }
 
+/* What is read is not written over: it would be lost.  A state file may be its own successor. */
+static int check_outputs(const fm_cli *c)
+{
+    static const fm_opt outs[] = {FM_OPT_OUT, FM_OPT_SAVE_STATE};
+    static const fm_opt ins[] = {FM_OPT_MODEL, FM_OPT_FILE, FM_OPT_TOKENIZER, FM_OPT_DRAFT_MODEL};
+    for (size_t o = 0; o < FM_COUNT(outs); o++) {
+        const char *out = fm_options_take(c->command->options, outs[o]) ? fm_opt_str(&c->options, outs[o]) : NULL;
+        bool lost = false;
+        for (size_t i = 0; i < FM_COUNT(ins) && out; i++) {
+            const char *in = fm_options_take(c->command->options, ins[i]) ? fm_opt_str(&c->options, ins[i]) : NULL;
+            lost |= in && fm_path_same(in, out);
+        }
+        for (size_t i = 0; i < c->n_operands && out && strcmp(c->command->name, "state") != 0; i++)
+            lost |= fm_path_same(c->operands[i], out);
+        if (lost) return fm_cli_usage(c, "%s is read too, and would be lost: give the output another name", out);
+    }
+    return FM_EXIT_OK;
+}
+
 static int run_command(const fm_command *command, int argc, char **argv)
 {
     fm_cli c = {.command = command};
@@ -33,6 +52,7 @@ static int run_command(const fm_command *command, int argc, char **argv)
         c.operands = c.options.operands;
         c.n_operands = c.options.n_operands;
         code = check_operands(&c);
+        if (code == FM_EXIT_OK) code = check_outputs(&c);
         if (code == FM_EXIT_OK) code = command->run(&c);
     }
     fm_options_free(&c.options);

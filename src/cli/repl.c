@@ -2,6 +2,7 @@
 #include "cli/repl.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,8 +39,9 @@ static bool read_line(fm_str *out, const char *prompt)
 #endif
 }
 
-/* A message: one line, or several between """ and """; false at the end of the input. */
-static bool read_message(fm_str *out)
+/* A message: one line, or several between """ and """, which are never verbs; false at the end of the input, or where Ctrl-C
+ * dropped it. */
+static bool read_message(fm_str *out, bool *fenced_out)
 {
     static const char fence[] = "\"\"\"";
     fm_str line = {0};
@@ -56,7 +58,8 @@ static bool read_message(fm_str *out)
         more = read_line(&line, "... ");
     }
     fm_str_free(&line);
-    return any;
+    *fenced_out = fenced;
+    return any && !fm_cli_interrupted(NULL);
 }
 
 /* ---- Verbs ---- */
@@ -109,16 +112,18 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
                   {"top_p", &p.top_p},
                   {"min_p", &p.min_p},
                   {"repeat_penalty", &p.repeat_penalty}};
-    bool known = false;
+    bool known = false, fits = true;
     if (!fm_parse_f64(fm_view_of(value), &v)) {
         printf("'%s' is not a number\n", value);
         return;
     }
     for (size_t i = 0; i < FM_COUNT(floats); i++)
         if (!strcmp(name, floats[i].name)) *floats[i].out = (float)v, known = true;
-    if (!strcmp(name, "top_k") && v >= -1 && v < 1 << 30) p.top_k = (int)v, known = true;
-    if (!strcmp(name, "seed") && fm_parse_u64(fm_view_of(value), &p.seed)) known = true;
-    if (!known) {
+    if (!strcmp(name, "top_k")) known = true, fits = v >= 0 && v < 1 << 30, p.top_k = fits ? (int)v : 0;
+    if (!strcmp(name, "seed")) known = true, fits = fm_parse_u64(fm_view_of(value), &p.seed);
+    if (!fits) {
+        printf("%s is '%s', expected a whole number from 0 on\n", name, value);
+    } else if (!known) {
         printf("'%s' is none of temperature, top_k, top_p, min_p, repeat_penalty, seed\n", name);
     } else if (fm_sampler_open(&sampler, &p, fm_model_get_info(k->model).vocab, k->t, NULL, &err) != FM_OK) {
         puts(err.text);
@@ -249,11 +254,11 @@ static fm_status load_state(fm_talk *k, const char *path, fm_error *err)
     return status;
 }
 
-static void verb_file(fm_talk *k, char *rest, bool save)
+static void verb_file(fm_talk *k, const char *rest, bool save)
 {
-    const char *path = next_word(&rest);
+    const char *path = rest + strspn(rest, " "); /* which may have blanks within */
     fm_error err = {0};
-    if (!path) {
+    if (!*path) {
         puts(save ? "/save FILE" : "/load FILE");
         return;
     }
@@ -304,26 +309,32 @@ static void say(fm_talk *k, const char *text)
         puts("(stopped)");
 }
 
+/* The line editor takes bytes for characters as the locale says; here they are UTF-8, whatever the environment says. */
+static void write_utf8(void)
+{
+    if (!setlocale(LC_CTYPE, "C.UTF-8")) setlocale(LC_CTYPE, "");
+}
+
 int fm_repl(fm_talk *k)
 {
     fm_str message = {0};
+    bool fenced;
+    write_utf8();
     if (k->plain)
         printf("%s: it continues what you write.\n",
                fm_model_chat_template(k->model) ? "The model is not asked to talk" : "This model has no chat template");
     puts("/? for help, Ctrl-D to leave");
-    for (;;) {
+    for (bool more = true; more && !fm_cli_terminated();) {
         fm_cli_catch_interrupt();
-        if (!read_message(&message)) {
-            if (!fm_cli_interrupted(NULL)) break;
+        if (!read_message(&message, &fenced)) {
+            more = fm_cli_interrupted(NULL);
             clearerr(stdin);
             putchar('\n');
-            continue;
-        }
-        if (!message.n || message.failed) continue;
-        if (message.p[0] == '/') {
-            if (!obey(k, message.p)) break;
-        } else {
-            say(k, message.p);
+        } else if (message.n && !message.failed) {
+            if (message.p[0] == '/' && !fenced)
+                more = obey(k, message.p);
+            else
+                say(k, message.p);
         }
     }
     fm_str_free(&message);

@@ -16,7 +16,7 @@ static void drop_turn(fm_talk *k)
     fm_free(NULL, k->turns[--k->n_turns].content);
 }
 
-void fm_talk_forget(fm_talk *k)
+static void drop_all(fm_talk *k)
 {
     while (k->n_turns) drop_turn(k);
     fm_free(NULL, k->turns);
@@ -24,6 +24,11 @@ void fm_talk_forget(fm_talk *k)
     k->turns = NULL, k->said = NULL;
     k->cap_turns = k->n_said = k->cap_said = k->n_base = 0;
     k->plain = !k->chat;
+}
+
+void fm_talk_forget(fm_talk *k)
+{
+    drop_all(k);
     if (k->session) fm_seq_reset(k->session, k->seq, NULL);
 }
 
@@ -82,9 +87,9 @@ static bool continues(const fm_talk *k, const int32_t *ids, size_t n)
  * that was cut short, a template that rewrites the past), the sequence begins anew. */
 static fm_status append_new(fm_talk *k, const int32_t *ids, size_t n, fm_error *err)
 {
+    FM_TRY(fm_cli_check_guard(k->c, n, err));
     if (!continues(k, ids, n)) FM_TRY(begin_anew(k, err));
     const size_t same = k->n_said;
-    FM_TRY(fm_cli_check_guard(k->c, n, err));
     FM_TRY(fm_seq_append(k->session, k->seq, ids + same, n - same, err));
     return note_said(k, ids + same, n - same, err);
 }
@@ -140,16 +145,24 @@ static fm_status try_next_turn(fm_talk *k, bool *good, fm_error *err)
     return status;
 }
 
-fm_status fm_talk_resume(fm_talk *k, const fm_state *st, bool force, fm_error *err)
+static fm_status stand_in(fm_talk *k, fm_error *err)
 {
     bool good = false;
-    fm_talk_forget(k);
     if (k->chat) FM_TRY(add_stand_ins(k, err));
     if (k->chat) FM_TRY(try_next_turn(k, &good, err));
     k->n_base = k->n_said;
     k->plain = !good;
-    FM_TRY(fm_state_put(k->session, k->seq, st, force, err));
     return fm_seq_mark(k->session, k->seq, err);
+}
+
+/* A state that is refused leaves the talk as it is. */
+fm_status fm_talk_resume(fm_talk *k, const fm_state *st, bool force, fm_error *err)
+{
+    FM_TRY(fm_state_put(k->session, k->seq, st, force, err));
+    drop_all(k);
+    const fm_status status = stand_in(k, err);
+    if (status != FM_OK) fm_talk_forget(k);
+    return status;
 }
 
 /* ---- The answer ---- */
@@ -164,7 +177,7 @@ static bool on_token(void *ctx, const fm_token_event *e)
         w->n++;
         w->failed |= note_said(w->k, &e->id, 1, NULL) != FM_OK;
     }
-    return !w->failed && !fm_cli_interrupted(NULL);
+    return !w->failed && !ferror(stdout) && !fm_cli_interrupted(NULL);
 }
 
 static fm_status write_answer(fm_talk *k, writing *w, fm_generated *end, fm_error *err)
@@ -206,25 +219,27 @@ static void print_timings(const fm_talk *k, size_t n_prompt, double prompt, size
 static fm_status answer(fm_talk *k, const char *text, writing *w, bool *cancelled, fm_error *err)
 {
     fm_generated end = {0};
-    const double begun = fm_cli_now();
+    const double begun = fm_clock_s();
     const size_t before = k->n_said;
+    const uint64_t stood = fm_seq_tokens(k->session, k->seq);
     if (k->plain) { /* text is not said again: what fails is taken back */
         FM_TRY(fm_seq_mark(k->session, k->seq, err));
         k->n_base = before;
     }
     const fm_status status = append_prompt(k, text, err);
-    if (status != FM_OK) { /* the sequence stands somewhere within the prompt */
+    if (status != FM_OK) { /* the sequence may stand somewhere within the prompt */
+        const bool moved = k->n_said != before || fm_seq_tokens(k->session, k->seq) != stood;
         if (!k->plain) drop_turn(k);
-        FM_TRY(begin_anew(k, status == FM_ERR_CANCELLED ? err : NULL));
+        if (moved) FM_TRY(begin_anew(k, status == FM_ERR_CANCELLED ? err : NULL));
         *cancelled = status == FM_ERR_CANCELLED;
         return *cancelled ? FM_OK : status;
     }
-    const double prefilled = fm_cli_now();
+    const double prefilled = fm_clock_s();
     const size_t n_prompt = k->n_said - (before < k->n_said ? before : 0);
     FM_TRY(write_answer(k, w, &end, err));
     putchar('\n');
     *cancelled = end.stop == FM_STOP_CANCELLED;
-    if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, fm_cli_now() - prefilled, end.stop);
+    if (k->verbose) print_timings(k, n_prompt, prefilled - begun, w->n, fm_clock_s() - prefilled, end.stop);
     if (k->verbose && k->draft.draft) fm_cli_print_drafts(&end);
     return k->plain ? FM_OK : add_turn(k, "assistant", w->text.p, w->text.n, err);
 }

@@ -5,7 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/common.h"
@@ -80,13 +79,6 @@ int fm_cli_finish(int code)
     return failed && code != FM_EXIT_OK ? code : stdout_failed();
 }
 
-double fm_cli_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 bool fm_cli_is_terminal(int fd)
 {
     return isatty(fd) == 1;
@@ -126,28 +118,47 @@ void fm_cli_bar_end(fm_cli_bar *bar)
     bar->drawn = -1;
 }
 
-/* ---- Ctrl-C ---- */
+/* ---- Ctrl-C, and what ends a program: SIGTERM, and SIGHUP unless nohup had it ignored ---- */
 
-/* The one mutable global that POSIX leaves no way around. */
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+/* The signal that came, or 0.  A mutable global, since a handler is given nothing else. */
 static volatile sig_atomic_t interrupted;
+static bool caught;
 
 static void on_interrupt(int signal_number)
 {
-    interrupted = 1;
+    interrupted = signal_number;
     signal(signal_number, SIG_DFL);
 }
 
-static void install_handler(void)
+static void set_handlers(void (*handler)(int))
 {
-    struct sigaction action = {.sa_handler = on_interrupt};
+    struct sigaction action = {.sa_handler = handler}, before;
     sigemptyset(&action.sa_mask); /* no SA_RESTART: a read that waits for the keyboard ends */
-    sigaction(SIGINT, &action, NULL);
+    for (size_t i = 0; i < FM_COUNT(signals); i++)
+        if (signals[i] != SIGHUP || (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN))
+            sigaction(signals[i], &action, NULL);
+}
+
+bool fm_cli_terminated(void)
+{
+    return interrupted != 0 && interrupted != SIGINT;
 }
 
 void fm_cli_catch_interrupt(void)
 {
-    interrupted = 0;
-    install_handler();
+    if (!fm_cli_terminated()) interrupted = 0;
+    caught = true;
+    set_handlers(on_interrupt);
+}
+
+bool fm_cli_release_interrupt(void)
+{
+    const bool was = caught;
+    if (was) set_handlers(SIG_DFL);
+    caught = false;
+    return was;
 }
 
 bool fm_cli_interrupted(void *unused)
@@ -158,7 +169,5 @@ bool fm_cli_interrupted(void *unused)
 
 void fm_cli_clear_interrupt(void)
 {
-    if (!interrupted) return;
-    interrupted = 0;
-    install_handler();
+    if (interrupted && !fm_cli_terminated()) fm_cli_catch_interrupt();
 }

@@ -114,13 +114,13 @@ fm_status fm_train_loop(fm_train_job *j, fm_error *err)
 {
     fm_cli_catch_interrupt();
     while (fm_trainer_tokens(j->t) < j->o.tokens) {
-        const double begun = fm_cli_now();
+        const double begun = fm_clock_s();
         j->stepped = fm_trainer_tokens(j->t);
         const fm_train_step s = fm_trainer_step(j->t);
         if (s.status != FM_OK) return fm_train_fail_step(j, &s, err);
         const bool stopped = fm_cli_interrupted(NULL);
         bool rewound;
-        fm_train_watch_step(j, &s, fm_cli_now() - begun, stopped || s.tokens >= j->o.tokens);
+        fm_train_watch_step(j, &s, fm_clock_s() - begun, stopped || s.tokens >= j->o.tokens);
         if (!s.finite) return fail_not_finite(j, &s, err);
         FM_TRY(mind_outlier(j, &s, &rewound, err));
         const bool last = !rewound && s.tokens >= j->o.tokens, scheduled = !rewound && is_scheduled(j, &s);

@@ -66,13 +66,13 @@ static fm_status step_to_end(fm_train_job *j, double *loss, fm_error *err)
     uint64_t n = 0;
     *loss = HUGE_VAL;
     while (fm_trainer_tokens(j->t) < j->o.tokens) {
-        const double begun = fm_cli_now();
+        const double begun = fm_clock_s();
         j->stepped = fm_trainer_tokens(j->t);
         const fm_train_step s = fm_trainer_step(j->t);
         if (s.status != FM_OK) return fm_train_fail_step(j, &s, err);
         const bool last = s.tokens >= j->o.tokens;
         if (!s.finite) return FM_OK;
-        fm_train_watch_step(j, &s, fm_cli_now() - begun, last);
+        fm_train_watch_step(j, &s, fm_clock_s() - begun, last);
         if (s.tokens > j->o.tokens - j->o.tokens / 10) sum += s.loss, n++;
         if (fm_cli_interrupted(NULL)) return fm_fail(err, FM_ERR_CANCELLED, "stopped");
     }

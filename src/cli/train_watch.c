@@ -55,7 +55,7 @@ fm_status fm_train_watch_open(fm_train_job *j, fm_error *err)
     FM_TRY(open_log(j, err));
     w->peak = j->o.peak * 1e9;
     if (!(w->peak > 0.0)) FM_TRY(measure_peak(&w->peak, j, err));
-    w->begun = fm_cli_now();
+    w->begun = fm_clock_s();
     w->begun_tokens = fm_trainer_tokens(j->t);
     return FM_OK;
 }
@@ -110,7 +110,7 @@ static void put_time(fm_str *out, double s)
 static void put_live_line(fm_str *out, const fm_train_job *j, const fm_train_step *s, double rate)
 {
     const fm_train_watch *w = &j->watch;
-    const double elapsed = fm_cli_now() - w->begun, seen = (double)(s->tokens - w->begun_tokens),
+    const double elapsed = fm_clock_s() - w->begun, seen = (double)(s->tokens - w->begun_tokens),
                  left = s->tokens < j->o.tokens ? (double)(j->o.tokens - s->tokens) : 0.0;
     fm_str_printf(out, "step %llu  loss %.4f  ppl %.4g  lr %.2e  batch %u  %.0f tok/s  ", (unsigned long long)s->step, s->loss,
                   exp(s->loss), s->rate, s->batch, rate);
@@ -123,7 +123,7 @@ static void draw(fm_train_job *j, const fm_train_step *s, double rate, bool last
 {
     fm_train_watch *w = &j->watch;
     const bool terminal = fm_cli_is_terminal(STDERR_FILENO);
-    const double now = fm_cli_now();
+    const double now = fm_clock_s();
     fm_str line = {0};
     if (w->quiet || (!last && w->drawn > 0 && now - w->drawn < (terminal ? DRAW_SECONDS : PRINT_SECONDS))) return;
     put_live_line(&line, j, s, rate);
@@ -171,7 +171,7 @@ static void log_step(fm_train_job *j, const fm_train_step *s)
                    {"grad_norm", s->grad_norm},
                    {"tok_s", watch->rate},
                    {"mfu", watch->peak > 0 ? watch->flops * watch->rate / watch->peak : 0.0},
-                   {"time_s", fm_cli_now() - watch->begun}};
+                   {"time_s", fm_clock_s() - watch->begun}};
     fm_str line = {0};
     fm_jsonw w = fm_train_log_begin(&line, s);
     fm_jsonw_key(&w, "batch"), fm_jsonw_u64(&w, s->batch);

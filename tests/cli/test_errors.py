@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
+import gguf
 from fmamba import GOLDEN, PROGRAM, SOURCE, TALES, Case, run
 
 SMALL = GOLDEN / "falcon-small"
@@ -155,6 +156,39 @@ class Errors(Case):
         for args in (("quantize", path, path, "q4_0"), ("convert", path, self.d / "link.gguf")):
             self.fails(args, 1, "one file", "another name")
         self.assertEqual(path.read_bytes(), pathlib.Path(TALES).read_bytes())
+
+    def test_what_is_read_is_not_written_over(self):
+        model, text = self.d / "m.gguf", self.d / "x.txt"
+        shutil.copy(TALES, model)
+        text.write_text("Once upon a time")
+        os.symlink(text, self.d / "link.txt")
+        for args, lost in ((("logits", "-m", model, "-p", "Once", "-o", model), model),
+                           (("gradients", "-m", model, "--ids", "1,2", "-o", model), model),
+                           (("state", "create", "-m", model, "-p", "Once", "-o", model), model),
+                           (("state", "create", "-f", text, "-o", text), text),
+                           (("generate", "-m", model, "-p", "Once", "-n", 1, "--save-state", model), model),
+                           (("shard", text, "--tokenizer", model, "-o", model), model),
+                           (("shard", text, "--tokenizer", model, "-o", self.d / "link.txt"), text)):
+            with self.subTest(args[0]):
+                self.fails(args, 2, str(args[-1]), "would be lost")
+        self.assertEqual(model.read_bytes(), pathlib.Path(TALES).read_bytes())
+        self.assertEqual(text.read_text(), "Once upon a time")
+
+    def test_an_answer_is_printed_though_its_state_cannot_be_saved(self):
+        p = run("generate", "-p", "Once", "-n", 3, "--json", "--save-state", self.d / "no/x.state")
+        self.assertEqual(p.returncode, 1)
+        self.assertEqual(len(json.loads(p.stdout)["ids"]), 3)
+        self.assertIn("no/x.state", p.stderr.decode())
+
+    def test_a_token_type_that_is_no_number(self):
+        """`convert` reads the vocabulary by itself."""
+        metadata, tensors = gguf.read(TALES)
+        key = gguf.text("tokenizer.ggml.token_type")
+        n = struct.unpack("<Q", next(m for m in metadata if m.startswith(key))[len(key) + 8:][:8])[0]
+        words = struct.pack("<IIQ", gguf.ARRAY, gguf.STRING, n) + gguf.text("x") * n
+        gguf.write(self.d / "types.gguf", [key + words if m.startswith(key) else m for m in metadata], tensors)
+        self.fails(("convert", self.d / "types.gguf", self.d / "out"), 1, "types.gguf", "byte-level BPE")
+        self.assertFalse((self.d / "out").exists())
 
     def test_unwritable_outputs_leave_nothing(self):
         self.fails(("convert", TALES, self.d / "no/where.gguf"), 1, "no/where.gguf")

@@ -154,6 +154,9 @@ class Interfaces(Case):
         plain, escaped = (good_json("tokenize", "--json", "-p", "a\\nb", *e) for e in ((), ("-e",)))
         self.assertEqual(good("detokenize", "--ids", json.dumps(plain)), "a\\nb")
         self.assertEqual(good("detokenize", "--ids", json.dumps(escaped)), "a\nb")
+        for text, means in ((r"\u00e9\uD83D\uDE00", "\u00e9\U0001F600"), (r"\uD83D\u0041", "\uFFFDA"), (r"\uD83D", "\uFFFD")):
+            pair = good_json("tokenize", "--json", "-e", "-p", text)
+            self.assertEqual(pair, good_json("tokenize", "--json", "-p", means), text)
 
     def test_vocabularies_open_alone(self):
         vocab = SOURCE / "tests/data/vocab/falcon.gguf"

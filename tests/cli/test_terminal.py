@@ -1,4 +1,5 @@
 """At a terminal: the talk and its verbs, Ctrl-C, progress bars, bold text; and that none of it reaches a pipe."""
+import json
 import os
 import pathlib
 import pty
@@ -10,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from fmamba import PROGRAM, TALES, Case, good, run
+from fmamba import GOLDEN, PROGRAM, TALES, Case, good, run
 
 PATIENCE = 60  # seconds, for a loaded machine
 
@@ -156,7 +157,71 @@ class Talk(Case):
                 self.assertIn(f"seen {seen} tokens", t.say("/show info"))
 
 
+    def test_what_is_refused_leaves_the_talk_as_it_is(self):
+        """A state of another model, and a message that is too long: neither the state nor the history moves."""
+        with tempfile.TemporaryDirectory() as d:
+            good("state", "create", "-m", GOLDEN / "falcon-small", "--ids", "1,2,3", "-o", f"{d}/other")
+            answers = []
+            for refused in (), (f"/load {d}/other", "word " * 60):
+                with Terminal("run", "--temp", 0, "-n", 4, "-c", 60, "--chat-template", "chatml") as t:
+                    t.until(">>> ")
+                    t.say("Who?")
+                    before = t.say("/show info")
+                    for line in refused:
+                        self.assertRegex(t.say(line), "only continues|allows 60")
+                        self.assertEqual(t.say("/show info"), before)
+                    answers.append((t.say("And?"), t.say("/show info")))
+            self.assertEqual(*answers)
+
+    def test_letters_beyond_ascii(self):
+        with Terminal("run", "--temp", 0, "-n", 2, LC_ALL="C") as t:
+            t.until(">>> ")
+            t.say("garçon 日本")
+            seen = re.search(r"seen (\d+)", t.say("/show info"))[1]
+        ids = json.loads(good("tokenize", "--json", "-p", "garçon 日本"))
+        self.assertEqual(int(seen), len(ids) + 2)
+
+    def test_names_with_blanks_and_messages_that_look_like_verbs(self):
+        with tempfile.TemporaryDirectory() as d, Terminal("run", "--temp", 0, "-n", 2) as t:
+            t.until(">>> ")
+            t.say('"""/* a comment */"""')
+            self.assertRegex(t.say("/show info"), r"seen [1-9]")
+            self.assertIn("my talk: ", t.say(f"/save {d}/my talk"))
+            self.assertEqual([p.name for p in pathlib.Path(d).iterdir()], ["my talk"])
+            self.assertIn("expected a whole number", t.say("/set parameter top_k -5"))
+
+
 class Interrupts(Case):
+    def test_a_message_that_is_being_written_is_dropped(self):
+        with Terminal("run", "-n", 2, "--temp", 0) as t:
+            t.until(">>> ")
+            t.say('"""secret', r"\n\.\.\. ")
+            time.sleep(0.2)
+            t.process.send_signal(signal.SIGINT)
+            t.until(">>> ")
+            self.assertIn("seen 0 tokens", t.say("/show info"))
+
+    def test_sigterm_ends_a_talk(self):
+        with Terminal("run", "-n", -1, "--ignore-eos", "--temp", 0) as t:
+            t.until(">>> ")
+            t.say("Once upon a time", "\n.{20}")
+            t.process.send_signal(signal.SIGTERM)
+            t.end()
+        with Terminal("run") as t:
+            t.until(">>> ")
+            time.sleep(0.2)
+            t.process.send_signal(signal.SIGTERM)
+            t.end()
+
+    def test_ctrl_c_ends_a_program_that_waits_for_its_input(self):
+        for command in ("generate", "run"):
+            p = subprocess.Popen([PROGRAM, command, "-n", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, env={**os.environ, "FM_MODEL": TALES})
+            time.sleep(1)
+            p.send_signal(signal.SIGINT)
+            self.assertEqual(p.wait(PATIENCE), -signal.SIGINT)
+            p.communicate()
+
     def test_an_answer_is_stopped_and_the_talk_goes_on(self):
         with Terminal("run", "-n", -1, "--ignore-eos", "--temp", 0) as t:
             t.until(">>> ")
@@ -182,11 +247,11 @@ class Interrupts(Case):
             t.until(r"\(stopped\)\n>>> ")
             self.assertEqual(t.say("/show info"), before)
 
-    def interrupted(self, *args):
+    def interrupted(self, *args, by=signal.SIGINT):
         p = subprocess.Popen([PROGRAM, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              stdin=subprocess.DEVNULL, env={**os.environ, "FM_MODEL": TALES})
         time.sleep(1.5)
-        p.send_signal(signal.SIGINT)
+        p.send_signal(by)
         out, err = p.communicate(timeout=PATIENCE)
         return p.returncode, out.decode(), err.decode()
 
@@ -197,10 +262,11 @@ class Interrupts(Case):
 
     def test_an_interrupted_product_leaves_no_file(self):
         with tempfile.TemporaryDirectory() as d:
-            code, _, err = self.interrupted("synth", "--shape", "falcon-mamba-7b", "--type", "q4_k", "-o", f"{d}/x.gguf")
-            self.assertEqual(code, 1)
-            self.assertIn("stopped", err)
-            self.assertEqual(list(pathlib.Path(d).iterdir()), [])
+            for by in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+                code, _, err = self.interrupted("synth", "--shape", "falcon-mamba-7b", "-o", f"{d}/x.gguf", by=by)
+                self.assertEqual(code, 1)
+                self.assertIn("stopped", err)
+                self.assertEqual(list(pathlib.Path(d).iterdir()), [])
 
 
 class Looks(Case):
