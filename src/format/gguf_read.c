@@ -394,19 +394,17 @@ static fm_status check_version(cursor *c)
 {
     uint32_t version = 0;
     FM_TRY(take_u32(c, &version, "the version"));
-    if (version == GGUF_VERSION) return FM_OK;
+    if (version == GGUF_VERSION || version == 2) return FM_OK; /* of little-endian files these are the same */
     if (version != 0 && (version & 0xFFFFu) == 0)
         return fm_fail(c->err, FM_ERR_FORMAT, "%s: a big-endian GGUF file (version %u): get or convert a little-endian one",
                        c->path, __builtin_bswap32(version));
-    if (version == 1 || version == 2)
+    if (version == 1)
         return fm_fail(c->err, FM_ERR_FORMAT,
-                       "%s: GGUF version %u, expected 3: convert the original model again with a current "
-                       "converter",
-                       c->path, version);
+                       "%s: GGUF version 1, expected 2 or 3: convert the original model again with a current converter",
+                       c->path);
     return fm_fail(c->err, FM_ERR_UNSUPPORTED,
-                   "%s: GGUF version %u, this program reads version 3: it is newer than the program "
-                   "or damaged",
-                   c->path, version);
+                   "%s: GGUF version %u, this program reads versions 2 and 3: it is newer than the program or damaged", c->path,
+                   version);
 }
 
 static fm_status read_file(cursor *c, fm_gguf *g)

@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 import gguf
-from fmamba import GOLDEN, PROGRAM, SOURCE, TALES, Case, run
+from fmamba import GOLDEN, PROGRAM, SOURCE, TALES, Case, good, run
 
 SMALL = GOLDEN / "falcon-small"
 IDS = ",".join(["1"] * 20)
@@ -136,6 +136,8 @@ class Errors(Case):
         self.refuses(file("magic.gguf", b"XXXX" + data[4:]), "magic.gguf")
         self.refuses(file("big.gguf", data[:4] + struct.pack(">I", 3) + data[8:]), "big-endian")
         self.refuses(file("old.gguf", data[:4] + struct.pack("<I", 1) + data[8:]), "version")
+        self.assertEqual(good("logits", "-m", file("two.gguf", data[:4] + struct.pack("<I", 2) + data[8:]), "--ids", "1,2"),
+                         good("logits", "-m", TALES, "--ids", "1,2"))
         self.refuses(SOURCE / "tests/data/vocab/falcon.gguf", "falcon.gguf")
         run("convert", SMALL, self.d / "small.gguf")
         small = (self.d / "small.gguf").read_bytes().replace(b"blk.0.ssm_conv1d.bias", b"blk.0.ssm_conv1d.bia_")
