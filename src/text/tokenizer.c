@@ -86,6 +86,15 @@ int32_t fm_tokenizer_lookup(const fm_tokenizer *t, fm_view left, fm_view right)
     return (int32_t)t->lookup[lookup_slot(t, left, right)] - 1;
 }
 
+static void add_lookup(fm_tokenizer *t, size_t id)
+{
+    const fm_view bytes = bytes_of(t, id);
+    if (bytes.n == 0) return;
+    uint32_t *slot = &t->lookup[lookup_slot(t, bytes, (fm_view){NULL, 0})];
+    if (*slot == 0) *slot = (uint32_t)id + 1;
+    if (bytes.n > t->longest) t->longest = bytes.n;
+}
+
 static bool is_added(const fm_tokenizer *t, size_t id)
 {
     return t->types[id] == FM_TOKEN_CONTROL || t->types[id] == FM_TOKEN_USER_DEFINED;
@@ -110,20 +119,20 @@ static fm_status add_token(fm_tokenizer *t, const fm_vocab *v, size_t id, fm_err
     if (text.n > 0) memcpy(t->spelled + t->spelled_at[id], text.p, text.n);
     t->spelled_at[id + 1] = t->spelled_at[id] + text.n;
     char *bytes = t->bytes + t->bytes_at[id];
+    size_t n;
     if (is_added(t, id)) {
+        /* Letters outside ASCII are not what they spell. */
+        const bool ordinary = t->added[id] & FM_ADDED_ORDINARY && spell_to_bytes(bytes, &n, text) && n == text.n;
         if (text.n > 0) memcpy(bytes, text.p, text.n);
         t->bytes_at[id + 1] = t->bytes_at[id] + text.n;
+        if (ordinary) add_lookup(t, id);
         if (is_filler(t, id, text)) return FM_OK;
         fm_trie *trie = &t->tries[(t->added[id] & FM_ADDED_RAW) == 0][type == FM_TOKEN_CONTROL];
         return fm_trie_add(trie, text, (int32_t)id, t->a, err);
     }
-    size_t n;
     const bool spelled = spell_to_bytes(bytes, &n, text);
     t->bytes_at[id + 1] = t->bytes_at[id] + n;
-    if (!spelled || n == 0) return FM_OK;
-    uint32_t *slot = &t->lookup[lookup_slot(t, bytes_of(t, id), (fm_view){NULL, 0})];
-    if (*slot == 0) *slot = (uint32_t)id + 1;
-    if (n > t->longest) t->longest = n;
+    if (spelled) add_lookup(t, id);
     return FM_OK;
 }
 

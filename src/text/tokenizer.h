@@ -26,11 +26,12 @@ enum { /* token types as GGUF numbers them */
        FM_TOKEN_BYTE
 };
 
-enum {                          /* how an added token is matched; tokenizer.json says so, GGUF cannot */
-       FM_ADDED_RAW = 1,        /* before normalisation; control tokens of a GGUF are, user-defined ones are not */
-       FM_ADDED_LSTRIP = 2,     /* takes the white space before it along */
-       FM_ADDED_RSTRIP = 4,     /* ... and behind it */
-       FM_ADDED_SINGLE_WORD = 8 /* only where no word character touches it */
+enum {                           /* how an added token is matched; tokenizer.json says so, GGUF cannot */
+       FM_ADDED_RAW = 1,         /* before normalisation; control tokens of a GGUF are, user-defined ones are not */
+       FM_ADDED_LSTRIP = 2,      /* takes the white space before it along */
+       FM_ADDED_RSTRIP = 4,      /* ... and behind it */
+       FM_ADDED_SINGLE_WORD = 8, /* only where no word character touches it */
+       FM_ADDED_ORDINARY = 16    /* what merges make, too: it stands in the vocabulary under the same spelling */
 };
 
 /* A vocabulary as it comes out of a file, the same from GGUF and from tokenizer.json.  Everything is borrowed during

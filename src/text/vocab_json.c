@@ -187,6 +187,12 @@ static void read_model(vocab_reader *r, fm_json *j)
     }
 }
 
+static bool is_ordinary(const vocab_reader *r, uint64_t id, fm_view content)
+{
+    if (id >= r->n_tokens || r->tokens[id].at == SIZE_MAX || r->tokens[id].type != FM_TOKEN_NORMAL) return false;
+    return fm_view_eq((fm_view){r->text.p + r->tokens[id].at, r->tokens[id].n}, content);
+}
+
 static void read_added_token(vocab_reader *r, fm_json *j)
 {
     fm_view key, content = {NULL, 0};
@@ -219,7 +225,8 @@ static void read_added_token(vocab_reader *r, fm_json *j)
     const unsigned how = (normalized ? 0u : FM_ADDED_RAW) | (left ? FM_ADDED_LSTRIP : 0u) | (right ? FM_ADDED_RSTRIP : 0u) |
                          (single ? FM_ADDED_SINGLE_WORD : 0u);
     const int32_t type = special ? FM_TOKEN_CONTROL : FM_TOKEN_USER_DEFINED;
-    const fm_status status = set_token(r, id, keep(r, content), type, (uint8_t)how);
+    const unsigned ordinary = is_ordinary(r, id, content) ? FM_ADDED_ORDINARY : 0u;
+    const fm_status status = set_token(r, id, keep(r, content), type, (uint8_t)(how | ordinary));
     if (status != FM_OK) stop(r, j, status);
 }
 

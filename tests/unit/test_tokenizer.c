@@ -234,6 +234,17 @@ static void test_added_tokens(void **state)
     fm_tokenizer_free(t);
 }
 
+/* Merges make it too where it is not taken as a whole. */
+static void test_added_token_that_is_ordinary(void **state)
+{
+    (void)state;
+    fm_tokenizer *t = must_open(HEAD "\"added_tokens\":[{\"id\":2,\"content\":\"ab\",\"special\":true}]," MODEL OLD, NULL);
+    check_ids(t, "abc", 3, FM_PARSE_SPECIAL, "2 3");
+    check_ids(t, "abc", 3, 0, "5");
+    check_ids(t, "ba", 2, FM_PARSE_SPECIAL, "1 0");
+    fm_tokenizer_free(t);
+}
+
 static void test_config(void **state)
 {
     (void)state;
@@ -399,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_long_word),
         cmocka_unit_test(test_merge_spellings),
         cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_added_token_that_is_ordinary),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_ignore_merges),
         cmocka_unit_test(test_refused),
