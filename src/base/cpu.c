@@ -124,6 +124,14 @@ static const cap caps[] = {
     {"neon+dotprod", FM_CPU_NEON | FM_CPU_DOTPROD, FM_CPU_NEON | FM_CPU_DOTPROD},
 };
 
+static fm_status fail_table(const char *table, fm_error *err)
+{
+    char list[256] = "auto";
+    for (size_t i = 0, n = strlen(list); i < FM_COUNT(caps) && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, ", %s", caps[i].table);
+    return fm_fail(err, FM_ERR_ARGUMENT, "unknown kernel table \"%s\"; expected one of %s", table, list);
+}
+
 fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err)
 {
     *out = 0;
@@ -143,10 +151,7 @@ fm_status fm_cpu_cap(unsigned *out, const char *table, fm_error *err)
         *out = have & caps[i].allows;
         return FM_OK;
     }
-    return fm_fail(err, FM_ERR_ARGUMENT,
-                   "unknown kernel table \"%s\"; expected auto, ref, avx2, avx512, avx512+vnni, avx512+vnni+bf16, "
-                   "avx512+vnni+amx, neon or neon+dotprod",
-                   table);
+    return fail_table(table, err);
 }
 
 /* A mask is for CPU_SETSIZE = 1024 processors; larger machines need a larger one. */

@@ -115,11 +115,7 @@ fm_status fm_quantize(const char *in, const char *out, const char *type, const f
     fm_model *m = NULL;
     fm_dtype dtype;
     if (result) *result = (fm_convert_result){0};
-    if (!fm_dtype_from_name(fm_view_of(type), &dtype))
-        return fm_fail(err, FM_ERR_ARGUMENT,
-                       "\"%s\" is not a type: expected q4_k, q8_0, q6_k, q5_k, q3_k, q2_k, q4_0, q4_1, q5_0, "
-                       "q5_1, iq4_nl, iq4_xs, int4_g128, f16, bf16 or f32",
-                       type);
+    if (!fm_dtype_from_name(fm_view_of(type), &dtype)) return fm_dtype_fail(type, err);
     if (fm_kind_of_path(out) != FM_SOURCE_GGUF)
         return fm_fail(err, FM_ERR_ARGUMENT, "%s: quantised weights go into a GGUF file: give a name ending in .gguf", out);
     fm_status status = open_source(&j, &m, in, o ? o : &no_options, out, err);

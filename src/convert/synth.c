@@ -36,28 +36,20 @@ static fm_status plan_items(fm_job *j, fm_error *err)
     return FM_OK;
 }
 
-/* Inverse of softplus at a step drawn log-uniformly from 0.001 .. 0.1. */
-static float dt_bias(double u)
-{
-    const double dt = exp(u * log(100.0) + log(0.001));
-    return (float)(dt + log(-expm1(-dt)));
-}
-
+/* A small weight as training begins with it, but for what is uniform there: within a half, as of a convolution of 4. */
 void fm_synth_small(float *dst, const fm_job *j, const fm_item *it)
 {
     const fm_weight_def *def = it->w.def;
     const size_t n = it->rows * it->cols;
     const uint64_t stream = (uint64_t)(it - j->items);
-    const bool norm_or_skip = strcmp(def->name, "norm") == 0 || strcmp(def->name, "norm_f") == 0 || strcmp(def->name, "D") == 0;
     for (size_t i = 0; i < n; i++) {
         const double u = fm_rng_uniform(j->seed, stream, i);
-        if (def->map == FM_MAP_A) {
-            const float a = (float)(i % it->cols + 1);
-            dst[i] = j->to == FM_SOURCE_GGUF ? -a : logf(a);
-        } else if (strcmp(def->name, "dt_proj.bias") == 0) {
-            dst[i] = dt_bias(u);
-        } else {
-            dst[i] = norm_or_skip ? 1.0f : (float)(u - 0.5); /* the convolution: uniform within K^-0.5 */
+        const float a = (float)(i % it->cols + 1);
+        switch (def->init) {
+        case FM_INIT_A: dst[i] = j->to == FM_SOURCE_GGUF ? -a : logf(a); break;
+        case FM_INIT_DT_BIAS: dst[i] = fm_init_dt_bias(u); break;
+        case FM_INIT_ONES: dst[i] = 1.0f; break;
+        default: dst[i] = (float)(u - 0.5); break;
         }
     }
 }
@@ -84,9 +76,7 @@ fm_status fm_synth(const char *shape, const char *type, uint64_t seed, const cha
     fm_job j = {.seed = seed};
     fm_dtype dtype;
     if (result) *result = (fm_convert_result){0};
-    if (!fm_dtype_from_name(fm_view_of(type), &dtype))
-        return fm_fail(err, FM_ERR_ARGUMENT,
-                       "\"%s\" is not a type: expected q4_k, q8_0, bf16 or another that quantize knows", type);
+    if (!fm_dtype_from_name(fm_view_of(type), &dtype)) return fm_dtype_fail(type, err);
     fm_status status = plan(&j, shape, dtype, o ? o : &none, out, err);
     if (status == FM_OK) status = fm_write_model(&j, out, err);
     if (result && status == FM_OK) *result = j.result;

@@ -42,6 +42,15 @@ bool fm_dtype_from_gguf(uint32_t gguf, fm_dtype *out)
     return false;
 }
 
+fm_status fm_dtype_fail(const char *name, fm_error *err)
+{
+    fm_str list = {0};
+    for (unsigned t = 0; t < FM_DTYPE_COUNT; t++) fm_str_printf(&list, "%s%s", t ? ", " : "", dtypes[t]->name);
+    fm_fail(err, FM_ERR_ARGUMENT, "\"%s\" is not a type: expected one of %s, in capitals or not", name, list.p ? list.p : "");
+    fm_str_free(&list);
+    return FM_ERR_ARGUMENT;
+}
+
 const char *fm_gguf_type_name(uint32_t gguf)
 {
     fm_dtype own;

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
 #include "base/str.h"
 
 /* X(NAME, GGUF tensor type number, GGUF file type number, elements per block, bytes per block).  Numbers of our own types lie far
@@ -57,6 +58,8 @@ const fm_dtype_traits *fm_dtype_get(fm_dtype t); /* t < FM_DTYPE_COUNT */
 bool fm_dtype_from_gguf(uint32_t gguf, fm_dtype *out);
 /* "q4_k", "Q4_K", "q4_k_m", "Q4_K_S", "Q3_K_L" ...: any case, llama.cpp's mixes of a type name the type. */
 bool fm_dtype_from_name(fm_view name, fm_dtype *out);
+/* For a name that is none: says which there are. */
+fm_status fm_dtype_fail(const char *name, fm_error *err);
 const char *fm_gguf_type_name(uint32_t gguf); /* also of types that we cannot compute with ("IQ2_XXS"), NULL if unknown */
 
 /* Bytes of `rows` rows of `cols` elements; false on overflow or when cols is not a multiple of the block. */

@@ -40,11 +40,6 @@ static bool is_wanted(const init *t, const fm_model_weight *w)
     return fm_weight_needed(w->def, t->c) == FM_NEEDED;
 }
 
-static float inverse_softplus(double dt)
-{
-    return (float)(dt + log(-expm1(-dt)));
-}
-
 /* Value (r, c) of a weight with `cols` columns: a function of its place alone. */
 static float value(const init *t, const fm_weight_def *def, uint64_t stream, uint64_t at, size_t cols)
 {
@@ -55,7 +50,7 @@ static float value(const init *t, const fm_weight_def *def, uint64_t stream, uin
     case FM_INIT_EMBEDDING: return 0.02f * fm_rng_normal(t->seed, stream, at);
     case FM_INIT_RESIDUAL: return (float)((2.0 * u - 1.0) * bound / sqrt((double)t->c->n_layer));
     case FM_INIT_A: return (float)log((double)(at % cols + 1));
-    case FM_INIT_DT_BIAS: return inverse_softplus(exp(u * (log(0.1) - log(0.001)) + log(0.001)));
+    case FM_INIT_DT_BIAS: return fm_init_dt_bias(u);
     default: return (float)((2.0 * u - 1.0) * bound);
     }
 }

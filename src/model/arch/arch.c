@@ -55,6 +55,16 @@ static fm_status stated_name(fm_view *out, const fm_source *s, fm_error *err)
     return status == FM_OK ? FM_OK : fm_fail_prefix(err, status, "%s", s->path);
 }
 
+static fm_status fail_arch(const fm_source *s, fm_view name, fm_error *err)
+{
+    fm_str list = {0};
+    for (size_t i = 0; i < FM_COUNT(archs); i++) fm_str_printf(&list, "%s%s", i ? ", " : "", archs[i]->name);
+    fm_fail(err, FM_ERR_UNSUPPORTED, "%s: architecture \"%s\" is not one of those this version runs (%s): use a Mamba-1 model",
+            s->path, fm_quote_of(name).text, list.p ? list.p : "");
+    fm_str_free(&list);
+    return FM_ERR_UNSUPPORTED;
+}
+
 fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err)
 {
     *out = NULL;
@@ -65,7 +75,5 @@ fm_status fm_arch_find(const fm_arch **out, const fm_source *s, fm_error *err)
             *out = archs[i];
             return FM_OK;
         }
-    return fm_fail(err, FM_ERR_UNSUPPORTED,
-                   "%s: architecture \"%s\" is not one of those this version runs (falcon_mamba, mamba): use a Mamba-1 model",
-                   s->path, fm_quote_of(name).text);
+    return fail_arch(s, name, err);
 }

@@ -1,6 +1,14 @@
 /* block.c - what mixers share. */
 #include "model/block/block.h"
 
+#include <math.h>
+
+float fm_init_dt_bias(double u)
+{
+    const double dt = exp(u * (log(0.1) - log(0.001)) + log(0.001));
+    return (float)(dt + log(-expm1(-dt)));
+}
+
 fm_need fm_weight_needed(const fm_weight_def *def, const fm_config *c)
 {
     switch (def->presence) {

@@ -146,6 +146,9 @@ struct fm_block {
     void (*backward)(const fm_ctx *c, const fm_layer *l, const fm_block_back *b, fm_rows g_x);
 };
 
+/* FM_INIT_DT_BIAS of u in [0, 1): the inverse of softplus at a step drawn log-uniformly from 0.001 .. 0.1. */
+float fm_init_dt_bias(double u);
+
 /* Floats of a layer's state where what can be bf16 is. */
 size_t fm_block_half_floats(const fm_block *block, const fm_config *c);
 
