@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* MADV_HUGEPAGE */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -204,4 +205,14 @@ fm_status fm_dir_make(const char *path, fm_error *err)
     if (errno != EEXIST) return fm_fail_errno(err, "cannot make the directory %s", path);
     if (fm_path_is_dir(path)) return FM_OK;
     return fm_fail(err, FM_ERR_IO, "cannot make the directory %s: a file of that name is in its place", path);
+}
+
+void fm_dir_remove(const char *path)
+{
+    DIR *dir = opendir(path);
+    if (!dir) return;
+    for (const struct dirent *e; (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlinkat(dirfd(dir), e->d_name, 0);
+    closedir(dir);
+    rmdir(path);
 }

@@ -68,5 +68,6 @@ bool fm_path_exists(const char *path);
 bool fm_path_same(const char *a, const char *b); /* do both exist, and are they one file? */
 char *fm_path_join(const char *dir, const char *name, const fm_allocator *a, fm_error *err); /* NULL: no memory */
 fm_status fm_dir_make(const char *path, fm_error *err);                                      /* one level; existing is fine */
+void fm_dir_remove(const char *path); /* with the files directly in it; none is fine */
 
 #endif

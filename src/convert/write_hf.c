@@ -155,17 +155,6 @@ static fm_status write_config(const fm_job *j, const char *dir, fm_error *err)
 
 /* ---- The directory ---- */
 
-/* Deletes a flat directory: the one we made. */
-static void remove_dir(const char *path)
-{
-    DIR *dir = opendir(path);
-    if (!dir) return;
-    for (const struct dirent *e = readdir(dir); e; e = readdir(dir))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlinkat(dirfd(dir), e->d_name, 0);
-    closedir(dir);
-    rmdir(path);
-}
-
 static bool is_empty_dir(const char *path)
 {
     DIR *dir = opendir(path);
@@ -230,7 +219,7 @@ static fm_status build(fm_job *j, const char *target, fm_str *tmp, fm_error *err
     FM_TRY(make_beside(tmp, target, err));
     fm_status status = fill_dir(j, tmp->p, err);
     if (status == FM_OK) status = publish(tmp->p, target, err);
-    if (status != FM_OK) remove_dir(tmp->p);
+    if (status != FM_OK) fm_dir_remove(tmp->p);
     return status;
 }
 

@@ -40,11 +40,6 @@ typedef struct job {
     fm_ragged ragged;
 } job;
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -61,7 +56,7 @@ static size_t loss_rows(const fm_model *m)
 static size_t product_bytes(const fm_kernels *k, const fm_tensor *W, size_t n, unsigned n_parts)
 {
     const size_t forward = fm_op_packed_bytes(k, W, n, n_parts), back = fm_op_linear_back_packed(k, W, n, n_parts);
-    return forward && back ? max_size(forward, back) : 0;
+    return forward && back ? fm_max(forward, back) : 0;
 }
 
 /* Whether rows between ops are bf16, forward and backward. */
@@ -106,9 +101,9 @@ static layer_needs measure_layers(const fm_backward *b, size_t T, unsigned n_par
         block->scratch(&forward, &m->config, T, n_parts);
         block->back_scratch(&back, b->k, &m->config, T, n_parts, half_rows(b, T));
         block->saved(&saved, &m->config, T, b->forget ? 0 : b->n_pieces, n_parts, half_rows(b, T));
-        most.scratch = max_size(most.scratch, max_size(forward.used, back.used));
-        most.saved = max_size(most.saved, saved.used);
-        most.state_floats = max_size(most.state_floats, block->state_floats(&m->config));
+        most.scratch = fm_max(most.scratch, fm_max(forward.used, back.used));
+        most.saved = fm_max(most.saved, saved.used);
+        most.state_floats = fm_max(most.state_floats, block->state_floats(&m->config));
     }
     return most;
 }
@@ -402,7 +397,7 @@ size_t fm_pass_work_bytes(const fm_backward *like, size_t n_tokens)
         const fm_model_weight w = fm_model_weight_at(m, i);
         bool half;
         const size_t rows = product_rows(like, i, n_tokens, &half);
-        if (w.def->kind == FM_WEIGHT_MATRIX) most = max_size(most, fm_device_back_work_bytes(m->device, w.loaded, rows, half));
+        if (w.def->kind == FM_WEIGHT_MATRIX) most = fm_max(most, fm_device_back_work_bytes(m->device, w.loaded, rows, half));
     }
     return most + fm_device_library_bytes(m->device, n_tokens);
 }

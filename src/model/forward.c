@@ -56,11 +56,6 @@ bool fm_rows_half(const fm_model *m, const fm_kernels *k, size_t n_tokens)
 
 /* ---- Memory ---- */
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Rows of logits computed at once: a device does better with many, and those that it never computes cost it memory. */
 static size_t logit_rows(const fm_model *m, size_t T)
 {
@@ -73,7 +68,7 @@ static size_t block_bytes(const fm_model *m, size_t T, unsigned n_parts)
     for (size_t l = 0; l < m->config.n_layer; l++) {
         fm_arena a = {0};
         m->layers[l].block->scratch(&a, &m->config, T, n_parts);
-        most = max_size(most, a.used);
+        most = fm_max(most, a.used);
     }
     return most;
 }
@@ -94,7 +89,7 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, fm_extent e)
     const size_t T = e.T, rows = logit_rows(m, T);
     space s;
     s.x = FM_PUSH(a, float, T * m->config.d_model);
-    s.normed = FM_PUSH(a, float, fm_op_rows_count(max_size(T, rows), e.n_parts) * m->config.d_model);
+    s.normed = FM_PUSH(a, float, fm_op_rows_count(fm_max(T, rows), e.n_parts) * m->config.d_model);
     s.logits = FM_PUSH(a, float, rows * m->config.vocab);
     s.ids = m->device ? FM_PUSH(a, int32_t, rows) : NULL;
     s.t = place_tables(a, T, e.n_pieces, m->device);
@@ -103,7 +98,7 @@ static space place(fm_arena *a, fm_arena *host, const fm_model *m, fm_extent e)
     const size_t bytes = block_bytes(m, T, e.n_parts);
     s.blocks = (fm_arena){.base = fm_arena_push(a, bytes, 1), .size = bytes};
     s.host = m->device ? place_tables(host, T, e.n_pieces, true) : s.t;
-    s.rows = m->device ? FM_PUSH(host, float, max_size(rows * m->config.vocab, T * m->config.d_model)) : NULL;
+    s.rows = m->device ? FM_PUSH(host, float, fm_max(rows * m->config.vocab, T * m->config.d_model)) : NULL;
     s.host_ids = m->device ? FM_PUSH(host, int32_t, rows) : NULL;
     return s;
 }
@@ -138,8 +133,7 @@ size_t fm_forward_work_bytes(const fm_model *m, size_t n_tokens)
     size_t most = 0;
     for (size_t i = 0; i < FM_COUNT(counts); i++) {
         size_t w = 0;
-        for (const fm_tensor *W; (W = next_matrix(m, &w));)
-            most = max_size(most, fm_device_work_bytes(m->device, W, counts[i]));
+        for (const fm_tensor *W; (W = next_matrix(m, &w));) most = fm_max(most, fm_device_work_bytes(m->device, W, counts[i]));
     }
     return most + fm_device_library_bytes(m->device, n_tokens);
 }

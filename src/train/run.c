@@ -135,21 +135,6 @@ static fm_status fill(const fm_run_folder *f, const fm_trainer *t, const char *d
     return fm_trainer_save(t, dir, err);
 }
 
-/* A checkpoint's folder and the files directly in it. */
-static void remove_folder(const char *dir, const fm_allocator *a)
-{
-    DIR *d = opendir(dir);
-    if (!d) return;
-    for (const struct dirent *e; (e = readdir(d));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        char *path = fm_path_join(dir, e->d_name, a, NULL);
-        if (path) unlink(path);
-        fm_free(a, path);
-    }
-    closedir(d);
-    rmdir(dir);
-}
-
 static bool is_milestone(const char *dir, const fm_allocator *a)
 {
     char *path = fm_path_join(dir, keep_file, a, NULL);
@@ -169,19 +154,19 @@ static void remove_old(const fm_run_folder *f, uint64_t anchor)
     for (size_t i = n; i-- > 0;) {
         char *path = step_path(f, steps[i], "", NULL);
         const bool old = path && !is_milestone(path, f->a) && plain++ > f->keep;
-        if (old && i + 2 < n && steps[i] != anchor) remove_folder(path, f->a);
+        if (old && i + 2 < n && steps[i] != anchor) fm_dir_remove(path);
         fm_free(f->a, path);
     }
 }
 
 /* A checkpoint of the same step, of a run that went back to an earlier one, changes places with the new one, so that at no moment
  * a folder is half there; where the file system cannot do that, it is removed first. */
-static fm_status put_in_place(const char *tmp, const char *dir, const fm_allocator *a, fm_error *err)
+static fm_status put_in_place(const char *tmp, const char *dir, fm_error *err)
 {
     bool done = rename(tmp, dir) == 0;
     if (!done && fm_path_exists(dir)) {
         done = renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, RENAME_EXCHANGE) == 0;
-        remove_folder(done ? tmp : dir, a);
+        fm_dir_remove(done ? tmp : dir);
         done = done || rename(tmp, dir) == 0;
     }
     if (!done) return fm_fail_errno(err, "cannot put the finished checkpoint in place of %s", dir);
@@ -191,9 +176,9 @@ static fm_status put_in_place(const char *tmp, const char *dir, const fm_allocat
 
 static fm_status save_at(const fm_run_folder *f, const fm_trainer *t, const char *tmp, const char *dir, fm_error *err)
 {
-    remove_folder(tmp, f->a); /* of a run that was killed here */
+    fm_dir_remove(tmp); /* of a run that was killed here */
     FM_TRY(fill(f, t, tmp, err));
-    FM_TRY(put_in_place(tmp, dir, f->a, err));
+    FM_TRY(put_in_place(tmp, dir, err));
     remove_old(f, t->anchor);
     return FM_OK;
 }
@@ -203,7 +188,7 @@ fm_status fm_run_save(const fm_run_folder *f, const fm_trainer *t, fm_error *err
     FM_TRY(fm_dir_make(f->out, err));
     char *tmp = step_path(f, t->step, ".tmp", err), *dir = step_path(f, t->step, "", err);
     const fm_status status = tmp && dir ? save_at(f, t, tmp, dir, err) : FM_ERR_MEMORY;
-    if (status != FM_OK && tmp) remove_folder(tmp, f->a);
+    if (status != FM_OK && tmp) fm_dir_remove(tmp);
     fm_free(f->a, tmp);
     fm_free(f->a, dir);
     return status;
