@@ -31,6 +31,7 @@ static inline size_t fm_max(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
+
 static inline size_t fm_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* count * size bytes, zeroed; *out is NULL on failure.  `what` names the thing in the error.  count 0 gives a valid pointer.

@@ -119,10 +119,11 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
     }
     for (size_t i = 0; i < FM_COUNT(floats); i++)
         if (!strcmp(name, floats[i].name)) *floats[i].out = (float)v, known = true;
-    if (!strcmp(name, "top_k")) known = true, fits = v >= 0 && v < 1 << 30, p.top_k = fits ? (int)v : 0;
+    if (!strcmp(name, "top_k")) known = true, fits = v >= -1 && v <= 1 << 30, p.top_k = fits ? (int)v : 0;
     if (!strcmp(name, "seed")) known = true, fits = fm_parse_u64(fm_view_of(value), &p.seed);
     if (!fits) {
-        printf("%s is '%s', expected a whole number from 0 on\n", name, value);
+        printf("%s is '%s', expected a whole number that is not below %d, nor too large\n", name, value,
+               name[0] == 't' ? -1 : 0);
     } else if (!known) {
         printf("'%s' is none of temperature, top_k, top_p, min_p, repeat_penalty, seed\n", name);
     } else if (fm_sampler_open(&sampler, &p, fm_model_get_info(k->model).vocab, k->t, NULL, &err) != FM_OK) {

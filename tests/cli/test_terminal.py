@@ -188,7 +188,9 @@ class Talk(Case):
             self.assertRegex(t.say("/show info"), r"seen [1-9]")
             self.assertIn("my talk: ", t.say(f"/save {d}/my talk"))
             self.assertEqual([p.name for p in pathlib.Path(d).iterdir()], ["my talk"])
-            self.assertIn("expected a whole number", t.say("/set parameter top_k -5"))
+            self.assertIn("not below -1", t.say("/set parameter top_k -5"))
+            self.assertEqual(t.say("/set parameter top_k -1").strip("\n> "), "")
+            self.assertIn("not below 0", t.say("/set parameter seed -1"))
 
 
 class Interrupts(Case):
