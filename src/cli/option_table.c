@@ -2,7 +2,6 @@
 #include "cli/options.h"
 
 #define ANY_INT 9e15 /* exact in a double */
-#define ANY     3e38
 
 #define FLAG(name, aliases, fallback, help)                                                                                    \
     {                                                                                                                          \
@@ -73,33 +72,33 @@ static const fm_option table[FM_OPT_COUNT] = {
     [FM_OPT_SEED] = {"seed", "s", FM_OPT_SEED_NUMBER, "N", NULL, 0, 0,
                      "seed of the random numbers, 64 bits (default, or -1: a new one each time)"},
     [FM_OPT_TEMP] =
-        FLOAT("temp", "temperature", NULL, 0, 1e6, "temperature; 0 takes the likeliest token (default: the model's, else 0.8)"),
-    [FM_OPT_TOP_K] = INT("top-k", NULL, NULL, -1, 2147483647, "keep the N likeliest tokens; 0 or -1: all"),
+        FLOAT("temp", "temperature", NULL, 0, 100, "temperature; 0 takes the likeliest token (default: the model's, else 0.8)"),
+    [FM_OPT_TOP_K] = INT("top-k", NULL, NULL, -1, 1 << 30, "keep the N likeliest tokens; 0 or -1: all"),
     [FM_OPT_TOP_P] =
         FLOAT("top-p", NULL, NULL, 0, 1, "keep the likeliest tokens that sum to X (default: the model's, else 0.95)"),
     [FM_OPT_MIN_P] = FLOAT("min-p", NULL, NULL, 0, 1, "drop tokens less likely than X times the likeliest"),
     [FM_OPT_TYPICAL] = FLOAT("typical", "typical-p", NULL, 0, 1, "locally typical sampling; 1: off"),
     [FM_OPT_TOP_N_SIGMA] =
-        FLOAT("top-n-sigma", "top-nsigma", NULL, -1, ANY, "keep logits within X standard deviations of the largest"),
+        FLOAT("top-n-sigma", "top-nsigma", NULL, -1, 1e6, "keep logits within X standard deviations of the largest"),
     [FM_OPT_XTC_PROBABILITY] = FLOAT("xtc-probability", NULL, NULL, 0, 1, "how often XTC drops the top choices"),
     [FM_OPT_XTC_THRESHOLD] = FLOAT("xtc-threshold", NULL, NULL, 0, 1, "what XTC takes for a top choice"),
-    [FM_OPT_REPEAT_PENALTY] = FLOAT("repeat-penalty", NULL, NULL, 1e-6, 1e6, "divide logits of recent tokens; 1: off"),
-    [FM_OPT_REPEAT_LAST_N] = INT("repeat-last-n", NULL, NULL, -1, 2147483647, "how many tokens are recent; -1: all"),
+    [FM_OPT_REPEAT_PENALTY] = FLOAT("repeat-penalty", NULL, NULL, 1e-3, 1e3, "divide logits of recent tokens; 1: off"),
+    [FM_OPT_REPEAT_LAST_N] = INT("repeat-last-n", NULL, NULL, -1, 65536, "how many tokens are recent; -1: all"),
     [FM_OPT_PRESENCE_PENALTY] =
         FLOAT("presence-penalty", NULL, NULL, -2, 2, "subtract X from logits of tokens already written"),
     [FM_OPT_FREQUENCY_PENALTY] = FLOAT("frequency-penalty", NULL, NULL, -2, 2, "subtract X for every time a token was written"),
     [FM_OPT_DRY_MULTIPLIER] =
-        FLOAT("dry-multiplier", NULL, NULL, 0, ANY, "strength of the DRY penalty on repeated sequences; 0: off"),
-    [FM_OPT_DRY_BASE] = FLOAT("dry-base", NULL, NULL, 0, ANY, "its growth with the length of the repetition"),
-    [FM_OPT_DRY_ALLOWED_LENGTH] = INT("dry-allowed-length", NULL, NULL, 0, 2147483647, "repetitions up to N tokens are free"),
-    [FM_OPT_DRY_PENALTY_LAST_N] = INT("dry-penalty-last-n", NULL, NULL, -1, 2147483647, "tokens DRY looks back; -1: all"),
+        FLOAT("dry-multiplier", NULL, NULL, 0, 1e3, "strength of the DRY penalty on repeated sequences; 0: off"),
+    [FM_OPT_DRY_BASE] = FLOAT("dry-base", NULL, NULL, 0, 1e3, "its growth with the length of the repetition"),
+    [FM_OPT_DRY_ALLOWED_LENGTH] = INT("dry-allowed-length", NULL, NULL, 1, 65536, "repetitions up to N tokens are free"),
+    [FM_OPT_DRY_PENALTY_LAST_N] = INT("dry-penalty-last-n", NULL, NULL, -1, 65536, "tokens DRY looks back; -1: all"),
     [FM_OPT_DRY_BREAKER] =
         STRINGS("dry-sequence-breaker", NULL, "TEXT", "a string over which no repetition reaches; may be repeated"),
-    [FM_OPT_DYNATEMP_RANGE] = FLOAT("dynatemp-range", NULL, NULL, 0, 1e6, "vary the temperature by X with the entropy; 0: off"),
-    [FM_OPT_DYNATEMP_EXP] = FLOAT("dynatemp-exp", NULL, NULL, 0, 1e6, "exponent of that"),
+    [FM_OPT_DYNATEMP_RANGE] = FLOAT("dynatemp-range", NULL, NULL, 0, 100, "vary the temperature by X with the entropy; 0: off"),
+    [FM_OPT_DYNATEMP_EXP] = FLOAT("dynatemp-exp", NULL, NULL, 0, 100, "exponent of that"),
     [FM_OPT_MIROSTAT] = INT("mirostat", NULL, NULL, 0, 2, "mirostat of version 1 or 2; 0: off"),
-    [FM_OPT_MIROSTAT_LR] = FLOAT("mirostat-lr", "mirostat-eta", NULL, 0, ANY, "its learning rate"),
-    [FM_OPT_MIROSTAT_ENT] = FLOAT("mirostat-ent", "mirostat-tau", NULL, 0, ANY, "its target surprise"),
+    [FM_OPT_MIROSTAT_LR] = FLOAT("mirostat-lr", "mirostat-eta", NULL, 0, 1, "its learning rate"),
+    [FM_OPT_MIROSTAT_ENT] = FLOAT("mirostat-ent", "mirostat-tau", NULL, 0, 100, "its target surprise"),
     [FM_OPT_LOGIT_BIAS] =
         STRINGS("logit-bias", "l", "ID(+|-)X", "add to the logit of a token: 15043+1, 15043-1, 15043-inf; may be repeated"),
     [FM_OPT_SAMPLERS] = STRING("samplers", NULL, "LIST", NULL, "samplers in order, separated by ';'"),

@@ -46,6 +46,9 @@ class Errors(Case):
         self.fails(("generat",), 2, "did you mean 'generate'")
         self.fails(("generate", "--tmp", "1"), 2, "--temp")
         self.fails(("generate", "--temp", "warm"), 2, "temp", "warm")
+        for name, value in (("temp", 101), ("repeat-penalty", 1e4), ("repeat-last-n", 65537), ("dry-allowed-length", 0),
+                            ("mirostat-lr", 1.5)):
+            self.fails(("generate", f"--{name}", value, "-n", 1, "-p", "x"), 2, name, "expected")
         self.fails(("quantize", TALES), 2, "too few")
         self.fails(("version", "now"), 2, "now")
         self.fails(("state", "melt", "x"), 2, "melt")
