@@ -2,11 +2,12 @@
 import json
 import pathlib
 import struct
+import subprocess
 import tempfile
 import unittest
 
 import gguf
-from fmamba import GOLDEN, TALES, Case, good, good_json, read_npy, run
+from fmamba import GOLDEN, PROGRAM, TALES, Case, good, good_json, read_npy, run
 
 
 class Conversions(Case):
@@ -37,6 +38,16 @@ class Conversions(Case):
             self.assertTrue(pathlib.Path(self.d, "tales", name).exists())
         args = ("-p", "Once upon a time", "-n", 8, "--temp", 0, "--json")
         self.assertEqual(good_json("generate", "-m", f"{self.d}/tales", *args), good_json("generate", *args))
+
+    def test_what_a_crashed_run_left_is_not_published(self):
+        """A folder under the name that this process number would take first, as in a container, where it is always 1."""
+        script = 'mkdir "$2.tmp.$$" && touch "$2.tmp.$$/model-00009-of-00009.safetensors" && exec "$0" convert "$1" "$2"'
+        command = ["sh", "-c", script, PROGRAM, GOLDEN / "falcon-small", f"{self.d}/out"]
+        p = subprocess.run(command, capture_output=True, check=False)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertNotIn("model-00009-of-00009.safetensors", [f.name for f in pathlib.Path(self.d, "out").iterdir()])
+        left = [f.name for f in pathlib.Path(self.d).iterdir() if ".tmp." in f.name]
+        self.assertEqual(len(left), 1, left)
 
     def test_shards(self):
         """A directory of several files gives what one file does, and every tensor is where the index says."""

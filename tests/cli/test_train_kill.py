@@ -63,12 +63,12 @@ class Disk(Started):
     """Half a run, the other half without room for what it saves, then with room again: the bits of a run that had room."""
 
     def half(self, out):
-        """Ctrl-C somewhere after the first save."""
+        """SIGTERM somewhere after the first save."""
         process = self.start(out)
         while process.poll() is None and not self.checkpoints(out):
             time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        self.assertNotEqual(process.wait(), 0, "it ended before it was stopped")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(), 1, "it ended before it was stopped")
 
     def check(self, out, p):
         """p failed for want of room: it says for what, and the checkpoint before is what it was."""
