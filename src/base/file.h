@@ -59,9 +59,10 @@ fm_status fm_file_write(const char *dir, const char *name, fm_view text, const f
 /* What was renamed to this name survives a power cut from now on, where the file system can say so. */
 void fm_path_sync(const char *path);
 
-/* Names tried for what is written beside its target: one left by a crash may carry our own process number, always 1 in a
- * container. */
+/* The name of what is written beside its target, in place of *tmp.  Names are tried until one is free: what a crash left may
+ * carry our own process number, always 1 in a container. */
 enum { FM_TMP_TRIES = 100 };
+fm_status fm_tmp_name(fm_str *tmp, const char *target, int attempt, fm_error *err);
 
 bool fm_path_is_dir(const char *path);
 bool fm_path_exists(const char *path);

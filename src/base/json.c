@@ -370,9 +370,10 @@ static bool is_u_escape(const char *p, const char *end)
     return true;
 }
 
-/* A \uXXXX, or two of them that make a surrogate pair; returns the bytes read.  A lone surrogate encodes as U+FFFD. */
-static size_t unescape_u(fm_str *out, const char *p, const char *end)
+/* A lone surrogate encodes as U+FFFD. */
+size_t fm_json_unescape_u(fm_str *out, const char *p, const char *end)
 {
+    if (!is_u_escape(p, end)) return 0;
     uint32_t cp = four_hex(p + 2);
     size_t n = 6;
     if (cp >= 0xD800u && cp < 0xDC00u && is_u_escape(p + 6, end)) {
@@ -412,8 +413,9 @@ void fm_json_unescape(fm_str *out, fm_view raw)
         fm_str_put(out, p, (size_t)(stop - p));
         p = stop;
         if (p == end) return;
-        if (is_u_escape(p, end)) {
-            p += unescape_u(out, p, end);
+        const size_t n = fm_json_unescape_u(out, p, end);
+        if (n) {
+            p += n;
         } else if (end - p >= 2) {
             fm_str_putc(out, short_escape(p[1]));
             p += 2;

@@ -59,6 +59,8 @@ void fm_json_fail(fm_json *j, const char *why);
 /* FM_OK when the text was well-formed and wholly read, else FM_ERR_FORMAT "name: why at byte N". */
 fm_status fm_json_finish(fm_json *j, fm_error *err);
 
+/* Appends what \uXXXX at p stands for, or two of them that make a surrogate pair; gives their bytes, 0: there is none. */
+size_t fm_json_unescape_u(fm_str *out, const char *p, const char *end);
 /* Appends the raw string's text with escapes resolved (UTF-8; lone surrogates become U+FFFD). */
 void fm_json_unescape(fm_str *out, fm_view raw);
 

@@ -38,32 +38,31 @@ static fm_status open_direct(fm_out *o, fm_error *err)
     return o->fd < 0 ? fm_fail_errno(err, "cannot write to %s", o->path) : FM_OK;
 }
 
-static fm_status tmp_name(fm_out *o, int attempt, fm_error *err)
+fm_status fm_tmp_name(fm_str *tmp, const char *target, int attempt, fm_error *err)
 {
-    fm_str s = {.a = o->a};
-    fm_str_printf(&s, "%s.tmp.%ld", o->path, (long)getpid());
-    if (attempt > 0) fm_str_printf(&s, ".%d", attempt);
-    if (fm_str_ok(&s, "the name of a temporary file", err) != FM_OK) {
-        fm_str_free(&s);
-        return FM_ERR_MEMORY;
-    }
-    o->tmp = s.p;
-    return FM_OK;
+    fm_str_reset(tmp);
+    fm_str_printf(tmp, "%s.tmp.%ld", target, (long)getpid());
+    if (attempt > 0) fm_str_printf(tmp, ".%d", attempt);
+    return fm_str_ok(tmp, "a temporary name", err);
 }
 
 static fm_status open_beside(fm_out *o, fm_error *err)
 {
-    for (int attempt = 0; attempt < FM_TMP_TRIES; attempt++) {
-        FM_TRY(tmp_name(o, attempt, err));
-        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (o->fd >= 0) return FM_OK;
-        const int number = errno;
-        fm_free(o->a, o->tmp);
-        o->tmp = NULL;
-        errno = number;
-        if (number != EEXIST) break;
+    fm_str tmp = {.a = o->a};
+    fm_status status = FM_OK;
+    for (int attempt = 0; attempt < FM_TMP_TRIES && o->fd < 0; attempt++) {
+        status = fm_tmp_name(&tmp, o->path, attempt, err);
+        if (status != FM_OK) break;
+        o->fd = open(tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (o->fd < 0 && errno != EEXIST) break;
     }
-    return fm_fail_errno(err, "cannot create a file beside %s", o->path);
+    if (o->fd >= 0) {
+        o->tmp = tmp.p;
+        return FM_OK;
+    }
+    if (status == FM_OK) status = fm_fail_errno(err, "cannot create a file beside %s", o->path);
+    fm_str_free(&tmp);
+    return status;
 }
 
 static fm_status open_target(fm_out *o, const char *path, fm_error *err)

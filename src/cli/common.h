@@ -42,6 +42,7 @@ void fm_cli_bar_end(fm_cli_bar *bar); /* removes it */
 /* Ctrl-C, SIGTERM and SIGHUP: after fm_cli_catch_interrupt() the first one sets a flag, the second one kills the program. */
 void fm_cli_catch_interrupt(void);
 bool fm_cli_release_interrupt(void);   /* the first one kills it again; gives whether they were caught */
+void fm_cli_hold_interrupt(void);      /* they are caught again; what came before is not forgotten */
 bool fm_cli_terminated(void);          /* it was not Ctrl-C: that flag stays */
 bool fm_cli_interrupted(void *unused); /* an fm_session_options.cancel */
 void fm_cli_clear_interrupt(void);

@@ -50,52 +50,28 @@ static int hex_value(char c)
     return at ? (int)(at - digits) : -1;
 }
 
-/* n hex digits at p, or -1. */
-static long hex_number(const char *p, size_t n)
-{
-    long v = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (hex_value(p[i]) < 0) return -1;
-        v = v * 16 + hex_value(p[i]);
-    }
-    return v;
-}
-
-/* \uXXXX, or two of them that make a surrogate pair, as in JSON. */
-static size_t put_code_unit(fm_str *out, const char *p, long v)
-{
-    const bool high = v >= 0xD800 && v < 0xDC00 && p[5] == '\\' && p[6] == 'u';
-    const long low = high ? hex_number(p + 7, 4) : -1;
-    const bool pair = low >= 0xDC00 && low < 0xE000;
-    char utf8[4];
-    if (pair) v = 0x10000 + ((v - 0xD800) << 10) + (low - 0xDC00);
-    fm_str_put(out, utf8, fm_utf8_encode(utf8, (uint32_t)v));
-    return pair ? 11 : 5;
-}
-
-/* Writes what an escape stands for; gives its length after the backslash, or 0 when it is none. */
-static size_t put_escape(fm_str *out, const char *p)
+/* Writes what the escape at p stands for; gives its length, or 0 when it is none. */
+static size_t put_escape(fm_str *out, const char *p, const char *end)
 {
     static const char names[] = "ntr\\\"'0", values[] = "\n\t\r\\\"'";
-    const char *at = *p ? strchr(names, *p) : NULL;
+    const char *at = p[0] == '\\' && p[1] ? strchr(names, p[1]) : NULL;
     if (at) {
         fm_str_putc(out, values[at - names]);
-        return 1;
+        return 2;
     }
-    const size_t n = *p == 'x' ? 2 : *p == 'u' ? 4 : 0;
-    const long v = n ? hex_number(p + 1, n) : -1;
-    if (v < 0) return 0;
-    if (n == 4) return put_code_unit(out, p, v);
-    fm_str_putc(out, (char)v);
-    return n + 1;
+    if (p[0] != '\\' || p[1] != 'x') return fm_json_unescape_u(out, p, end);
+    const int high = hex_value(p[2]), low = high < 0 ? -1 : hex_value(p[3]);
+    if (low < 0) return 0;
+    fm_str_putc(out, (char)(high * 16 + low));
+    return 4;
 }
 
 void fm_cli_unescape(fm_str *out, const char *text)
 {
-    for (const char *p = text; *p; p++) {
-        const size_t n = *p == '\\' ? put_escape(out, p + 1) : 0;
-        if (!n) fm_str_putc(out, *p);
-        p += n;
+    const char *end = text + strlen(text);
+    for (size_t n; text < end; text += n) {
+        n = put_escape(out, text, end);
+        if (!n) fm_str_putc(out, *text), n = 1;
     }
 }
 
@@ -114,7 +90,7 @@ static fm_status read_stream(fm_str *out, const char *path, fm_error *err)
 {
     const bool caught = fm_cli_release_interrupt();
     const fm_status status = fm_stream_read(out, path, TEXT_BYTES_MAX, err);
-    if (caught) fm_cli_catch_interrupt();
+    if (caught) fm_cli_hold_interrupt();
     return status;
 }
 

@@ -16,21 +16,32 @@ static int check_operands(const fm_cli *c)
     return FM_EXIT_OK;
 }
 
-/* What is read is not written over: it would be lost.  A state file may be its own successor. */
+static const char *path_of(const fm_cli *c, fm_opt id)
+{
+    return fm_options_take(c->command->options, id) ? fm_opt_str(&c->options, id) : NULL;
+}
+
+/* A state file may be its own successor. */
+static bool is_read(const fm_cli *c, const char *out)
+{
+    static const fm_opt ins[] = {FM_OPT_MODEL, FM_OPT_FILE, FM_OPT_TOKENIZER, FM_OPT_DRAFT_MODEL};
+    bool found = false;
+    for (size_t i = 0; i < FM_COUNT(ins); i++) {
+        const char *in = path_of(c, ins[i]);
+        found |= in && fm_path_same(in, out);
+    }
+    for (size_t i = 0; i < c->n_operands && strcmp(c->command->name, "state") != 0; i++)
+        found |= fm_path_same(c->operands[i], out);
+    return found;
+}
+
 static int check_outputs(const fm_cli *c)
 {
     static const fm_opt outs[] = {FM_OPT_OUT, FM_OPT_SAVE_STATE};
-    static const fm_opt ins[] = {FM_OPT_MODEL, FM_OPT_FILE, FM_OPT_TOKENIZER, FM_OPT_DRAFT_MODEL};
-    for (size_t o = 0; o < FM_COUNT(outs); o++) {
-        const char *out = fm_options_take(c->command->options, outs[o]) ? fm_opt_str(&c->options, outs[o]) : NULL;
-        bool lost = false;
-        for (size_t i = 0; i < FM_COUNT(ins) && out; i++) {
-            const char *in = fm_options_take(c->command->options, ins[i]) ? fm_opt_str(&c->options, ins[i]) : NULL;
-            lost |= in && fm_path_same(in, out);
-        }
-        for (size_t i = 0; i < c->n_operands && out && strcmp(c->command->name, "state") != 0; i++)
-            lost |= fm_path_same(c->operands[i], out);
-        if (lost) return fm_cli_usage(c, "%s is read too, and would be lost: give the output another name", out);
+    for (size_t i = 0; i < FM_COUNT(outs); i++) {
+        const char *out = path_of(c, outs[i]);
+        if (out && is_read(c, out))
+            return fm_cli_usage(c, "%s is read too, and would be lost: give the output another name", out);
     }
     return FM_EXIT_OK;
 }

@@ -41,16 +41,16 @@ static bool read_line(fm_str *out, const char *prompt)
 
 /* A message: one line, or several between """ and """, which are never verbs; false at the end of the input, or where Ctrl-C
  * dropped it. */
-static bool read_message(fm_str *out, bool *fenced_out)
+static bool read_message(fm_str *out, bool *fenced)
 {
     static const char fence[] = "\"\"\"";
     fm_str line = {0};
     bool more = read_line(&line, ">>> ");
     fm_str_reset(out);
-    const bool fenced = more && line.p && !strncmp(line.p, fence, 3);
+    *fenced = more && line.p && !strncmp(line.p, fence, 3);
     const bool any = more;
-    for (size_t skip = fenced ? 3 : 0; more; skip = 0) {
-        const char *part = line.p ? line.p + skip : "", *end = fenced ? strstr(part, fence) : part + strlen(part);
+    for (size_t skip = *fenced ? 3 : 0; more; skip = 0) {
+        const char *part = line.p ? line.p + skip : "", *end = *fenced ? strstr(part, fence) : part + strlen(part);
         fm_str_put(out, part, end ? (size_t)(end - part) : strlen(part));
         if (end) break;
         fm_str_putc(out, '\n');
@@ -58,7 +58,6 @@ static bool read_message(fm_str *out, bool *fenced_out)
         more = read_line(&line, "... ");
     }
     fm_str_free(&line);
-    *fenced_out = fenced;
     return any && !fm_cli_interrupted(NULL);
 }
 
@@ -112,6 +111,7 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
                   {"top_p", &p.top_p},
                   {"min_p", &p.min_p},
                   {"repeat_penalty", &p.repeat_penalty}};
+    const int least = strcmp(name, "top_k") == 0 ? -1 : 0;
     bool known = false, fits = true;
     if (!fm_parse_f64(fm_view_of(value), &v)) {
         printf("'%s' is not a number\n", value);
@@ -119,11 +119,10 @@ static void set_parameter(fm_talk *k, const char *name, const char *value)
     }
     for (size_t i = 0; i < FM_COUNT(floats); i++)
         if (!strcmp(name, floats[i].name)) *floats[i].out = (float)v, known = true;
-    if (!strcmp(name, "top_k")) known = true, fits = v >= -1 && v <= 1 << 30, p.top_k = fits ? (int)v : 0;
+    if (!strcmp(name, "top_k")) known = true, fits = v >= least && v <= 1 << 30, p.top_k = fits ? (int)v : 0;
     if (!strcmp(name, "seed")) known = true, fits = fm_parse_u64(fm_view_of(value), &p.seed);
     if (!fits) {
-        printf("%s is '%s', expected a whole number that is not below %d, nor too large\n", name, value,
-               name[0] == 't' ? -1 : 0);
+        printf("%s is '%s', expected a whole number that is not below %d, nor too large\n", name, value, least);
     } else if (!known) {
         printf("'%s' is none of temperature, top_k, top_p, min_p, repeat_penalty, seed\n", name);
     } else if (fm_sampler_open(&sampler, &p, fm_model_get_info(k->model).vocab, k->t, NULL, &err) != FM_OK) {
@@ -311,7 +310,7 @@ static void say(fm_talk *k, const char *text)
 }
 
 /* The line editor takes bytes for characters as the locale says; here they are UTF-8, whatever the environment says. */
-static void write_utf8(void)
+static void take_utf8(void)
 {
     if (!setlocale(LC_CTYPE, "C.UTF-8")) setlocale(LC_CTYPE, "");
 }
@@ -320,7 +319,7 @@ int fm_repl(fm_talk *k)
 {
     fm_str message = {0};
     bool fenced;
-    write_utf8();
+    take_utf8();
     if (k->plain)
         printf("%s: it continues what you write.\n",
                fm_model_chat_template(k->model) ? "The model is not asked to talk" : "This model has no chat template");

@@ -146,11 +146,16 @@ bool fm_cli_terminated(void)
     return interrupted != 0 && interrupted != SIGINT;
 }
 
+void fm_cli_hold_interrupt(void)
+{
+    caught = true;
+    set_handlers(on_interrupt);
+}
+
 void fm_cli_catch_interrupt(void)
 {
     if (!fm_cli_terminated()) interrupted = 0;
-    caught = true;
-    set_handlers(on_interrupt);
+    fm_cli_hold_interrupt();
 }
 
 bool fm_cli_release_interrupt(void)

@@ -36,6 +36,12 @@ static fm_status plan_items(fm_job *j, fm_error *err)
     return FM_OK;
 }
 
+/* A of a state as each kind of file stores it. */
+static float first_A(float n, fm_source_kind to)
+{
+    return to == FM_SOURCE_GGUF ? -n : logf(n);
+}
+
 /* A small weight as training begins with it, but for what is uniform there: within a half, as of a convolution of 4. */
 void fm_synth_small(float *dst, const fm_job *j, const fm_item *it)
 {
@@ -44,9 +50,8 @@ void fm_synth_small(float *dst, const fm_job *j, const fm_item *it)
     const uint64_t stream = (uint64_t)(it - j->items);
     for (size_t i = 0; i < n; i++) {
         const double u = fm_rng_uniform(j->seed, stream, i);
-        const float a = (float)(i % it->cols + 1);
         switch (def->init) {
-        case FM_INIT_A: dst[i] = j->to == FM_SOURCE_GGUF ? -a : logf(a); break;
+        case FM_INIT_A: dst[i] = first_A((float)(i % it->cols + 1), j->to); break;
         case FM_INIT_DT_BIAS: dst[i] = fm_init_dt_bias(u); break;
         case FM_INIT_ONES: dst[i] = 1.0f; break;
         default: dst[i] = (float)(u - 0.5); break;

@@ -192,14 +192,11 @@ static fm_status fill_dir(fm_job *j, const char *dir, fm_error *err)
     return sync_dir(dir, err);
 }
 
-/* A directory beside the target that was not there before: one left by a crash may carry our own process number. */
+/* A directory beside the target that was not there before. */
 static fm_status make_beside(fm_str *tmp, const char *target, fm_error *err)
 {
     for (int attempt = 0; attempt < FM_TMP_TRIES; attempt++) {
-        fm_str_reset(tmp);
-        fm_str_printf(tmp, "%s.tmp.%ld", target, (long)getpid());
-        if (attempt > 0) fm_str_printf(tmp, ".%d", attempt);
-        FM_TRY(fm_str_ok(tmp, "a path", err));
+        FM_TRY(fm_tmp_name(tmp, target, attempt, err));
         if (mkdir(tmp->p, 0777) == 0) return FM_OK;
         if (errno != EEXIST) break;
     }
